@@ -1,0 +1,107 @@
+# balora: one program, built into build/$(MODE)/.  `make help` lists the targets.
+# SPDX-License-Identifier: Apache-2.0
+MODE ?= release
+B := build/$(MODE)
+CC ?= gcc
+PKGS := sqlite3 libcjson libcurl openblas libpcre2-8 libutf8proc zlib
+VERSION := $(shell cat VERSION 2>/dev/null || echo 0.1.0)
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual \
+        -Wwrite-strings -Wvla -Wformat=2 -Wundef -Wdouble-promotion -Wimplicit-fallthrough -Werror
+# -fno-trapping-math lets comparisons be vectorised; unlike -ffast-math it changes no value.
+BASE := -std=c11 -D_GNU_SOURCE -g -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp-simd -I. -DBAL_VERSION='"$(VERSION)"'
+ISAS := base avx2 avx512
+OPT_release := -O3
+OPT_debug := -O0
+OPT_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined,float-divide-by-zero,float-cast-overflow -fno-sanitize-recover=all
+OPT_tsan := -O1 -fsanitize=thread
+OPT_f64 := -O2 -DBAL_F64=1
+ifeq ($(OPT_$(MODE)),)
+$(error MODE=$(MODE) is unknown: release debug asan tsan f64)
+endif
+ifneq ($(shell uname -m),x86_64)
+ISAS := base
+endif
+ifeq ($(MODE),f64)
+ISAS := base
+endif
+ISA_base :=
+ISA_avx2 := -mavx2 -mfma -mf16c
+ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
+
+HAVE_PKGS := $(shell pkg-config --exists $(PKGS) 2>/dev/null && echo yes)
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+CFLAGS_ALL = $(BASE) $(OPT_$(MODE)) $(WARN) $(if $(filter 1,$(NATIVE)),-march=native) $(PKG_CFLAGS) $(CFLAGS)
+LIBS := $(PKG_LIBS) -lpthread -lm
+ISA_DEFS := $(foreach i,$(ISAS),-DBAL_HAVE_ISA_$(i)=1)
+
+ROOMS := lib train tools evaluate analyze reports datasets
+SRC := $(sort $(shell find $(ROOMS) -name '*.c' 2>/dev/null))
+# A file named *_isa.c holds hot loops: it is compiled once for each instruction set (BAL_ISA is its name).
+ISA_SRC := $(filter %_isa.c,$(SRC))
+OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out %_isa.c,$(SRC))) \
+       $(foreach i,$(ISAS),$(patsubst %_isa.c,$(B)/%_isa.$(i).o,$(ISA_SRC)))
+EMBED := $(sort $(wildcard datasets/embedded/*))
+TESTS := $(sort $(wildcard tests/unit/test_*.c tests/torture/test_*.c))
+GRADS := $(sort $(wildcard tests/grad/test_*.c))
+GOLDENS := $(sort $(wildcard tests/golden/test_*.c))
+FUZZ := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+bin = $(patsubst %.c,$(B)/%,$(1))
+
+.PHONY: all demo test check golden lint layers format asan tsan f64 fuzz bench embedded install-deps install help clean
+.DEFAULT_GOAL := all
+
+all: $(B)/balora ## build the program (build/$(MODE)/balora, and the link ./balora)
+	@ln -sfn build/release/balora balora
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n",$$1,$$2}' Makefile
+	@echo '  MODE=release|debug|asan|tsan|f64 with any of them; V=1 shows the commands; NATIVE=1 adds -march=native'
+
+ifneq ($(HAVE_PKGS),yes)
+$(B)/.flags: | need-packages
+.PHONY: need-packages
+need-packages:
+	@for p in $(PKGS); do pkg-config --exists $$p && echo "  found    $$p" || echo "  MISSING  $$p"; done
+	@echo 'Some libraries are missing: run "make install-deps" (as root), or'; echo '  apt-get install -y $(shell cat tools/packages.txt | tr "\n" " ")'; exit 1
+endif
+
+Q := $(if $(V),,@)
+FLAGS_NOW := $(CC) $(CFLAGS_ALL) $(ISA_DEFS) $(LIBS)
+$(B)/.flags: FORCE
+	@mkdir -p $(B); printf '%s\n' '$(subst ','\'',$(FLAGS_NOW))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(FLAGS_NOW))' > $@
+.PHONY: FORCE
+
+$(B)/%.o: %.c $(B)/.flags
+	@mkdir -p $(@D); echo "  CC   $<"
+	$(Q)$(CC) $(CFLAGS_ALL) $(ISA_DEFS) -MMD -MP -c $< -o $@
+define isa_rule
+$(B)/%_isa.$(1).o: %_isa.c $(B)/.flags
+	@mkdir -p $$(@D); echo "  CC   $$< ($(1))"
+	$(Q)$(CC) $$(CFLAGS_ALL) $$(ISA_DEFS) $$(ISA_$(1)) -DBAL_ISA=$(1) -MMD -MP -c $$< -o $$@
+endef
+$(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
+
+$(B)/libbal.a: $(OBJ)
+	@rm -f $@; ar rcs $@ $(OBJ)
+$(B)/balora: $(B)/balora.o $(B)/libbal.a
+	@echo "  LINK $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $(B)/balora.o $(B)/libbal.a $(LIBS)
+$(B)/tests/%: $(B)/tests/%.o $(B)/tests/test.o $(B)/libbal.a
+	@echo "  LINK $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< $(B)/tests/test.o $(B)/libbal.a $(LIBS)
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+.SECONDARY:
+
+check: all $(call bin,$(TESTS)) ## unit and torture tests of this MODE
+	@tests/run.sh $(B) unit $(call bin,$(TESTS))
+
+grad: $(call bin,$(GRADS)) ## gradient checks (use MODE=f64)
+	@tests/run.sh $(B) grad $(call bin,$(GRADS))
+
+golden: all $(call bin,$(GOLDENS)) ## numbers of transformers + peft, when ../shared is there
+	@tests/run.sh $(B) golden $(call bin,$(GOLDENS))
+
+clean: ## remove build/
+	rm -rf build balora

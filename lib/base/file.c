@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/file.h"
+
+#include "lib/base/mem.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+static bal_status errno_fail(const char *what, const char *path)
+{
+    int e = errno;
+    bal_status code = e == ENOENT || e == ENOTDIR ? BAL_ENOENT : BAL_EIO;
+    return bal_fail(code, "%s %s: %s", what, path, strerror(e));
+}
+
+bool bal_file_exists(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISREG(s.st_mode);
+}
+
+bool bal_folder_exists(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+bal_status bal_file_size(const char *path, uint64_t *bytes)
+{
+    struct stat s;
+    if (stat(path, &s) != 0)
+        return errno_fail("cannot read", path);
+    *bytes = (uint64_t)s.st_size;
+    return BAL_OK;
+}
+
+bal_status bal_file_read(const char *path, size_t max_bytes, bal_buf *out)
+{
+    char chunk[65536];
+    if (bal_folder_exists(path))
+        return bal_fail(BAL_ENOENT, "%s is a folder, a file is needed", path);
+    if (!bal_file_exists(path) && access(path, R_OK) != 0)
+        return errno_fail("cannot read", path);
+    gzFile f = gzopen(path, "rbe"); /* also reads files that are not compressed */
+    if (f == NULL)
+        return errno_fail("cannot read", path);
+    bal_status status = BAL_OK;
+    size_t total = 0;
+    int n = 0;
+    while (status == BAL_OK && (n = gzread(f, chunk, sizeof chunk)) > 0) {
+        total += (size_t)n;
+        status = total > max_bytes ? bal_fail(BAL_ELIMIT, "%s is larger than %zu bytes", path, max_bytes)
+                                   : bal_buf_append(out, chunk, (size_t)n);
+    }
+    if (status == BAL_OK && n < 0)
+        status = bal_fail(BAL_EIO, "cannot read %s: broken file or compressed data cut short", path);
+    (void)gzclose_r(f);
+    return status;
+}
+
+bal_status bal_folder_make(const char *path)
+{
+    char *copy = bal_strdup(path);
+    if (copy == NULL)
+        return BAL_ENOMEM;
+    bal_status status = BAL_OK;
+    for (char *c = copy + 1; status == BAL_OK; c++) {
+        if (*c != '/' && *c != '\0')
+            continue;
+        char keep = *c;
+        *c = '\0';
+        if (mkdir(copy, 0777) != 0 && !(errno == EEXIST && bal_folder_exists(copy)))
+            status = errno_fail("cannot make folder", copy);
+        *c = keep;
+        if (keep == '\0')
+            break;
+    }
+    bal_free(copy);
+    return status;
+}
+
+enum { MAX_DEPTH = 16 };
+
+/* Depth is bounded and links are not followed, so recursion over a folder tree ends. */
+static bal_status remove_at(int parent, const char *name, int depth) // NOLINT(misc-no-recursion)
+{
+    if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
+        return BAL_OK;
+    if (errno != EISDIR && errno != EPERM)
+        return errno_fail("cannot remove", name);
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno_fail("cannot remove", name);
+    DIR *dir = fdopendir(fd);
+    if (dir == NULL) {
+        (void)close(fd);
+        return errno_fail("cannot remove", name);
+    }
+    bal_status status = depth > MAX_DEPTH ? bal_fail(BAL_ELIMIT, "folder %s is nested too deep", name) : BAL_OK;
+    const struct dirent *entry;
+    while (status == BAL_OK && (entry = readdir(dir)) != NULL)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            status = remove_at(fd, entry->d_name, depth + 1);
+    (void)closedir(dir);
+    if (status == BAL_OK && unlinkat(parent, name, AT_REMOVEDIR) != 0)
+        status = errno_fail("cannot remove folder", name);
+    return status;
+}
+
+bal_status bal_folder_remove(const char *path)
+{
+    return remove_at(AT_FDCWD, path, 0);
+}
+
+bal_status bal_folder_sync(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno_fail("cannot open folder", path);
+    bal_status status = fsync(fd) == 0 || errno == EINVAL ? BAL_OK : errno_fail("cannot sync folder", path);
+    (void)close(fd);
+    return status;
+}
+
+bal_status bal_map_open(bal_map *m, const char *path)
+{
+    *m = (bal_map){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return errno_fail("cannot read", path);
+    struct stat s;
+    bal_status status = BAL_OK;
+    if (fstat(fd, &s) != 0)
+        status = errno_fail("cannot read", path);
+    else if (!S_ISREG(s.st_mode))
+        status = bal_fail(BAL_ENOENT, "%s is not a regular file", path);
+    else if (s.st_size > 0) {
+        void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED)
+            status = errno_fail("cannot map", path);
+        else
+            *m = (bal_map){p, (size_t)s.st_size};
+    }
+    (void)close(fd);
+    return status;
+}
+
+void bal_map_close(bal_map *m)
+{
+    if (m->data != NULL)
+        (void)munmap((void *)(uintptr_t)m->data, m->bytes);
+    *m = (bal_map){0};
+}
+
+bal_status bal_writer_open(bal_writer *w, const char *path)
+{
+    *w = (bal_writer){0};
+    size_t bytes = strlen(path) + 32;
+    w->path = bal_strdup(path);
+    w->temporary = bal_alloc(bytes, 1);
+    if (w->path == NULL || w->temporary == NULL) {
+        bal_writer_abort(w);
+        return BAL_ENOMEM;
+    }
+    (void)snprintf(w->temporary, bytes, "%s.tmp%ld", path, (long)getpid());
+    w->file = fopen(w->temporary, "wbe");
+    if (w->file == NULL) {
+        bal_status status = errno_fail("cannot write", w->temporary);
+        bal_free(w->temporary);
+        w->temporary = NULL;
+        bal_writer_abort(w);
+        return status == BAL_ENOENT ? BAL_EIO : status;
+    }
+    return BAL_OK;
+}
+
+bal_status bal_writer_write(bal_writer *w, const void *data, size_t bytes)
+{
+    if (w->failed != BAL_OK)
+        return w->failed;
+    if (bytes > 0 && fwrite(data, 1, bytes, w->file) != bytes)
+        w->failed = errno_fail("cannot write", w->path);
+    w->bytes += bytes;
+    return w->failed;
+}
+
+bal_status bal_writer_printf(bal_writer *w, const char *format, ...)
+{
+    if (w->failed != BAL_OK)
+        return w->failed;
+    va_list args;
+    va_start(args, format);
+    int n = vfprintf(w->file, format, args);
+    va_end(args);
+    if (n < 0)
+        w->failed = errno_fail("cannot write", w->path);
+    else
+        w->bytes += (uint64_t)n;
+    return w->failed;
+}
+
+bal_status bal_writer_commit(bal_writer *w)
+{
+    bal_status status = w->failed;
+    if (status == BAL_OK && (fflush(w->file) != 0 || (fsync(fileno(w->file)) != 0 && errno != EINVAL)))
+        status = errno_fail("cannot write", w->path);
+    if (fclose(w->file) != 0 && status == BAL_OK)
+        status = errno_fail("cannot write", w->path);
+    w->file = NULL;
+    if (status == BAL_OK && rename(w->temporary, w->path) != 0)
+        status = errno_fail("cannot replace", w->path);
+    if (status == BAL_OK) {
+        bal_free(w->temporary);
+        w->temporary = NULL;
+    }
+    bal_writer_abort(w);
+    return status;
+}
+
+void bal_writer_abort(bal_writer *w)
+{
+    if (w->file != NULL)
+        (void)fclose(w->file);
+    if (w->temporary != NULL)
+        (void)unlink(w->temporary);
+    bal_free(w->temporary);
+    bal_free(w->path);
+    *w = (bal_writer){0};
+}
+
+bal_status bal_file_replace(const char *path, const void *data, size_t bytes)
+{
+    bal_writer w;
+    bal_status status = bal_writer_open(&w, path);
+    if (status != BAL_OK)
+        return status;
+    (void)bal_writer_write(&w, data, bytes);
+    return bal_writer_commit(&w);
+}
