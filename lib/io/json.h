@@ -1,0 +1,40 @@
+/* JSON over cJSON, with the bounds and messages that files from outside need: depth <= 64, no duplicate keys,
+ * position of an error as line and column.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_IO_JSON_H
+#define BAL_IO_JSON_H
+
+#include "lib/base/status.h"
+#include "lib/base/str.h"
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Parses text[0..n); name is used in messages.  Free with cJSON_Delete().  Case-sensitive look-ups only:
+ * cJSON_GetObjectItemCaseSensitive() or the helpers below. */
+bal_status bal_json_parse(cJSON **out, const char *text, size_t n, const char *name);
+/* The same, with // and # comments to the end of a line and comma before a closing bracket allowed (recipes). */
+bal_status bal_json_parse_relaxed(cJSON **out, const char *text, size_t n, const char *name);
+/* Reads a file (also .gz) of at most max_bytes and parses it. */
+bal_status bal_json_read(cJSON **out, const char *path, size_t max_bytes);
+
+/* Member of an object, NULL if absent or JSON null. */
+const cJSON *bal_json_member(const cJSON *object, const char *key);
+/* Typed members.  *found (may be NULL) tells presence; a present member of another type, or out of range, is
+ * BAL_EFORMAT ("<where>: key 'k' must be a number, not a string"); *out is left alone when absent. */
+bal_status bal_json_f64(const cJSON *object, const char *where, const char *key, double *out, bool *found);
+bal_status bal_json_i64(const cJSON *object, const char *where, const char *key, int64_t min, int64_t max, int64_t *out,
+                        bool *found);
+bal_status bal_json_bool(const cJSON *object, const char *where, const char *key, bool *out, bool *found);
+bal_status bal_json_text(const cJSON *object, const char *where, const char *key, const char **out, bool *found);
+
+/* Writing: appends to a buffer.  A number keeps 17 significant digits (as few as round-trip); NaN and infinities
+ * become null. */
+bal_status bal_json_put_text(bal_buf *b, const char *text);          /* quoted and escaped; invalid UTF-8 -> U+FFFD */
+bal_status bal_json_put_textn(bal_buf *b, const char *text, size_t n);
+bal_status bal_json_put_f64(bal_buf *b, double value);
+bal_status bal_json_put_key(bal_buf *b, const char *key, bool *first); /* [,]"key": */
+bal_status bal_json_put(bal_buf *b, const cJSON *value, bool pretty);
+
+#endif

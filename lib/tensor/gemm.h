@@ -1,0 +1,36 @@
+/* The one door to matrix products.  Row-major everywhere.  OpenBLAS behind it; a second backend (oneDNN) fits
+ * behind the same functions.  Training promises the same bits for the same seed and thread count; inference,
+ * which must not depend on the number of rows, uses lib/tensor/rowdot.h instead.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_TENSOR_GEMM_H
+#define BAL_TENSOR_GEMM_H
+
+#include "lib/tensor/real.h"
+#include "lib/tensor/view.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* C(M,N) = alpha op(A) op(B) + beta C; op(A) is M x K, op(B) K x N; ta: A is stored K x M; tb: B is stored N x K.
+ * Inside a bal_parallel_for range it runs on that thread alone, else on all threads.  M, N or K may be 0. */
+void bal_gemm(bool ta, bool tb, size_t M, size_t N, size_t K, real_t alpha, const real_t *A, size_t lda, const real_t *B,
+              size_t ldb, real_t beta, real_t *C, size_t ldc);
+/* The same in double, whatever real_t is. */
+void bal_dgemm(bool ta, bool tb, size_t M, size_t N, size_t K, double alpha, const double *A, size_t lda,
+               const double *B, size_t ldb, double beta, double *C, size_t ldc);
+
+/* Elements of scratch that the two functions below need for w (0 when it is dense). */
+size_t bal_panel_size(const bal_view *w);
+/* Y(M, w.rows) = X(M, w.cols) W^T + beta Y.  panel: bal_panel_size(w) elements, overwritten. */
+void bal_gemm_view_nt(size_t M, const real_t *X, size_t ldx, const bal_view *w, real_t beta, real_t *Y, size_t ldy,
+                      real_t *panel);
+/* dX(M, w.cols) = dY(M, w.rows) W + beta dX. */
+void bal_gemm_view_nn(size_t M, const real_t *dY, size_t ldy, const bal_view *w, real_t beta, real_t *dX, size_t ldx,
+                      real_t *panel);
+
+/* Sets the BLAS thread count to the pool's (call after bal_threads_start); name of core and version for --version. */
+void bal_gemm_init(void);
+const char *bal_gemm_core(void);
+const char *bal_gemm_version(void);
+
+#endif
