@@ -1,0 +1,6 @@
+/* The commands of the program: each returns the exit status; argv[0] is the command's name.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_TOOLS_COMMANDS_H
+#define BAL_TOOLS_COMMANDS_H
+
+#endif
