@@ -1,0 +1,26 @@
+/* A set of trainable numbers: one flat array of values and one of gradients, cut into named segments.  Adapters,
+ * heads and full fine-tuning all hand one of these to the optimiser.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_TENSOR_PARAMS_H
+#define BAL_TENSOR_PARAMS_H
+
+#include "lib/tensor/real.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct bal_segment {
+    char *name;          /* tensor name in the file it is saved to (owned) */
+    size_t offset, n;    /* in values and grads */
+    size_t rows, cols;   /* cols * rows = n */
+    bool decay;          /* weight decay applies (matrices yes; norms and biases no) */
+    int group;           /* 0: base learning rate; 1: head (head_lr) */
+} bal_segment;
+
+typedef struct bal_params {
+    real_t *values, *grads; /* grads accumulate; NULL when nothing is trained */
+    size_t n;
+    bal_segment *segments;
+    size_t n_segments;
+} bal_params;
+
+#endif
