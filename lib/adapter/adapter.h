@@ -1,0 +1,88 @@
+/* Low-rank adapters: the numbers, their start, their files.
+ *
+ * One adapted matrix W (out x in), y = W x, becomes  y = W x + s B A x            (LoRA; Hu et al. 2021, 2106.09685)
+ *                                            or      y = W x + s (B A - B0 A0) x  (residual start, PiSSA; Meng et al.
+ * 2024, 2404.02948, written without a residual matrix: W stays what the file holds, see DESIGN section 5.2).
+ * s = alpha / r, or alpha / sqrt(r) with use_rslora.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_ADAPTER_ADAPTER_H
+#define BAL_ADAPTER_ADAPTER_H
+
+#include "lib/base/rng.h"
+#include "lib/base/status.h"
+#include "lib/tensor/params.h"
+#include "lib/tensor/view.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* An adaptable matrix of a model, by its Hugging Face path ("model.layers.0.self_attn.q_proj"). */
+typedef struct bal_module {
+    const char *name;
+    const bal_view *w;
+} bal_module;
+
+typedef struct bal_adapter_config {
+    size_t r;
+    double lora_alpha;
+    double lora_dropout;
+    bool use_rslora;
+    char init[32];             /* "lora" (kaiming), "gaussian", "pissa", "pissa_niter_N" */
+    char **target_modules;     /* names or suffixes, as peft */
+    size_t n_target_modules;
+    char *base_model;          /* base_model_name_or_path; may be NULL */
+    char task_type[16];        /* "CAUSAL_LM" */
+} bal_adapter_config;
+
+typedef struct bal_lora {
+    char *module;
+    size_t in, out, r;
+    double scale;
+    real_t *a, *b;             /* A (r, in), B (out, r), in the adapter's params */
+    real_t *da, *db;           /* their gradients, accumulated; NULL when not trained */
+    const real_t *a0, *b0;     /* the initial factors of a residual start, else NULL */
+} bal_lora;
+
+typedef struct bal_adapter {
+    bal_adapter_config config;
+    bal_lora *loras;
+    size_t n_loras;
+    bal_params params;         /* segments are named as in adapter_model.safetensors, A before B, module by module */
+    real_t *initial;           /* params.n values of the residual start, laid out like params; NULL for plain LoRA */
+    double captured_energy;    /* PiSSA: smallest over modules of captured / best possible energy; 1 if exact */
+} bal_adapter;
+
+/* A new adapter on those of modules[0..n) that target_modules names ("all-linear": all but the head).  train
+ * allocates gradients.  BAL_EINVAL when nothing matches (message lists the module kinds) or r > min(in, out). */
+bal_status bal_adapter_new(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules, size_t n,
+                           uint64_t seed, bool train);
+/* Reads a PEFT folder (adapter_config.json, adapter_model.safetensors; F32, F16 or BF16) and binds it to modules: a
+ * missing or extra tensor, or a shape that does not fit, names tensor and both shapes.
+ * initial_dir (may be NULL): PEFT folder with A0, B0; then the adapter has a residual start.  Without it, a config
+ * that says "pissa" gets its start by redoing the SVD (note says so), "pissa_niter_N" is refused; balora/initial
+ * inside dir (our checkpoints) supplies the initial factors by itself. */
+bal_status bal_adapter_load(bal_adapter **out, const char *dir, const char *initial_dir, const bal_module *modules,
+                            size_t n, bool train, char *note, size_t note_bytes);
+void bal_adapter_free(bal_adapter *a); /* accepts NULL */
+bal_lora *bal_adapter_find(const bal_adapter *a, const char *module); /* NULL if not adapted */
+
+/* Writes adapter_config.json (portable keys) and adapter_model.safetensors into dir (made if missing). */
+bal_status bal_adapter_save(const bal_adapter *a, const char *dir);
+/* Writes A0, B0 as a PEFT folder (init_lora_weights true), for --initial-adapter and checkpoints. */
+bal_status bal_adapter_save_initial(const bal_adapter *a, const char *dir);
+/* The plain LoRA of rank 2r with the same update: A' = [A; A0], B' = [B, -B0], alpha' = 2 alpha (rsLoRA: sqrt(2)
+ * alpha).  For an adapter without residual start a copy. */
+bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a);
+
+/* Columns that the side path needs in H for one application: r, or 2r with a residual start. */
+size_t bal_lora_hidden(const bal_lora *l);
+/* Y(M, out) += s (X A^T) B^T [- s (X A0^T) B0^T].  H receives X A^T (and X A0^T): M x bal_lora_hidden(l), needed by
+ * the backward.  Xa: the input of the adapter (X, or X after dropout), leading dimension ldx. */
+void bal_lora_forward(const bal_lora *l, size_t M, const real_t *Xa, size_t ldx, real_t *Y, size_t ldy, real_t *H);
+/* dB += s dY^T H, dA += s (dY B)^T X; dX (may be NULL) += s (dY B) A [- s (dY B0) A0].  scratch: M x
+ * bal_lora_hidden(l). */
+void bal_lora_backward(const bal_lora *l, size_t M, const real_t *Xa, size_t ldx, const real_t *dY, size_t ldy,
+                       const real_t *H, real_t *dX, size_t lddx, real_t *scratch);
+/* out(n_rows, in) += rows row0.. of s (B A - B0 A0). */
+void bal_lora_add_delta(const bal_lora *l, size_t row0, size_t n_rows, real_t *out, size_t ld);
+
+#endif

@@ -1,0 +1,33 @@
+/* A ragged batch: sequences end to end, no padding.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_MODEL_BATCH_H
+#define BAL_MODEL_BATCH_H
+
+#include "lib/base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { BAL_LABEL_NONE = -100 };
+
+typedef struct bal_batch {
+    size_t n_tokens, n_seqs, n_rows, n_reg_rows;
+    int32_t *tokens;     /* [T] */
+    int32_t *label;      /* [T] unshifted; BAL_LABEL_NONE = none */
+    uint32_t *seq_start; /* [n_seqs + 1] */
+    uint32_t *rows;      /* [M] token index t whose NEXT token in its sequence is labelled */
+    int32_t *target;     /* [M] label[rows[m] + 1] */
+    uint32_t *reg_rows;  /* [n_reg_rows] rows of the regularisers: as rows, or --compat llm172's unshifted rows */
+    size_t max_tokens, max_seqs;
+} bal_batch;
+
+/* Capacity for so many tokens and sequences; refilled without allocating. */
+bal_status bal_batch_init(bal_batch *b, size_t max_tokens, size_t max_seqs);
+void bal_batch_dispose(bal_batch *b);
+void bal_batch_clear(bal_batch *b);
+/* Appends one sequence; labels may be NULL (none labelled).  BAL_ELIMIT when full, BAL_EFORMAT when empty. */
+bal_status bal_batch_add(bal_batch *b, const int32_t *ids, const int32_t *labels, size_t n);
+/* Fills rows, target and reg_rows after the last add; unshifted: reg_rows are all t with label[t] != NONE. */
+void bal_batch_finish(bal_batch *b, bool unshifted_regularisers);
+
+#endif

@@ -1,0 +1,103 @@
+/* A decoder-only language model: configuration, weights in their file's layout, and what is attached to them.
+ * Reading: a Hugging Face folder (config.json + safetensors) or a GGUF file; weights are mapped, not copied.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_MODEL_MODEL_H
+#define BAL_MODEL_MODEL_H
+
+#include "lib/adapter/adapter.h"
+#include "lib/base/status.h"
+#include "lib/tensor/params.h"
+#include "lib/tensor/view.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum bal_norm_kind { BAL_NORM_RMS, BAL_NORM_RMS_PLUS_ONE, BAL_NORM_LAYER } bal_norm_kind;
+typedef enum bal_act_kind { BAL_ACT_SILU, BAL_ACT_GELU_TANH, BAL_ACT_GELU, BAL_ACT_RELU } bal_act_kind;
+typedef enum bal_rope_kind {
+    BAL_ROPE_NONE,
+    BAL_ROPE_DEFAULT,
+    BAL_ROPE_LINEAR,
+    BAL_ROPE_DYNAMIC,
+    BAL_ROPE_YARN,
+    BAL_ROPE_LLAMA3
+} bal_rope_kind;
+
+typedef struct bal_rope_config {
+    bal_rope_kind kind;
+    double theta, factor, low_freq_factor, high_freq_factor, original_max_positions;
+    double attention_factor, beta_fast, beta_slow; /* attention_factor 0: the default of the kind */
+} bal_rope_config;
+
+typedef struct bal_model_config {
+    char model_type[32];        /* Hugging Face's name: "llama" */
+    size_t n_layers, hidden, n_heads, n_kv_heads, head_dim, intermediate, vocab, max_positions;
+    double norm_eps;
+    bal_norm_kind norm;
+    bal_act_kind act;
+    bal_rope_config rope;
+    bool tied_head, attention_bias, mlp_bias;
+    double embed_scale;         /* 1: none */
+    double logit_softcap;       /* 0: none */
+    int32_t bos, eos[8];        /* bos -1: none */
+    size_t n_eos;
+} bal_model_config;
+
+/* The linear modules of a block, in this order everywhere. */
+typedef enum bal_slot {
+    BAL_SLOT_Q,
+    BAL_SLOT_K,
+    BAL_SLOT_V,
+    BAL_SLOT_O,
+    BAL_SLOT_GATE,
+    BAL_SLOT_UP,
+    BAL_SLOT_DOWN,
+    BAL_SLOT_COUNT
+} bal_slot;
+
+typedef struct bal_linear {
+    char *name;                 /* Hugging Face path without ".weight" */
+    bal_view w;
+    real_t *bias;               /* out values, NULL if none */
+    bal_lora *lora;             /* NULL when not adapted */
+    real_t *dw, *dbias;         /* gradients when all weights are trained, else NULL */
+} bal_linear;
+
+typedef struct bal_block {
+    bal_linear linear[BAL_SLOT_COUNT];
+    real_t *attention_norm, *mlp_norm;   /* weights of the two norms, hidden values each */
+    real_t *dattention_norm, *dmlp_norm; /* NULL when frozen */
+} bal_block;
+
+typedef struct bal_model {
+    bal_model_config config;
+    bal_block *blocks;
+    bal_linear embed;           /* vocab x hidden; never adapted here */
+    bal_linear head;            /* vocab x hidden; view (and dw) equal embed's when tied */
+    real_t *final_norm, *dfinal_norm;
+    bal_params params;          /* all weights as trainable f32 (bal_model_make_trainable), else empty */
+    char *path;
+    bal_module *modules;        /* all linears of all blocks, then lm_head when untied */
+    size_t n_modules;
+    size_t n_parameters;
+    void *source;               /* the open files */
+} bal_model;
+
+/* Errors: architecture not supported (names the supported ones), tensor missing, shape not matching config (both
+ * shapes), NaN or infinity in norms and biases (tensor and index); bal_model_check() scans all weights. */
+bal_status bal_model_load(bal_model **out, const char *path);
+void bal_model_free(bal_model *m); /* accepts NULL; does not free an attached adapter */
+bal_status bal_model_check(const bal_model *m);
+/* A new model with random weights (normal, sd initializer_range, default 0.02), trainable; config_json as in
+ * config.json. */
+bal_status bal_model_new(bal_model **out, const char *config_json, uint64_t seed);
+/* Copies all weights to f32 and gives them gradients (full fine-tuning). */
+bal_status bal_model_make_trainable(bal_model *m);
+/* Points the linears at the adapter's loras (NULL detaches). */
+bal_status bal_model_attach(bal_model *m, bal_adapter *a);
+/* Writes config.json and model.safetensors (dtype F32, F16 or BF16; the deltas of an attached adapter merged in), and
+ * copies the tokenizer files that lie beside the source.  Row block by row block: no second copy in memory. */
+bal_status bal_model_save(const bal_model *m, const char *dir, bal_dtype dtype);
+
+#endif

@@ -1,0 +1,48 @@
+/* Forward and backward of a whole model over a ragged batch, up to the final norm; the head and the losses are
+ * lib/loss.  All buffers are allocated once, for the largest batch; nothing is allocated in a pass.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_MODEL_PASS_H
+#define BAL_MODEL_PASS_H
+
+#include "lib/model/batch.h"
+#include "lib/model/model.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct bal_pass_options {
+    size_t max_tokens, max_seqs, max_seq_len;
+    bool backward;               /* keep what bal_pass_backward() needs */
+    bool teacher;                /* a second result buffer, for BAL_TEACHER */
+    bool checkpoint_activations; /* keep block inputs only, recompute in backward */
+    double dropout;              /* of the adapters' inputs */
+    uint64_t seed;               /* of the dropout stream */
+} bal_pass_options;
+
+typedef enum bal_role { BAL_STUDENT, BAL_TEACHER } bal_role; /* teacher: adapters off, no dropout, nothing kept */
+
+typedef struct bal_pass bal_pass;
+
+/* Bytes that bal_pass_new() will allocate. */
+size_t bal_pass_bytes(const bal_model *m, const bal_pass_options *o);
+bal_status bal_pass_new(bal_pass **out, bal_model *m, const bal_pass_options *o);
+void bal_pass_free(bal_pass *p);
+
+/* Called with the residual stream after the embedding (layer 0) and after each block (layer i), T x hidden. */
+typedef void bal_hidden_fn(void *context, size_t layer, const real_t *hidden, size_t n_tokens);
+void bal_pass_watch(bal_pass *p, bal_hidden_fn *fn, void *context);
+
+/* Runs the batch; BAL_EFORMAT for a token id >= vocabulary, BAL_ELIMIT for more than the options allow.  The result
+ * (T x hidden, after the final norm) is bal_pass_final(). */
+bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role);
+real_t *bal_pass_final(bal_pass *p, bal_role role);
+/* The gradient buffer with respect to bal_pass_final(p, BAL_STUDENT), T x hidden: clear it, fill it, then run
+ * backward; gradients accumulate into lora da/db and, for a trainable model, into dw, dbias, norms and embedding.
+ * The head's own dw is the loss's business. */
+real_t *bal_pass_dfinal(bal_pass *p);
+void bal_pass_clear_dfinal(bal_pass *p, size_t n_tokens);
+bal_status bal_pass_backward(bal_pass *p, const bal_batch *b);
+/* Dropout stream, for checkpoints. */
+bal_rng *bal_pass_rng(bal_pass *p);
+
+#endif
