@@ -42,6 +42,8 @@ typedef struct bal_view {
 const void *bal_view_row(const bal_view *v, size_t r);
 /* The whole matrix as contiguous real_t if it is stored just so (no conversion, no permutation), else NULL. */
 const real_t *bal_view_dense(const bal_view *v);
+/* The view of rows row0 .. row0+n-1.  With rope_head_dim > 0, row0 and n must be multiples of it. */
+bal_view bal_view_rows(const bal_view *v, size_t row0, size_t n);
 /* out[i*ld + j] = element (row0 + i, j), i < n_rows, j < cols.  Serial. */
 void bal_view_dequant(const bal_view *v, size_t row0, size_t n_rows, real_t *out, size_t ld);
 /* The same with the thread pool. */

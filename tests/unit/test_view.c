@@ -1,0 +1,195 @@
+/* lib/tensor/view: number formats, quantised blocks, row order.  SPDX-License-Identifier: Apache-2.0 */
+#include "tests/test.h"
+
+#include "lib/base/mem.h"
+#include "lib/base/rng.h"
+#include "lib/tensor/dequant.h"
+#include "lib/tensor/view.h"
+
+#include <math.h>
+#include <string.h>
+
+/* IEEE half by its definition. */
+static double half_value(uint16_t h)
+{
+    int e = (h >> 10) & 31, m = h & 1023;
+    double v = e == 0 ? ldexp(m, -24) : ldexp(1024 + m, e - 25);
+    if (e == 31)
+        v = m != 0 ? (double)NAN : (double)INFINITY;
+    return h & 0x8000 ? -v : v;
+}
+
+TEST(every_half)
+{
+    for (uint32_t h = 0; h < 65536; h++) {
+        float got = bal_f16_to_f32((uint16_t)h);
+        double want = half_value((uint16_t)h);
+        if (isnan(want)) {
+            CHECK(isnan(got) && isnan(bal_f16_to_f32(bal_f32_to_f16(got))));
+            continue;
+        }
+        if (!CHECK_MSG((double)got == want && !signbit(got) == !signbit(want), "half %04x is %g, not %g", (unsigned)h,
+                       (double)got, want) ||
+            !CHECK_MSG(bal_f32_to_f16(got) == h, "half %04x comes back as %04x", (unsigned)h, bal_f32_to_f16(got)))
+            return;
+    }
+}
+
+/* Halfway values between neighbours go to the even one, anything off the middle to the nearer one. */
+TEST(rounding_to_half_and_bfloat16)
+{
+    for (uint32_t h = 0; h < 0x7c00; h++) {
+        double low = half_value((uint16_t)h), high = h == 0x7bff ? 65536.0 : half_value((uint16_t)(h + 1));
+        float middle = (float)((low + high) / 2);
+        uint16_t even = (uint16_t)(h + (h & 1));
+        if (!CHECK(bal_f32_to_f16(middle) == even) || !CHECK(bal_f32_to_f16(nextafterf(middle, 0)) == h) ||
+            !CHECK(bal_f32_to_f16(nextafterf(middle, INFINITY)) == h + 1) ||
+            !CHECK(bal_f32_to_f16(-middle) == (even | 0x8000)))
+            return;
+    }
+    CHECK(bal_f32_to_f16(1e30F) == 0x7c00 && bal_f32_to_f16(-INFINITY) == 0xfc00);
+    for (uint32_t h = 0; h < 0x7f80; h += 13) {
+        float low = bal_bf16_to_f32((uint16_t)h);
+        uint32_t bits = h << 16;
+        CHECK(memcmp(&low, &bits, 4) == 0);
+        bits |= 0x8000;
+        float middle;
+        memcpy(&middle, &bits, 4);
+        CHECK(bal_f32_to_bf16(middle) == h + (h & 1));
+        CHECK(bal_f32_to_bf16(nextafterf(middle, 0)) == h);
+        CHECK(bal_f32_to_bf16(nextafterf(middle, INFINITY)) == h + 1);
+    }
+    CHECK(bal_f32_to_bf16(NAN) > 0x7f80 && bal_f32_to_bf16(INFINITY) == 0x7f80);
+}
+
+/* Element j of a row, straight from the format's description. */
+static double element(bal_dtype t, const unsigned char *row, size_t j)
+{
+    const unsigned char *p = row + j / bal_dtype_block(t) * bal_dtype_block_bytes(t);
+    size_t i = j % 32;
+    uint16_t h, h2;
+    float f;
+    double d;
+    memcpy(&h, p, 2);
+    memcpy(&h2, p + 2, 2);
+    switch (t) {
+    case BAL_DTYPE_F32:
+        memcpy(&f, p, 4);
+        return (double)f;
+    case BAL_DTYPE_F64:
+        memcpy(&d, p, 8);
+        return d;
+    case BAL_DTYPE_F16:
+        return half_value(h);
+    case BAL_DTYPE_BF16:
+        return (double)bal_bf16_to_f32(h);
+    case BAL_DTYPE_Q8_0:
+        return half_value(h) * (signed char)p[2 + i];
+    case BAL_DTYPE_Q4_0:
+        return half_value(h) * ((i < 16 ? p[2 + i] & 15 : p[2 + i - 16] >> 4) - 8);
+    case BAL_DTYPE_Q4_1:
+        return (double)(float)(half_value(h) * (i < 16 ? p[4 + i] & 15 : p[4 + i - 16] >> 4) + half_value(h2));
+    default:
+        return (double)NAN;
+    }
+}
+
+enum { ROWS = 6, COLS = 96 };
+
+/* Random bytes that hold finite numbers, starting at an odd address. */
+static unsigned char *random_rows(bal_dtype t, size_t row_bytes)
+{
+    static unsigned char store[ROWS * COLS * 8 + 1];
+    bal_rng rng;
+    bal_rng_init(&rng, 5, bal_dtype_name(t));
+    for (size_t i = 0; i < sizeof store; i++)
+        store[i] = (unsigned char)bal_rng_next(&rng);
+    unsigned char *data = store + 1;
+    for (size_t i = 0; i < ROWS * row_bytes; i += bal_dtype_block_bytes(t)) {
+        uint16_t h = bal_f32_to_f16((float)bal_rng_normal(&rng)), m = bal_f32_to_f16((float)bal_rng_normal(&rng));
+        double v = bal_rng_normal(&rng);
+        float f = (float)v;
+        if (t == BAL_DTYPE_F32)
+            memcpy(data + i, &f, 4);
+        else if (t == BAL_DTYPE_F64)
+            memcpy(data + i, &v, 8);
+        else
+            memcpy(data + i, &h, 2);
+        if (t == BAL_DTYPE_Q4_1)
+            memcpy(data + i + 2, &m, 2);
+    }
+    return data;
+}
+
+TEST(dequantisation_follows_the_format)
+{
+    for (int t = 0; t < BAL_DTYPE_COUNT; t++) {
+        bal_view v = {.dtype = (bal_dtype)t, .rows = ROWS, .cols = COLS};
+        if (!CHECK_OK(bal_dtype_row_bytes(v.dtype, COLS, &v.row_bytes)))
+            return;
+        v.data = random_rows(v.dtype, v.row_bytes);
+        for (uint32_t head = 0; head <= ROWS; head += ROWS) {
+            real_t out[ROWS * (COLS + 3)];
+            memset(out, 0, sizeof out);
+            v.rope_head_dim = head;
+            bal_view_dequant_parallel(&v, 0, ROWS, out, COLS + 3);
+            for (size_t r = 0; r < ROWS; r++) {
+                size_t file_row = head == 0 ? r : (r < ROWS / 2 ? 2 * r : 2 * (r - ROWS / 2) + 1);
+                for (size_t j = 0; j < COLS; j++) {
+                    double want = element(v.dtype, (const unsigned char *)v.data + file_row * v.row_bytes, j);
+                    real_t got = out[r * (COLS + 3) + j];
+                    if (!CHECK_MSG(got == (real_t)want, "%s row %zu column %zu: %.9g, not %.9g",
+                                   bal_dtype_name(v.dtype), r, j, (double)got, want))
+                        return;
+                }
+                CHECK(out[r * (COLS + 3) + COLS] == 0);
+            }
+        }
+        v.rope_head_dim = 0;
+        bal_view part = bal_view_rows(&v, 2, 3);
+        real_t a[COLS], b[COLS];
+        bal_view_dequant(&v, 4, 1, a, COLS);
+        bal_view_dequant(&part, 2, 1, b, COLS);
+        CHECK(part.rows == 3 && memcmp(a, b, sizeof a) == 0);
+    }
+    size_t bytes;
+    CHECK_STATUS(bal_dtype_row_bytes(BAL_DTYPE_Q4_1, 33, &bytes), BAL_EFORMAT);
+    CHECK_STATUS(bal_dtype_row_bytes(BAL_DTYPE_COUNT, 32, &bytes), BAL_EUNSUPPORTED);
+}
+
+TEST(instruction_sets_agree)
+{
+    const bal_dequant_ops *base = &bal_dequant_ops_base, *best = BAL_ISA_PICK(bal_dequant_ops);
+    const bal_dequant_ops *sets[] = {best, best};
+#ifdef BAL_HAVE_ISA_avx512
+    if (bal_isa_level() >= BAL_ISA_LEVEL_AVX2)
+        sets[1] = &bal_dequant_ops_avx2;
+#endif
+    for (int t = 0; t < BAL_DTYPE_COUNT; t++) {
+        size_t row_bytes;
+        if (!CHECK_OK(bal_dtype_row_bytes((bal_dtype)t, COLS, &row_bytes)))
+            return;
+        const unsigned char *data = random_rows((bal_dtype)t, row_bytes);
+        for (int s = 0; s < 2; s++) {
+            float a[COLS], b[COLS];
+            base->to_f32[t](data, COLS, a);
+            sets[s]->to_f32[t](data, COLS, b);
+            CHECK(memcmp(a, b, sizeof a) == 0);
+        }
+    }
+}
+
+TEST(dense_means_usable_as_it_is)
+{
+    real_t data[8] = {0};
+    bal_view v = {BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32, 2, 4, 4 * sizeof(real_t), data, 0};
+    CHECK(bal_view_dense(&v) == data);
+    v.rope_head_dim = 2;
+    CHECK(bal_view_dense(&v) == NULL);
+    v.rope_head_dim = 0;
+    v.data = (const unsigned char *)data + 1;
+    CHECK(bal_view_dense(&v) == NULL);
+    v.data = data;
+    v.dtype = BAL_DTYPE_BF16;
+    CHECK(bal_view_dense(&v) == NULL);
+}
