@@ -28,8 +28,14 @@ void bal_gemm_view_nt(size_t M, const real_t *X, size_t ldx, const bal_view *w, 
 void bal_gemm_view_nn(size_t M, const real_t *dY, size_t ldy, const bal_view *w, real_t beta, real_t *dX, size_t ldx,
                       real_t *panel);
 
-/* Sets the BLAS thread count to the pool's (call after bal_threads_start); name of core and version for --version. */
+/* BLAS itself runs one thread: bal_gemm() cuts a large product into tiles for our own pool, so that no second pool
+ * competes with it.  bal_gemm_init() arranges that before the first product (each function here does it too);
+ * name of core and version ("OpenBLAS 0.3.21") for --version. */
 void bal_gemm_init(void);
+/* LAPACK has no tiles of ours: between these two calls, outside a parallel range, BLAS uses as many threads as the
+ * pool has. */
+void bal_blas_threads_begin(void);
+void bal_blas_threads_end(void);
 const char *bal_gemm_core(void);
 const char *bal_gemm_version(void);
 

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/tensor/gemm.h"
+
+#include "lib/base/threads.h"
+
+#include <assert.h>
+#include <cblas.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Products of fewer operations than this stay on one thread: waking the pool would take as long. */
+#define SERIAL_WORK 4e6
+/* Tile borders are multiples of this, the largest register block of the library's kernels. */
+enum { TILE_STEP = 16 };
+
+static atomic_bool g_blas_is_serial;
+
+static void blas_serial(void)
+{
+    if (!atomic_load_explicit(&g_blas_is_serial, memory_order_acquire)) {
+        openblas_set_num_threads(1);
+        atomic_store_explicit(&g_blas_is_serial, true, memory_order_release);
+    }
+}
+
+void bal_gemm_init(void)
+{
+    blas_serial();
+}
+
+void bal_blas_threads_begin(void)
+{
+    if (!bal_threads_inside())
+        openblas_set_num_threads((int)bal_threads_count());
+}
+
+void bal_blas_threads_end(void)
+{
+    if (!bal_threads_inside())
+        openblas_set_num_threads(1);
+}
+
+const char *bal_gemm_core(void)
+{
+    return openblas_get_corename();
+}
+
+const char *bal_gemm_version(void)
+{
+    static char text[32];
+    const char *config = openblas_get_config(); /* "OpenBLAS 0.3.21 NO_LAPACKE ..." */
+    const char *space = strchr(config, ' ');
+    size_t n = space == NULL ? strlen(config) : (size_t)(space - config) + 1 + strcspn(space + 1, " ");
+    (void)snprintf(text, sizeof text, "%.*s", n < sizeof text ? (int)n : (int)sizeof text - 1, config);
+    return text;
+}
+
+/* A product in either precision; A, B, C are advanced in bytes. */
+typedef struct product {
+    bool ta, tb, is_double;
+    size_t M, N, K, lda, ldb, ldc, size;
+    double alpha, beta;
+    const unsigned char *A, *B;
+    unsigned char *C;
+    size_t tiles_m, tiles_n;
+} product;
+
+/* Rows m0..m0+m and columns n0..n0+n of C. */
+static void multiply_tile(const product *p, size_t m0, size_t m, size_t n0, size_t n)
+{
+    const void *A = p->A + (p->ta ? m0 : m0 * p->lda) * p->size;
+    const void *B = p->B + (p->tb ? n0 * p->ldb : n0) * p->size;
+    void *C = p->C + (m0 * p->ldc + n0) * p->size;
+    enum CBLAS_TRANSPOSE ta = p->ta ? CblasTrans : CblasNoTrans, tb = p->tb ? CblasTrans : CblasNoTrans;
+    if (p->is_double)
+        cblas_dgemm(CblasRowMajor, ta, tb, (int)m, (int)n, (int)p->K, p->alpha, A, (int)p->lda, B, (int)p->ldb, p->beta,
+                    C, (int)p->ldc);
+    else
+        cblas_sgemm(CblasRowMajor, ta, tb, (int)m, (int)n, (int)p->K, (float)p->alpha, A, (int)p->lda, B, (int)p->ldb,
+                    (float)p->beta, C, (int)p->ldc);
+}
+
+/* Border i of `tiles` nearly equal pieces of [0, n). */
+static size_t tile_border(size_t n, size_t tiles, size_t i)
+{
+    size_t steps = (n + TILE_STEP - 1) / TILE_STEP, border = steps * i / tiles * TILE_STEP;
+    return border < n ? border : n;
+}
+
+static void multiply_range(void *context, size_t begin, size_t end, size_t thread)
+{
+    const product *p = context;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        size_t i = t / p->tiles_n, j = t % p->tiles_n;
+        size_t m0 = tile_border(p->M, p->tiles_m, i), m1 = tile_border(p->M, p->tiles_m, i + 1);
+        size_t n0 = tile_border(p->N, p->tiles_n, j), n1 = tile_border(p->N, p->tiles_n, j + 1);
+        if (m0 < m1 && n0 < n1)
+            multiply_tile(p, m0, m1 - m0, n0, n1 - n0);
+    }
+}
+
+/* C = beta C, for an empty sum: the library wants no leading dimension of 0. */
+static void scale_result(const product *p)
+{
+    for (size_t i = 0; i < p->M; i++) {
+        for (size_t j = 0; j < p->N; j++) {
+            void *c = p->C + (i * p->ldc + j) * p->size;
+            if (p->is_double)
+                *(double *)c = p->beta == 0 ? 0 : *(double *)c * p->beta;
+            else
+                *(float *)c = p->beta == 0 ? 0 : *(float *)c * (float)p->beta;
+        }
+    }
+}
+
+/* As many tiles as threads.  Each tile packs its share of A and of B again, so the grid with the smallest
+ * M/tiles_m + N/tiles_n wins. */
+static void choose_tiles(product *p)
+{
+    size_t threads = bal_threads_count();
+    double best = 0;
+    p->tiles_m = p->tiles_n = 1;
+    if (bal_threads_inside() || 2.0 * (double)p->M * (double)p->N * (double)p->K < SERIAL_WORK)
+        return;
+    for (size_t m = 1; m <= threads; m++) {
+        double cost = (double)p->M / (double)m + (double)p->N * (double)m / (double)threads;
+        if (threads % m == 0 && (best == 0 || cost < best)) {
+            best = cost;
+            p->tiles_m = m;
+            p->tiles_n = threads / m;
+        }
+    }
+}
+
+static void multiply(product *p)
+{
+    if (p->M == 0 || p->N == 0)
+        return;
+    if (p->K == 0) {
+        scale_result(p);
+        return;
+    }
+    assert(p->M <= INT_MAX && p->N <= INT_MAX && p->K <= INT_MAX);
+    assert(p->lda <= INT_MAX && p->ldb <= INT_MAX && p->ldc <= INT_MAX);
+    blas_serial();
+    choose_tiles(p);
+    bal_parallel_for(p->tiles_m * p->tiles_n, 1, multiply_range, p);
+}
+
+void bal_dgemm(bool ta, bool tb, size_t M, size_t N, size_t K, double alpha, const double *A, size_t lda,
+               const double *B, size_t ldb, double beta, double *C, size_t ldc)
+{
+    product p = {ta,
+                 tb,
+                 true,
+                 M,
+                 N,
+                 K,
+                 lda,
+                 ldb,
+                 ldc,
+                 sizeof(double),
+                 alpha,
+                 beta,
+                 (const unsigned char *)A,
+                 (const unsigned char *)B,
+                 (unsigned char *)C,
+                 0,
+                 0};
+    multiply(&p);
+}
+
+void bal_gemm(bool ta, bool tb, size_t M, size_t N, size_t K, real_t alpha, const real_t *A, size_t lda,
+              const real_t *B, size_t ldb, real_t beta, real_t *C, size_t ldc)
+{
+    product p = {ta,
+                 tb,
+                 BAL_REAL_IS_DOUBLE,
+                 M,
+                 N,
+                 K,
+                 lda,
+                 ldb,
+                 ldc,
+                 sizeof(real_t),
+                 (double)alpha,
+                 (double)beta,
+                 (const unsigned char *)A,
+                 (const unsigned char *)B,
+                 (unsigned char *)C,
+                 0,
+                 0};
+    multiply(&p);
+}
+
+size_t bal_panel_size(const bal_view *w)
+{
+    return bal_view_dense(w) != NULL ? 0 : w->rows * w->cols;
+}
+
+/* The matrix as real_t: where it is, or dequantised into panel. */
+static const real_t *view_panel(const bal_view *w, real_t *panel)
+{
+    const real_t *dense = bal_view_dense(w);
+    if (dense != NULL)
+        return dense;
+    bal_view_dequant_parallel(w, 0, w->rows, panel, w->cols);
+    return panel;
+}
+
+void bal_gemm_view_nt(size_t M, const real_t *X, size_t ldx, const bal_view *w, real_t beta, real_t *Y, size_t ldy,
+                      real_t *panel)
+{
+    bal_gemm(false, true, M, w->rows, w->cols, 1, X, ldx, view_panel(w, panel), w->cols, beta, Y, ldy);
+}
+
+void bal_gemm_view_nn(size_t M, const real_t *dY, size_t ldy, const bal_view *w, real_t beta, real_t *dX, size_t ldx,
+                      real_t *panel)
+{
+    bal_gemm(false, false, M, w->cols, w->rows, 1, dY, ldy, view_panel(w, panel), w->cols, beta, dX, ldx);
+}
