@@ -32,6 +32,7 @@ void bal_gemm_init(void)
 
 void bal_blas_threads_begin(void)
 {
+    blas_serial();
     if (!bal_threads_inside())
         openblas_set_num_threads((int)bal_threads_count());
 }
