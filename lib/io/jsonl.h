@@ -6,6 +6,7 @@
 #include "lib/base/status.h"
 #include "lib/io/json.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct bal_lines bal_lines;

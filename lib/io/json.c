@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/io/json.h"
+
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_DEPTH = 64 };
+
+static void position_of(const char *text, size_t offset, size_t *line, size_t *column)
+{
+    *line = 1;
+    *column = 1;
+    for (size_t i = 0; i < offset; i++) {
+        (*column)++;
+        if (text[i] == '\n') {
+            (*line)++;
+            *column = 1;
+        }
+    }
+}
+
+/* cJSON parses recursively: the depth is bounded before it runs.  Brackets inside strings do not count. */
+static bal_status check_depth(const char *text, size_t n, const char *name)
+{
+    size_t depth = 0;
+    bool inside = false;
+    for (size_t i = 0; i < n; i++) {
+        char c = text[i];
+        if (inside) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                inside = false;
+        } else if (c == '"') {
+            inside = true;
+        } else if (c == '[' || c == '{') {
+            if (++depth > MAX_DEPTH)
+                return bal_fail(BAL_EFORMAT, "%s: JSON is nested deeper than %d", name, MAX_DEPTH);
+        } else if ((c == ']' || c == '}') && depth > 0) {
+            depth--;
+        }
+    }
+    return BAL_OK;
+}
+
+enum { DUPLICATE_CHECK_MAX = 256 };
+
+/* The depth is bounded by check_depth().  Very wide objects (vocabularies) are not checked: quadratic. */
+static const char *find_duplicate(const cJSON *item) // NOLINT(misc-no-recursion)
+{
+    const char *found = NULL;
+    if (cJSON_IsObject(item) && cJSON_GetArraySize(item) <= DUPLICATE_CHECK_MAX)
+        for (const cJSON *a = item->child; a != NULL; a = a->next)
+            for (const cJSON *b = a->next; b != NULL; b = b->next)
+                if (strcmp(a->string, b->string) == 0)
+                    return a->string;
+    for (const cJSON *c = item->child; c != NULL && found == NULL; c = c->next)
+        if (c->child != NULL)
+            found = find_duplicate(c);
+    return found;
+}
+
+bal_status bal_json_parse(cJSON **out, const char *text, size_t n, const char *name)
+{
+    const char *end = NULL;
+    *out = NULL;
+    bal_status status = check_depth(text, n, name);
+    if (status != BAL_OK)
+        return status;
+    cJSON *json = cJSON_ParseWithLengthOpts(text, n, &end, 0);
+    size_t at = end != NULL && end >= text ? (size_t)(end - text) : 0;
+    if (json != NULL) /* nothing but white space may follow */
+        while (at < n && (text[at] == ' ' || text[at] == '\n' || text[at] == '\r' || text[at] == '\t' || text[at] == '\0'))
+            at++;
+    if (json == NULL || at < n) {
+        size_t line, column;
+        position_of(text, at < n ? at : n, &line, &column);
+        cJSON_Delete(json);
+        return bal_fail(BAL_EFORMAT, "%s: not valid JSON at line %zu, column %zu", name, line, column);
+    }
+    const char *twice = find_duplicate(json);
+    if (twice != NULL) {
+        status = bal_fail(BAL_EFORMAT, "%s: key '%.80s' occurs twice in one JSON object", name, twice);
+        cJSON_Delete(json);
+        return status;
+    }
+    *out = json;
+    return BAL_OK;
+}
+
+bal_status bal_json_parse_relaxed(cJSON **out, const char *text, size_t n, const char *name)
+{
+    *out = NULL;
+    char *copy = bal_strndup(text, n);
+    if (copy == NULL)
+        return BAL_ENOMEM;
+    size_t comma = SIZE_MAX; /* place of a comma after which only white space and comments came */
+    bool inside = false;
+    for (size_t i = 0; i < n; i++) {
+        char c = copy[i];
+        if (inside) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                inside = false;
+            continue;
+        }
+        if (c == '#' || (c == '/' && i + 1 < n && copy[i + 1] == '/')) {
+            for (; i < n && copy[i] != '\n'; i++)
+                copy[i] = ' '; /* blanks keep the positions of errors */
+            continue;
+        }
+        if ((c == ']' || c == '}') && comma != SIZE_MAX)
+            copy[comma] = ' ';
+        if (c == ',')
+            comma = i;
+        else if (c != ' ' && c != '\n' && c != '\r' && c != '\t')
+            comma = SIZE_MAX;
+        inside = c == '"';
+    }
+    bal_status status = bal_json_parse(out, copy, n, name);
+    bal_free(copy);
+    return status;
+}
+
+bal_status bal_json_read(cJSON **out, const char *path, size_t max_bytes)
+{
+    bal_buf text = {.limit = max_bytes + 1};
+    *out = NULL;
+    bal_status status = bal_file_read(path, max_bytes, &text);
+    if (status == BAL_OK)
+        status = bal_json_parse(out, bal_buf_cstr(&text), text.len, path);
+    bal_buf_dispose(&text);
+    return status;
+}
+
+const cJSON *bal_json_member(const cJSON *object, const char *key)
+{
+    const cJSON *m = cJSON_GetObjectItemCaseSensitive(object, key);
+    return m == NULL || cJSON_IsNull(m) ? NULL : m;
+}
+
+static const char *type_name(const cJSON *v)
+{
+    if (cJSON_IsString(v))
+        return "a text";
+    if (cJSON_IsNumber(v))
+        return "a number";
+    if (cJSON_IsBool(v))
+        return "true or false";
+    return cJSON_IsArray(v) ? "a list" : "an object";
+}
+
+static bal_status wrong_type(const char *where, const char *key, const char *wanted, const cJSON *v)
+{
+    return bal_fail(BAL_EFORMAT, "%s: key '%s' must be %s, not %s", where, key, wanted, type_name(v));
+}
+
+bal_status bal_json_f64(const cJSON *object, const char *where, const char *key, double *out, bool *found)
+{
+    const cJSON *v = bal_json_member(object, key);
+    if (found != NULL)
+        *found = v != NULL;
+    if (v == NULL)
+        return BAL_OK;
+    if (!cJSON_IsNumber(v))
+        return wrong_type(where, key, "a number", v);
+    *out = v->valuedouble;
+    return BAL_OK;
+}
+
+bal_status bal_json_i64(const cJSON *object, const char *where, const char *key, int64_t min, int64_t max, int64_t *out,
+                        bool *found)
+{
+    const cJSON *v = bal_json_member(object, key);
+    if (found != NULL)
+        *found = v != NULL;
+    if (v == NULL)
+        return BAL_OK;
+    if (!cJSON_IsNumber(v))
+        return wrong_type(where, key, "a whole number", v);
+    if (!(v->valuedouble >= (double)min && v->valuedouble <= (double)max) || v->valuedouble != floor(v->valuedouble))
+        return bal_fail(BAL_EFORMAT, "%s: key '%s' is %.17g, not a whole number in %lld .. %lld", where, key,
+                        v->valuedouble, (long long)min, (long long)max);
+    *out = (int64_t)v->valuedouble;
+    return BAL_OK;
+}
+
+bal_status bal_json_bool(const cJSON *object, const char *where, const char *key, bool *out, bool *found)
+{
+    const cJSON *v = bal_json_member(object, key);
+    if (found != NULL)
+        *found = v != NULL;
+    if (v == NULL)
+        return BAL_OK;
+    if (!cJSON_IsBool(v))
+        return wrong_type(where, key, "true or false", v);
+    *out = cJSON_IsTrue(v) != 0;
+    return BAL_OK;
+}
+
+bal_status bal_json_text(const cJSON *object, const char *where, const char *key, const char **out, bool *found)
+{
+    const cJSON *v = bal_json_member(object, key);
+    if (found != NULL)
+        *found = v != NULL;
+    if (v == NULL)
+        return BAL_OK;
+    if (!cJSON_IsString(v))
+        return wrong_type(where, key, "a text", v);
+    *out = v->valuestring;
+    return BAL_OK;
+}
+
+bal_status bal_json_put_textn(bal_buf *b, const char *text, size_t n)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    bal_status status = bal_buf_append(b, "\"", 1);
+    size_t plain = 0; /* start of the run that needs no escape */
+    for (size_t i = 0; i < n && status == BAL_OK;) {
+        uint32_t cp = 0;
+        size_t len = bal_utf8_decode(s + i, n - i, &cp);
+        if (len > 0 && cp >= 0x20 && cp != '"' && cp != '\\' && cp != 0x7F) {
+            i += len;
+            continue;
+        }
+        status = bal_buf_append(b, text + plain, i - plain);
+        if (status != BAL_OK)
+            break;
+        if (len == 0)
+            status = bal_buf_text(b, "\xEF\xBF\xBD");
+        else if (cp == '"' || cp == '\\')
+            status = bal_buf_printf(b, "\\%c", (int)cp);
+        else if (cp == '\n')
+            status = bal_buf_text(b, "\\n");
+        else if (cp == '\t')
+            status = bal_buf_text(b, "\\t");
+        else if (cp == '\r')
+            status = bal_buf_text(b, "\\r");
+        else
+            status = bal_buf_printf(b, "\\u%04x", (unsigned)cp);
+        i += len > 0 ? len : 1;
+        plain = i;
+    }
+    if (status == BAL_OK)
+        status = bal_buf_append(b, text + plain, n - plain);
+    if (status == BAL_OK)
+        status = bal_buf_append(b, "\"", 1);
+    return status;
+}
+
+bal_status bal_json_put_text(bal_buf *b, const char *text)
+{
+    return text == NULL ? bal_buf_text(b, "null") : bal_json_put_textn(b, text, strlen(text));
+}
+
+bal_status bal_json_put_f64(bal_buf *b, double value)
+{
+    char text[40];
+    if (!isfinite(value))
+        return bal_buf_text(b, "null");
+    for (int digits = 6; digits <= 17; digits++) {
+        (void)snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    return bal_buf_text(b, text);
+}
+
+bal_status bal_json_put_key(bal_buf *b, const char *key, bool *first)
+{
+    bal_status status = *first ? BAL_OK : bal_buf_text(b, ", ");
+    *first = false;
+    if (status == BAL_OK)
+        status = bal_json_put_text(b, key);
+    return status == BAL_OK ? bal_buf_text(b, ": ") : status;
+}
+
+static bal_status put_indent(bal_buf *b, bool pretty, int depth)
+{
+    static const char blanks[] = "\n                                                                ";
+    if (!pretty)
+        return BAL_OK;
+    size_t n = 1 + 2 * (size_t)depth;
+    return bal_buf_append(b, blanks, n < sizeof blanks ? n : sizeof blanks - 1);
+}
+
+static bal_status put_value(bal_buf *b, const cJSON *v, bool pretty, int depth) // NOLINT(misc-no-recursion)
+{
+    bal_status status = BAL_OK;
+    if (depth > MAX_DEPTH)
+        return bal_fail(BAL_ELIMIT, "JSON to be written is nested deeper than %d", MAX_DEPTH);
+    if (cJSON_IsString(v))
+        return bal_json_put_text(b, v->valuestring);
+    if (cJSON_IsNumber(v))
+        return bal_json_put_f64(b, v->valuedouble);
+    if (cJSON_IsBool(v))
+        return bal_buf_text(b, cJSON_IsTrue(v) ? "true" : "false");
+    if (cJSON_IsRaw(v))
+        return bal_buf_text(b, v->valuestring);
+    if (!cJSON_IsArray(v) && !cJSON_IsObject(v))
+        return bal_buf_text(b, "null");
+    bool object = cJSON_IsObject(v) != 0;
+    BAL_TRY(bal_buf_text(b, object ? "{" : "["));
+    for (const cJSON *c = v->child; c != NULL; c = c->next) {
+        BAL_TRY(put_indent(b, pretty, depth + 1));
+        if (object) {
+            BAL_TRY(bal_json_put_text(b, c->string));
+            BAL_TRY(bal_buf_text(b, ": "));
+        }
+        BAL_TRY(put_value(b, c, pretty, depth + 1));
+        if (c->next != NULL)
+            BAL_TRY(bal_buf_text(b, pretty ? "," : ", "));
+    }
+    if (v->child != NULL)
+        BAL_TRY(put_indent(b, pretty, depth));
+    BAL_TRY(bal_buf_text(b, object ? "}" : "]"));
+out:
+    return status;
+}
+
+bal_status bal_json_put(bal_buf *b, const cJSON *value, bool pretty)
+{
+    return put_value(b, value, pretty, 0);
+}
