@@ -69,6 +69,12 @@ bal_lora *bal_adapter_find(const bal_adapter *a, const char *module); /* NULL if
 bal_status bal_adapter_save(const bal_adapter *a, const char *dir);
 /* Writes A0, B0 as a PEFT folder (init_lora_weights true), for --initial-adapter and checkpoints. */
 bal_status bal_adapter_save_initial(const bal_adapter *a, const char *dir);
+/* What a finished run leaves in dir: for a plain adapter the PEFT folder; for a residual start the plain LoRA of rank
+ * 2r (loads anywhere), the rank-r pair in dir/pissa and its initial factors in dir/balora/initial.
+ * bal_adapter_write_final() writes into dir as it is, for callers that add files of their own and then call
+ * bal_folder_replace(); bal_adapter_save_final() writes beside dir and replaces the whole folder. */
+bal_status bal_adapter_write_final(const bal_adapter *a, const char *dir);
+bal_status bal_adapter_save_final(const bal_adapter *a, const char *dir);
 /* The plain LoRA of rank 2r with the same update: A' = [A; A0], B' = [B, -B0], alpha' = 2 alpha (rsLoRA: sqrt(2)
  * alpha).  For an adapter without residual start a copy. */
 bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a);

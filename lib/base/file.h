@@ -23,6 +23,11 @@ bal_status bal_folder_remove(const char *path);
 /* fsync of a folder, after renames in it. */
 bal_status bal_folder_sync(const char *path);
 
+/* Makes the folder `from`, written beside the target, take the name `to`: everything in it is fsynced, then renamed;
+ * a folder that is there already is exchanged with it in one step and then removed.  After a crash `to` is the whole
+ * old or the whole new one. */
+bal_status bal_folder_replace(const char *from, const char *to);
+
 /* A read-only map of a whole file. */
 typedef struct bal_map {
     const unsigned char *data;

@@ -1,0 +1,54 @@
+/* The side path of an adapter: y += s (x A^T) B^T, and its gradients.
+ *   h = x A^T,  y += s h B^T
+ *   dB += s dy^T h,  g = dy B,  dA += s g^T x,  dx += s g A
+ * With a residual start the same product of (A0, B0) is taken off; these two have no gradient.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "lib/adapter/adapter.h"
+
+#include "lib/tensor/gemm.h"
+
+size_t bal_lora_hidden(const bal_lora *l)
+{
+    return l->a0 != NULL ? 2 * l->r : l->r;
+}
+
+void bal_lora_forward(const bal_lora *l, size_t M, const real_t *Xa, size_t ldx, real_t *Y, size_t ldy, real_t *H)
+{
+    size_t r = l->r, ldh = bal_lora_hidden(l);
+    real_t s = (real_t)l->scale;
+    bal_gemm(false, true, M, r, l->in, 1, Xa, ldx, l->a, l->in, 0, H, ldh);
+    bal_gemm(false, true, M, l->out, r, s, H, ldh, l->b, r, 1, Y, ldy);
+    if (l->a0 == NULL)
+        return;
+    bal_gemm(false, true, M, r, l->in, 1, Xa, ldx, l->a0, l->in, 0, H + r, ldh);
+    bal_gemm(false, true, M, l->out, r, -s, H + r, ldh, l->b0, r, 1, Y, ldy);
+}
+
+void bal_lora_backward(const bal_lora *l, size_t M, const real_t *Xa, size_t ldx, const real_t *dY, size_t ldy,
+                       const real_t *H, real_t *dX, size_t lddx, real_t *scratch)
+{
+    size_t r = l->r, ldh = bal_lora_hidden(l);
+    real_t s = (real_t)l->scale, *G = scratch;
+    if (l->db != NULL)
+        bal_gemm(true, false, l->out, r, M, s, dY, ldy, H, ldh, 1, l->db, r);
+    if (l->da != NULL || dX != NULL)
+        bal_gemm(false, false, M, r, l->out, 1, dY, ldy, l->b, r, 0, G, ldh);
+    if (l->da != NULL)
+        bal_gemm(true, false, r, l->in, M, s, G, ldh, Xa, ldx, 1, l->da, l->in);
+    if (dX == NULL)
+        return;
+    bal_gemm(false, false, M, l->in, r, s, G, ldh, l->a, l->in, 1, dX, lddx);
+    if (l->a0 == NULL)
+        return;
+    bal_gemm(false, false, M, r, l->out, 1, dY, ldy, l->b0, r, 0, G + r, ldh);
+    bal_gemm(false, false, M, l->in, r, -s, G + r, ldh, l->a0, l->in, 1, dX, lddx);
+}
+
+void bal_lora_add_delta(const bal_lora *l, size_t row0, size_t n_rows, real_t *out, size_t ld)
+{
+    size_t r = l->r;
+    real_t s = (real_t)l->scale;
+    bal_gemm(false, false, n_rows, l->in, r, s, l->b + row0 * r, r, l->a, l->in, 1, out, ld);
+    if (l->a0 != NULL)
+        bal_gemm(false, false, n_rows, l->in, r, -s, l->b0 + row0 * r, r, l->a0, l->in, 1, out, ld);
+}

@@ -1,0 +1,97 @@
+/* Writing PEFT folders.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/adapter/adapter_impl.h"
+#include "lib/adapter/peft.h"
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/base/str.h"
+#include "lib/io/safetensors.h"
+
+#include <string.h>
+
+static bal_status write_tensors(const bal_adapter *a, const real_t *values, const char *path)
+{
+    bal_status status = BAL_OK;
+    bal_safetensors_writer *w = NULL;
+    BAL_TRY(bal_safetensors_writer_new(&w));
+    BAL_TRY(bal_safetensors_writer_metadata(w, "format", "pt"));
+    for (size_t i = 0; i < a->params.n_segments; i++) {
+        const bal_segment *s = &a->params.segments[i];
+        const size_t shape[2] = {s->rows, s->cols};
+        BAL_TRY(bal_safetensors_writer_add_real(w, s->name, 2, shape, values + s->offset));
+    }
+    BAL_TRY(bal_safetensors_writer_commit(w, path));
+out:
+    bal_safetensors_writer_free(w);
+    return status;
+}
+
+static bal_status write_folder(const bal_adapter *a, const real_t *values, const char *init, const char *dir)
+{
+    bal_status status = BAL_OK;
+    char *config = bal_path_join(dir, "adapter_config.json"), *tensors = bal_path_join(dir, "adapter_model.safetensors");
+    if (config == NULL || tensors == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(bal_folder_make(dir));
+    BAL_TRY(write_tensors(a, values, tensors));
+    BAL_TRY(bal_peft_config_write(a, init, config));
+out:
+    bal_free(config);
+    bal_free(tensors);
+    return status;
+}
+
+bal_status bal_adapter_save(const bal_adapter *a, const char *dir)
+{
+    return write_folder(a, a->params.values, a->config.init, dir);
+}
+
+bal_status bal_adapter_save_initial(const bal_adapter *a, const char *dir)
+{
+    if (a->initial == NULL)
+        return bal_fail(BAL_EINVAL, "a %s adapter has no initial factors to save in %s", a->config.init, dir);
+    return write_folder(a, a->initial, "lora", dir);
+}
+
+bal_status bal_adapter_write_final(const bal_adapter *a, const char *dir)
+{
+    if (a->initial == NULL)
+        return bal_adapter_save(a, dir);
+    bal_status status = BAL_OK;
+    bal_adapter *plain = NULL;
+    char *pair = bal_path_join(dir, "pissa"), *initial = bal_path_join(dir, "balora/initial");
+    if (pair == NULL || initial == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(bal_adapter_to_plain(&plain, a));
+    BAL_TRY(bal_adapter_save(plain, dir));
+    BAL_TRY(bal_adapter_save(a, pair));
+    BAL_TRY(bal_adapter_save_initial(a, initial));
+out:
+    bal_adapter_free(plain);
+    bal_free(pair);
+    bal_free(initial);
+    return status;
+}
+
+bal_status bal_adapter_save_final(const bal_adapter *a, const char *dir)
+{
+    bal_status status = BAL_OK;
+    bal_buf beside = {0};
+    size_t len = strlen(dir);
+    while (len > 1 && dir[len - 1] == '/') /* "out/" must not put the temporary folder inside */
+        len--;
+    BAL_TRY(bal_buf_append(&beside, dir, len));
+    BAL_TRY(bal_buf_text(&beside, ".tmp"));
+    BAL_TRY(bal_folder_remove(bal_buf_cstr(&beside)));
+    BAL_TRY(bal_adapter_write_final(a, bal_buf_cstr(&beside)));
+    BAL_TRY(bal_folder_replace(bal_buf_cstr(&beside), dir));
+out:
+    if (status != BAL_OK && beside.len > 0) {
+        char kept[1024]; /* removing must not hide why writing failed */
+        size_t n = strlen(bal_error_message());
+        memcpy(kept, bal_error_message(), n + 1);
+        (void)bal_folder_remove(bal_buf_cstr(&beside));
+        (void)bal_fail(status, "%s", kept);
+    }
+    bal_buf_dispose(&beside);
+    return status;
+}
