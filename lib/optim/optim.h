@@ -40,5 +40,8 @@ typedef enum bal_focus_schedule { BAL_FOCUS_NONE, BAL_FOCUS_TWO_PHASE, BAL_FOCUS
 double bal_focus_factor(bal_focus_schedule s, uint64_t t, uint64_t max_steps, double warmup_ratio, double ramp_ratio);
 /* Factor of lambda1: 1, or cosine from 1 to 0.1. */
 double bal_lambda1_factor(int cosine, uint64_t t, uint64_t max_steps);
+/* Adaptive lambda1: minimum + (maximum - minimum) (1 - H / ln V), H the teacher's mean entropy (nats), clamped to
+ * [0, ln V]: the surer the teacher, the stronger the pull. */
+double bal_lambda1_adaptive(double minimum, double maximum, double entropy, size_t vocab);
 
 #endif
