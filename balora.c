@@ -1,8 +1,101 @@
 /* The dispatcher: a table of commands, each in its own cmd_*.c.  SPDX-License-Identifier: Apache-2.0 */
-#include <stdio.h>
+#include "lib/base/status.h"
+#include "lib/base/str.h"
+#include "lib/io/json.h"
+#include "lib/tensor/gemm.h"
+#include "lib/tensor/isa.h"
+#include "tools/commands.h"
 
-int main(void)
+#include <curl/curl.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} command;
+
+static const command k_commands[] = {
+    {NULL, NULL, NULL}, /* the end */
+};
+enum { MAX_COMMANDS = 64 };
+
+static void print_help(FILE *to)
 {
-    puts("balora");
-    return 0;
+    (void)fprintf(to, "usage: balora COMMAND [options]\n\nBA-LoRA in C: trains, evaluates and analyses low-rank adapters.\n\n");
+    for (const command *c = k_commands; c->name != NULL; c++)
+        (void)fprintf(to, "  %-10s  %s\n", c->name, c->summary);
+    (void)fprintf(to, "\n  balora COMMAND --help shows the options of a command; balora --version what it was built with.\n"
+                      "  Exit status: 0 ok, 1 a gate failed, 2 usage, 3 bad input, 4 memory, disk or network, 130 interrupted.\n");
+}
+
+static void print_version(void)
+{
+    printf("balora %s\n", BAL_VERSION);
+    printf("instruction set  %s\n", bal_isa_name());
+    printf("OpenBLAS         %s, core %s\n", bal_gemm_version(), bal_gemm_core());
+    printf("SQLite           %s\n", sqlite3_libversion());
+    printf("libcurl          %s\n", curl_version_info(CURLVERSION_NOW)->version);
+    printf("cJSON            %s\n", cJSON_Version());
+    printf("compiler         %s\n", __VERSION__);
+    printf("real_t           %s\n", BAL_REAL_IS_DOUBLE ? "double" : "float");
+}
+
+static const command *find(const char *name)
+{
+    for (const command *c = k_commands; c->name != NULL; c++)
+        if (strcmp(c->name, name) == 0)
+            return c;
+    return NULL;
+}
+
+static int unknown(const char *name)
+{
+    const char *names[MAX_COMMANDS] = {NULL};
+    size_t n = 0;
+    for (const command *c = k_commands; c->name != NULL && n < MAX_COMMANDS; c++)
+        names[n++] = c->name;
+    const char *near = bal_nearest(name, names, n);
+    (void)fprintf(stderr, "balora: unknown command '%.60s'%s%s%s\n  (balora --help lists the commands)\n", name,
+                  near != NULL ? "; did you mean '" : "", near != NULL ? near : "", near != NULL ? "'?" : "");
+    return 2;
+}
+
+static int dispatch(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_help(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        print_version();
+        return 0;
+    }
+    bool help = strcmp(argv[1], "help") == 0;
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (help && argc == 2)) {
+        print_help(stdout);
+        return 0;
+    }
+    const char *name = help ? argv[2] : argv[1];
+    const command *c = find(name);
+    if (c == NULL)
+        return unknown(name);
+    if (help) {
+        char flag[] = "--help";
+        char *words[] = {argv[2], flag, NULL};
+        return c->run(2, words);
+    }
+    return c->run(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    int status = dispatch(argc, argv);
+    if (fflush(stdout) != 0 || ferror(stdout) != 0) { /* a full disk behind stdout must not look like success */
+        (void)fprintf(stderr, "balora: standard output cannot be written\n");
+        return 4;
+    }
+    return status;
 }

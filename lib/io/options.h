@@ -82,7 +82,7 @@ void bal_options_free(bal_options *o); /* accepts NULL */
 
 void bal_command_print_help(const bal_command *command, FILE *to);
 
-/* Starts the thread pool and BLAS for --threads. */
+/* Starts the thread pool for --threads; bal_gemm_init() follows it where products are computed. */
 bal_status bal_options_start(const bal_options *o);
 
 /* What a cmd_*.c ends with: prints "balora COMMAND: message" and a hint for usage errors on stderr, and returns
