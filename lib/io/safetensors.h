@@ -10,6 +10,7 @@
 #include "lib/base/status.h"
 #include "lib/tensor/view.h"
 
+#include <cjson/cJSON.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,7 +28,8 @@ typedef struct bal_tensor {
 
 typedef struct bal_safetensors bal_safetensors;
 
-/* path: a .safetensors file, an index (*.index.json), or a folder holding model.safetensors[.index.json]. */
+/* path: a .safetensors file, an index (*.index.json), or a folder holding model.safetensors[.index.json]
+ * or adapter_model.safetensors. */
 bal_status bal_safetensors_open(bal_safetensors **out, const char *path);
 void bal_safetensors_close(bal_safetensors *s);
 size_t bal_safetensors_count(const bal_safetensors *s);
@@ -35,6 +37,8 @@ const bal_tensor *bal_safetensors_at(const bal_safetensors *s, size_t i); /* in 
 const bal_tensor *bal_safetensors_find(const bal_safetensors *s, const char *name);
 /* "__metadata__" value, NULL if absent. */
 const char *bal_safetensors_metadata(const bal_safetensors *s, const char *key);
+/* All of it (of the first shard): an object of texts, or NULL. */
+const cJSON *bal_safetensors_metadata_all(const bal_safetensors *s);
 /* In-memory entry point for fuzzing: validates a whole file image. */
 bal_status bal_safetensors_check(const void *bytes, size_t n_bytes);
 
