@@ -2,11 +2,12 @@
 #include "lib/tensor/gemm.h"
 
 #include "lib/base/threads.h"
+#include "lib/tensor/blas_core.h"
 
 #include <assert.h>
 #include <cblas.h>
 #include <limits.h>
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,14 +16,17 @@
 /* Tile borders are multiples of this, the largest register block of the library's kernels. */
 enum { TILE_STEP = 16 };
 
-static atomic_bool g_blas_is_serial;
+static pthread_once_t g_blas_once = PTHREAD_ONCE_INIT;
+
+static void blas_start(void)
+{
+    bal_blas_core_select();
+    openblas_set_num_threads(1);
+}
 
 static void blas_serial(void)
 {
-    if (!atomic_load_explicit(&g_blas_is_serial, memory_order_acquire)) {
-        openblas_set_num_threads(1);
-        atomic_store_explicit(&g_blas_is_serial, true, memory_order_release);
-    }
+    (void)pthread_once(&g_blas_once, blas_start);
 }
 
 void bal_gemm_init(void)
@@ -45,6 +49,7 @@ void bal_blas_threads_end(void)
 
 const char *bal_gemm_core(void)
 {
+    blas_serial();
     return openblas_get_corename();
 }
 
