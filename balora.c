@@ -17,6 +17,7 @@ typedef struct command {
     const char *summary;
 } command;
 
+/* In alphabetical order, one a line. */
 static const command k_commands[] = {
     {NULL, NULL, NULL}, /* the end */
 };

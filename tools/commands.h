@@ -3,4 +3,6 @@
 #ifndef BAL_TOOLS_COMMANDS_H
 #define BAL_TOOLS_COMMANDS_H
 
+/* In alphabetical order, one a line; each has its line in the table of balora.c. */
+
 #endif

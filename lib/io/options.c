@@ -1,471 +1,414 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* Options: the command line, presets and recipes.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/io/options.h"
 
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
-#include "lib/base/str.h"
 #include "lib/base/threads.h"
-#include "lib/io/json.h"
+#include "lib/io/options_impl.h"
 
-#include <float.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { RECIPE_MAX_BYTES = 1 << 20, MAX_NAMES = 512, NAME_BYTES = 96, MAX_LIST = 65536 };
+enum { RECIPE_MAX_BYTES = 1 << 20, MAX_NAME = 80, MAX_OPTIONS = 256 };
 
-typedef enum source { SOURCE_DEFAULT, SOURCE_PRESET, SOURCE_RECIPE, SOURCE_FLAG } source;
-
-/* Texts are kept in a chain until bal_options_free(): fields of the command's config point at them. */
-typedef struct text_node {
-    struct text_node *next;
-    char text[];
-} text_node;
-
-struct bal_options {
-    const bal_command *command;
-    void *config;
-    bal_common common;
-    const char *config_path, *preset;
-    bool help;
-    source *from;          /* per option of the command */
-    source *common_from;
-    void **lists;          /* arrays of BAL_OPTION_LIST fields, to be freed; per option */
-    size_t *list_cap;
-    const char **positional;
-    size_t n_positional;
-    text_node *texts;
-    bal_buf json;
+#define FIELD(name) offsetof(bal_common_values, name)
+const bal_option bal_common_options[] = {
+    {"config", 0, BAL_OPTION_TEXT, FIELD(config), NULL, 0, 0, NULL, NULL, "Common",
+     "recipe: a JSON file of option values; flags win over it"},
+    {"preset", 0, BAL_OPTION_TEXT, FIELD(preset), NULL, 0, 0, NULL, NULL, "Common", "named set of values"},
+    {"json", 0, BAL_OPTION_FLAG, FIELD(json), NULL, 0, 0, NULL, NULL, "Common",
+     "print exactly one JSON document on standard output"},
+    {"threads", 0, BAL_OPTION_INT, FIELD(threads), "0", 0, 1024, NULL, NULL, "Common",
+     "threads to use; 0: all usable cores"},
+    {"db", 0, BAL_OPTION_PATH, FIELD(db), "runs.db", 0, 0, NULL, NULL, "Common",
+     "database of the runs (or BALORA_DB in the environment)"},
+    {"quiet", 'q', BAL_OPTION_FLAG, FIELD(quiet), NULL, 0, 0, NULL, NULL, "Common", "warnings and errors only"},
+    {"verbose", 'v', BAL_OPTION_FLAG, FIELD(verbose), NULL, 0, 0, NULL, NULL, "Common", "say more"},
+    {"progress", 0, BAL_OPTION_FLAG, FIELD(progress), NULL, 0, 0, NULL, NULL, "Common",
+     "progress bar; without the option: when standard error is a terminal"},
+    {"help", 'h', BAL_OPTION_FLAG, FIELD(help), NULL, 0, 0, NULL, NULL, "Common", "this text"},
 };
+const size_t bal_n_common_options = sizeof bal_common_options / sizeof bal_common_options[0];
+#undef FIELD
 
-static const bal_option k_common[] = {
-    {"config", 0, BAL_OPTION_PATH, offsetof(struct bal_options, config_path), NULL, 0, 0, NULL, NULL, NULL, ""},
-    {"preset", 0, BAL_OPTION_TEXT, offsetof(struct bal_options, preset), NULL, 0, 0, NULL, NULL, NULL, ""},
-    {"json", 0, BAL_OPTION_FLAG, offsetof(struct bal_options, common.json), NULL, 0, 0, NULL, NULL, NULL, ""},
-    {"threads", 0, BAL_OPTION_INT, offsetof(struct bal_options, common.threads), "0", 0, 256, NULL, NULL, NULL, ""},
-    {"db", 0, BAL_OPTION_PATH, offsetof(struct bal_options, common.db), NULL, 0, 0, NULL, NULL, NULL, ""},
-    {"quiet", 'q', BAL_OPTION_FLAG, offsetof(struct bal_options, common.quiet), NULL, 0, 0, NULL, NULL, NULL, ""},
-    {"verbose", 'v', BAL_OPTION_FLAG, offsetof(struct bal_options, common.verbose), NULL, 0, 0, NULL, NULL, NULL, ""},
-    {"progress", 0, BAL_OPTION_FLAG, offsetof(struct bal_options, common.progress), "true", 0, 0, NULL, NULL, NULL, ""},
-    {"help", 'h', BAL_OPTION_FLAG, offsetof(struct bal_options, help), NULL, 0, 0, NULL, NULL, NULL, ""},
-};
-enum { N_COMMON = sizeof k_common / sizeof k_common[0] };
-
-static const char *keep_text(bal_options *o, const char *text)
+bool bal_common_option_applies(const bal_option *option, const bal_command *command)
 {
-    size_t n = strlen(text) + 1;
-    text_node *node = bal_alloc(1, sizeof *node + n);
-    if (node == NULL)
-        return NULL;
-    memcpy(node->text, text, n);
-    node->next = o->texts;
-    o->texts = node;
-    return node->text;
+    return strcmp(option->name, "preset") != 0 || command->n_presets > 0;
 }
 
-/* true if a equals the name b, '-' and '_' being the same; b ends at '|' or NUL. */
-static bool name_equal(const char *a, size_t n, const char *b)
+bool bal_option_name_equal(const char *a, size_t n_a, const char *b, size_t n_b)
 {
-    size_t i = 0;
-    for (; i < n && b[i] != '\0' && b[i] != '|'; i++)
-        if ((a[i] == '-' ? '_' : a[i]) != (b[i] == '-' ? '_' : b[i]))
+    if (n_a != n_b)
+        return false;
+    for (size_t i = 0; i < n_a; i++)
+        if ((a[i] == '_' ? '-' : a[i]) != (b[i] == '_' ? '-' : b[i]))
             return false;
-    return i == n && (b[i] == '\0' || b[i] == '|');
+    return true;
 }
 
-static bool option_named(const bal_option *op, const char *name, size_t n)
+bal_option_entry *bal_options_find(const bal_options *o, const char *name, size_t n_name)
 {
-    if (name_equal(name, n, op->name))
-        return true;
-    for (const char *a = op->aliases; a != NULL && *a != '\0'; a = strchr(a, '|') != NULL ? strchr(a, '|') + 1 : NULL)
-        if (name_equal(name, n, a))
-            return true;
-    return false;
-}
-
-/* The option with that name, and whether it is a common one; NULL if unknown. */
-static const bal_option *find_option(const bal_options *o, const char *name, size_t n, bool *common)
-{
-    for (size_t i = 0; i < o->command->n_options; i++)
-        if (option_named(&o->command->options[i], name, n)) {
-            *common = false;
-            return &o->command->options[i];
+    for (size_t i = 0; i < o->n_entries; i++) {
+        const bal_option *option = o->entries[i].option;
+        if (bal_option_name_equal(option->name, strlen(option->name), name, n_name))
+            return &o->entries[i];
+        for (const char *a = option->aliases; a != NULL && *a != '\0';) {
+            size_t len = strcspn(a, "|");
+            if (bal_option_name_equal(a, len, name, n_name))
+                return &o->entries[i];
+            a += len + (a[len] == '|');
         }
-    for (size_t i = 0; i < N_COMMON; i++)
-        if (option_named(&k_common[i], name, n) && (i != 1 || o->command->n_presets > 0)) {
-            *common = true;
-            return &k_common[i];
-        }
+    }
     return NULL;
 }
 
-static bal_status unknown_name(const bal_options *o, const char *name, const char *where)
+static bal_option_entry *find_name(const bal_options *o, const char *name)
 {
-    const char *names[MAX_NAMES];
-    char plain[NAME_BYTES];
+    return bal_options_find(o, name, strlen(name));
+}
+
+/* The name as it is typed: with '-' on the command line, with '_' in a recipe. */
+static const char *spell(const char *name, bool flag, char out[MAX_NAME])
+{
     size_t n = 0;
-    for (size_t i = 0; i < o->command->n_options && n < MAX_NAMES; i++)
-        names[n++] = o->command->options[i].name;
-    for (size_t i = 0; i < N_COMMON && n < MAX_NAMES; i++)
-        if (i != 1 || o->command->n_presets > 0)
-            names[n++] = k_common[i].name;
-    (void)snprintf(plain, sizeof plain, "%s", name);
-    for (char *c = plain; *c != '\0'; c++)
-        *c = *c == '-' ? '_' : *c;
-    const char *near = bal_nearest(plain, names, n);
-    return bal_fail(BAL_EINVAL, "%sunknown option '%.60s'%s%s%s", where, name, near != NULL ? "; did you mean '" : "",
-                    near != NULL ? near : "", near != NULL ? "'?" : "");
-}
-
-static bal_status check_choice(const bal_option *op, const char *text)
-{
-    for (const char *c = op->choices; c != NULL && *c != '\0'; c = strchr(c, '|') != NULL ? strchr(c, '|') + 1 : NULL)
-        if (name_equal(text, strlen(text), c))
-            return BAL_OK;
-    return bal_fail(BAL_EINVAL, "%s: '%.60s' is none of %s", op->name, text, op->choices);
-}
-
-static bal_status list_add(bal_options *o, size_t index, bal_text_list *list, const char *text, size_t n)
-{
-    char *copy = bal_strndup(text, n);
-    const char *kept = copy == NULL ? NULL : keep_text(o, copy);
-    bal_free(copy);
-    if (kept == NULL)
-        return BAL_ENOMEM;
-    if (list->n >= MAX_LIST)
-        return bal_fail(BAL_ELIMIT, "a list of more than %d entries", MAX_LIST);
-    if (list->n == o->list_cap[index]) {
-        size_t cap = list->n == 0 ? 8 : 2 * list->n;
-        void *items = bal_realloc(o->lists[index], cap, sizeof(char *));
-        if (items == NULL)
-            return BAL_ENOMEM;
-        o->lists[index] = items;
-        o->list_cap[index] = cap;
-        list->items = items;
+    for (; name[n] != '\0' && n + 1 < MAX_NAME; n++) {
+        bool mark = name[n] == '_' || name[n] == '-';
+        out[n] = mark ? (flag ? '-' : '_') : name[n];
     }
-    list->items[list->n++] = kept;
+    out[n] = '\0';
+    return out;
+}
+
+bal_status bal_options_unknown(const bal_options *o, const char *name, bool flag)
+{
+    const char *names[MAX_OPTIONS] = {0};
+    char typed[MAX_NAME], plain[MAX_NAME], shown[MAX_NAME];
+    size_t n = 0;
+    const char *mark = flag ? "--" : "";
+    for (size_t i = 0; i < o->n_entries && n < MAX_OPTIONS; i++)
+        names[n++] = o->entries[i].option->name;
+    (void)snprintf(typed, sizeof typed, "%s", name);
+    const char *near = bal_nearest(spell(name, false, plain), names, n);
+    if (near != NULL)
+        return bal_fail(BAL_EINVAL, "unknown option '%s%s'; did you mean '%s%s'?", mark, typed, mark,
+                        spell(near, flag, shown));
+    return bal_fail(BAL_EINVAL, "unknown option '%s%s'", mark, typed);
+}
+
+/* One flag of the command line, found but not yet applied. */
+typedef struct flag_word {
+    bal_option_entry *entry;
+    const char *value;
+} flag_word;
+
+typedef struct word_list {
+    flag_word *words;
+    size_t n, cap;
+} word_list;
+
+static bal_status add_word(word_list *list, bal_option_entry *entry, const char *value)
+{
+    char name[MAX_NAME];
+    for (size_t i = 0; i < list->n; i++)
+        if (list->words[i].entry == entry && entry->option->type != BAL_OPTION_LIST)
+            return bal_fail(BAL_EINVAL, "--%s is given twice", spell(entry->option->name, true, name));
+    if (list->n == list->cap) {
+        size_t cap = 2 * list->cap + 16;
+        flag_word *grown = bal_realloc(list->words, cap, sizeof *grown);
+        if (grown == NULL)
+            return BAL_ENOMEM;
+        list->words = grown;
+        list->cap = cap;
+    }
+    list->words[list->n++] = (flag_word){entry, value};
     return BAL_OK;
 }
 
-static bal_status set_list(bal_options *o, const bal_option *op, bal_text_list *list, const char *text, bool fresh)
+static bal_status take_value(bal_option_entry *e, const char *attached, int argc, char **argv, int *at, word_list *list)
 {
-    size_t index = (size_t)(op - o->command->options);
-    if (fresh)
-        list->n = 0;
-    bal_status status = BAL_OK;
-    for (const char *p = text; status == BAL_OK && *p != '\0';) {
-        size_t n = strcspn(p, ",");
-        if (n > 0)
-            status = list_add(o, index, list, p, n);
-        p += n + (p[n] == ',');
+    char name[MAX_NAME];
+    const char *value = attached;
+    if (value == NULL && e->option->type == BAL_OPTION_FLAG)
+        value = "true";
+    if (value == NULL) {
+        if (*at + 1 >= argc || strncmp(argv[*at + 1], "--", 2) == 0)
+            return bal_fail(BAL_EINVAL, "--%s needs a value", spell(e->option->name, true, name));
+        value = argv[++*at];
     }
+    return add_word(list, e, value);
+}
+
+static bal_status take_long(const bal_options *o, int argc, char **argv, int *at, word_list *list)
+{
+    const char *name = argv[*at] + 2;
+    size_t n = strcspn(name, "=");
+    const char *attached = name[n] == '=' ? name + n + 1 : NULL;
+    bal_option_entry *e = bal_options_find(o, name, n);
+    if (e != NULL)
+        return take_value(e, attached, argc, argv, at, list);
+    if (n > 3 && (strncmp(name, "no-", 3) == 0 || strncmp(name, "no_", 3) == 0)) {
+        e = bal_options_find(o, name + 3, n - 3);
+        if (e != NULL && e->option->type == BAL_OPTION_FLAG && attached == NULL)
+            return add_word(list, e, "false");
+        if (e != NULL)
+            return bal_fail(BAL_EINVAL, "--%s cannot be used: --%s takes a value, it is no switch", name, name + 3);
+    }
+    char *copy = bal_strndup(name, n);
+    if (copy == NULL)
+        return BAL_ENOMEM;
+    bal_status status = bal_options_unknown(o, copy, true);
+    bal_free(copy);
     return status;
 }
 
-/* Stores a text value.  fresh: a list starts anew.  base: folder that a relative path belongs to, or NULL. */
-static bal_status set_text(bal_options *o, const bal_option *op, bool common, const char *text, bool fresh, const char *base)
+static bal_option_entry *find_letter(const bal_options *o, char letter)
 {
-    unsigned char *field = (unsigned char *)(common ? (void *)o : o->config) + op->offset;
-    bool ranged = op->min != 0 || op->max != 0;
-    bal_status status = BAL_OK;
-    switch (op->type) {
-    case BAL_OPTION_FLAG:
-        if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
-            return bal_fail(BAL_EINVAL, "%s: '%.60s' is neither true nor false", op->name, text);
-        *(bool *)(void *)field = text[0] == 't';
-        return BAL_OK;
-    case BAL_OPTION_INT:
-        status = bal_parse_i64(text, ranged ? (int64_t)op->min : INT64_MIN, ranged ? (int64_t)op->max : INT64_MAX,
-                               (int64_t *)(void *)field);
-        break;
-    case BAL_OPTION_REAL:
-        status = bal_parse_f64(text, ranged ? op->min : -DBL_MAX, ranged ? op->max : DBL_MAX, (double *)(void *)field);
-        break;
-    case BAL_OPTION_CHOICE:
-        status = check_choice(op, text);
+    for (size_t i = 0; i < o->n_entries; i++)
+        if (o->entries[i].option->letter == letter && letter != '\0')
+            return &o->entries[i];
+    return NULL;
+}
+
+static bal_status take_letters(const bal_options *o, int argc, char **argv, int *at, word_list *list)
+{
+    const char *letters = argv[*at] + 1;
+    for (size_t i = 0; letters[i] != '\0'; i++) {
+        bal_option_entry *e = find_letter(o, letters[i]);
+        if (e == NULL)
+            return bal_fail(BAL_EINVAL, "unknown option '-%c'", letters[i]);
+        if (e->option->type != BAL_OPTION_FLAG) /* the rest of the word, or the next word, is its value */
+            return take_value(e, letters[i + 1] != '\0' ? letters + i + 1 : NULL, argc, argv, at, list);
+        bal_status status = add_word(list, e, "true");
         if (status != BAL_OK)
             return status;
-        *(const char **)(void *)field = keep_text(o, text);
-        return *(const char **)(void *)field == NULL ? BAL_ENOMEM : BAL_OK;
-    case BAL_OPTION_TEXT:
-    case BAL_OPTION_PATH: {
-        char *joined = op->type == BAL_OPTION_PATH && base != NULL && strcmp(text, "-") != 0 ? bal_path_join(base, text)
-                                                                                             : bal_strdup(text);
-        const char *kept = joined == NULL ? NULL : keep_text(o, joined);
-        bal_free(joined);
-        *(const char **)(void *)field = kept;
-        return kept == NULL ? BAL_ENOMEM : BAL_OK;
-    }
-    case BAL_OPTION_LIST:
-        return set_list(o, op, (bal_text_list *)(void *)field, text, fresh);
-    }
-    return status == BAL_OK ? BAL_OK : bal_fail_note(status, "%s", op->name);
-}
-
-static bal_status set_json(bal_options *o, const bal_option *op, bool common, const cJSON *v, const char *base)
-{
-    char number[40];
-    if (cJSON_IsString(v))
-        return set_text(o, op, common, v->valuestring, true, base);
-    if (cJSON_IsBool(v) && op->type == BAL_OPTION_FLAG)
-        return set_text(o, op, common, cJSON_IsTrue(v) ? "true" : "false", true, base);
-    if (cJSON_IsNumber(v) && (op->type == BAL_OPTION_INT || op->type == BAL_OPTION_REAL)) {
-        bool whole = v->valuedouble > -9e15 && v->valuedouble < 9e15 && v->valuedouble == (double)(int64_t)v->valuedouble;
-        if (op->type == BAL_OPTION_INT && whole)
-            (void)snprintf(number, sizeof number, "%lld", (long long)v->valuedouble);
-        else
-            (void)snprintf(number, sizeof number, "%.17g", v->valuedouble);
-        return set_text(o, op, common, number, true, base);
-    }
-    if (cJSON_IsArray(v) && op->type == BAL_OPTION_LIST) {
-        bal_text_list *list = (bal_text_list *)(void *)((unsigned char *)o->config + op->offset);
-        list->n = 0;
-        for (const cJSON *e = v->child; e != NULL; e = e->next) {
-            if (!cJSON_IsString(e))
-                return bal_fail(BAL_EINVAL, "%s: a list of texts is needed", op->name);
-            bal_status status = list_add(o, (size_t)(op - o->command->options), list, e->valuestring, strlen(e->valuestring));
-            if (status != BAL_OK)
-                return status;
-        }
-        return BAL_OK;
-    }
-    return bal_fail(BAL_EINVAL, "%s: a value of another type is needed", op->name);
-}
-
-static void mark(bal_options *o, const bal_option *op, bool common, source from)
-{
-    if (common)
-        o->common_from[op - k_common] = from;
-    else
-        o->from[op - o->command->options] = from;
-}
-
-static source marked(const bal_options *o, const bal_option *op, bool common)
-{
-    return common ? o->common_from[op - k_common] : o->from[op - o->command->options];
-}
-
-/* Applies an object of option values, except to options already set by a stronger source. */
-static bal_status apply_object(bal_options *o, const cJSON *object, source from, const char *where, const char *base)
-{
-    for (const cJSON *v = object->child; v != NULL; v = v->next) {
-        bool common = false;
-        const bal_option *op = find_option(o, v->string, strlen(v->string), &common);
-        bal_status status = op == NULL ? unknown_name(o, v->string, "") : BAL_OK;
-        if (status == BAL_OK && !cJSON_IsNull(v) && marked(o, op, common) < from) {
-            status = set_json(o, op, common, v, base);
-            mark(o, op, common, from);
-        }
-        if (status != BAL_OK)
-            return bal_fail_note(status == BAL_EFORMAT ? BAL_EINVAL : status, "%s", where);
     }
     return BAL_OK;
 }
 
-static bal_status apply_recipe(bal_options *o)
+static bal_status scan_words(bal_options *o, int argc, char **argv, word_list *list, bool *help)
 {
-    bal_buf text = {0};
+    bool only_words = false;
+    const bal_option_entry *help_entry = find_name(o, "help");
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        bal_status status = BAL_OK;
+        if (only_words || word[0] != '-' || word[1] == '\0') {
+            if (o->n_positional == o->command->max_positional)
+                return o->command->max_positional == 0
+                           ? bal_fail(BAL_EINVAL, "unexpected word '%.80s'; options begin with --", word)
+                           : bal_fail(BAL_EINVAL, "one word too many: '%.80s' (at most %zu are taken)", word,
+                                      o->command->max_positional);
+            o->positional[o->n_positional++] = word;
+        } else if (strcmp(word, "--") == 0) {
+            only_words = true;
+        } else {
+            status = word[1] == '-' ? take_long(o, argc, argv, &i, list) : take_letters(o, argc, argv, &i, list);
+        }
+        if (status != BAL_OK)
+            return status;
+        if (list->n > 0 && list->words[list->n - 1].entry == help_entry) {
+            *help = true;
+            return BAL_OK;
+        }
+    }
+    return BAL_OK;
+}
+
+static bal_status apply_preset(bal_options *o, const char *name)
+{
+    const bal_command *c = o->command;
+    const char *names[MAX_OPTIONS] = {0};
+    const bal_preset *preset = NULL;
     cJSON *json = NULL;
-    char *dir = bal_path_dir(o->config_path);
-    bal_status status = dir == NULL ? BAL_ENOMEM : bal_file_read(o->config_path, RECIPE_MAX_BYTES, &text);
+    bal_status status = BAL_OK;
+    size_t n = 0;
+    for (size_t i = 0; i < c->n_presets; i++) {
+        if (n < MAX_OPTIONS)
+            names[n++] = c->presets[i].name;
+        if (strcmp(c->presets[i].name, name) == 0)
+            preset = &c->presets[i];
+    }
+    if (preset == NULL) {
+        const char *near = bal_nearest(name, names, n);
+        return bal_fail(BAL_EINVAL, "no preset '%.60s'; did you mean '%s'? (--help lists them)", name,
+                        near != NULL ? near : c->presets[0].name);
+    }
+    BAL_TRY(bal_json_parse(&json, preset->values, strlen(preset->values), name));
+    for (const cJSON *v = json->child; v != NULL; v = v->next) {
+        bal_option_entry *e = find_name(o, v->string);
+        status = e == NULL ? bal_options_unknown(o, v->string, false) : bal_option_set_json(o, e, v, NULL, BAL_FROM_PRESET);
+        if (status != BAL_OK) {
+            (void)bal_fail_note(status, "preset %s: %s", name, v->string);
+            goto out;
+        }
+    }
+out:
+    cJSON_Delete(json);
+    return status;
+}
+
+static bal_status apply_recipe(bal_options *o, const char *path, const cJSON *json)
+{
+    char *folder = bal_path_dir(path);
+    bal_status status = folder == NULL ? BAL_ENOMEM : BAL_OK;
+    for (const cJSON *v = json->child; v != NULL && status == BAL_OK; v = v->next) {
+        bal_option_entry *e = find_name(o, v->string);
+        if (e == NULL) {
+            status = bal_fail_note(bal_options_unknown(o, v->string, false), "%s", path);
+        } else if (strcmp(e->option->name, "config") == 0 || strcmp(e->option->name, "help") == 0) {
+            status = bal_fail(BAL_EINVAL, "%s: key '%s' cannot stand in a recipe", path, v->string);
+        } else if (e->source == BAL_FROM_RECIPE) { /* the same option by an alias, or with '-' and with '_' */
+            status = bal_fail(BAL_EINVAL, "%s: option '%s' is set twice", path, e->option->name);
+        } else {
+            status = bal_option_set_json(o, e, v, folder, BAL_FROM_RECIPE);
+            if (status != BAL_OK)
+                (void)bal_fail_note(status, "%s: %s", path, v->string);
+        }
+    }
+    bal_free(folder);
+    return status;
+}
+
+static bal_status read_recipe(const char *path, cJSON **json)
+{
+    bal_buf text = {.limit = RECIPE_MAX_BYTES + 1};
+    bal_status status = bal_file_read(path, RECIPE_MAX_BYTES, &text);
     if (status == BAL_OK) {
-        status = bal_json_parse_relaxed(&json, bal_buf_cstr(&text), text.len, o->config_path);
-        if (status == BAL_OK && !cJSON_IsObject(json))
-            status = bal_fail(BAL_EINVAL, "%s: a recipe is one JSON object of options", o->config_path);
-        if (status == BAL_EFORMAT)
+        status = bal_json_parse_relaxed(json, bal_buf_cstr(&text), text.len, path);
+        if (status == BAL_OK && !cJSON_IsObject(*json))
+            status = bal_fail(BAL_EINVAL, "%s: a recipe is one JSON object of option names and values", path);
+        if (status == BAL_EFORMAT) /* a recipe is part of the usage: exit status 2 */
             status = BAL_EINVAL;
     }
-    /* a preset named in the recipe applies before the recipe's other values: taken by the caller */
-    if (status == BAL_OK)
-        status = apply_object(o, json, SOURCE_RECIPE, o->config_path, dir);
-    cJSON_Delete(json);
     bal_buf_dispose(&text);
-    bal_free(dir);
     return status;
 }
 
-static bal_status apply_preset(bal_options *o)
+static const char *word_value(const word_list *list, const char *name)
 {
-    const char *names[64] = {NULL};
-    size_t n = 0;
-    for (size_t i = 0; i < o->command->n_presets; i++) {
-        const bal_preset *p = &o->command->presets[i];
-        if (name_equal(o->preset, strlen(o->preset), p->name)) {
-            cJSON *json = NULL;
-            bal_status status = bal_json_parse(&json, p->values, strlen(p->values), p->name);
-            if (status == BAL_OK)
-                status = apply_object(o, json, SOURCE_PRESET, p->name, NULL);
-            cJSON_Delete(json);
-            return status;
-        }
-        if (n < 64)
-            names[n++] = p->name;
-    }
-    const char *near = bal_nearest(o->preset, names, n);
-    return bal_fail(BAL_EINVAL, "unknown preset '%.60s'; %s '%s'", o->preset, near != NULL ? "did you mean" : "one is",
-                    near != NULL ? near : n > 0 ? names[0] : "none");
+    for (size_t i = 0; i < list->n; i++)
+        if (strcmp(list->words[i].entry->option->name, name) == 0)
+            return list->words[i].value;
+    return NULL;
 }
 
-static bal_status set_defaults(bal_options *o)
+static bal_status apply_all(bal_options *o, const word_list *list)
 {
+    const char *path = word_value(list, "config");
+    const char *preset = word_value(list, "preset");
+    cJSON *json = NULL;
     bal_status status = BAL_OK;
-    for (size_t i = 0; i < o->command->n_options && status == BAL_OK; i++)
-        if (o->command->options[i].default_text != NULL)
-            status = set_text(o, &o->command->options[i], false, o->command->options[i].default_text, true, NULL);
-    for (size_t i = 0; i < N_COMMON && status == BAL_OK; i++)
-        if (k_common[i].default_text != NULL)
-            status = set_text(o, &k_common[i], true, k_common[i].default_text, true, NULL);
-    const char *db = getenv("BALORA_DB");
-    o->common.db = db != NULL && db[0] != '\0' ? db : "runs.db";
-    return status;
-}
-
-/* One word of the command line that begins with '-'; *i moves past its value. */
-static bal_status parse_flag(bal_options *o, int argc, char **argv, int *i)
-{
-    const char *word = argv[*i];
-    const char *name = word[1] == '-' ? word + 2 : word + 1;
-    const char *equals = strchr(name, '=');
-    size_t n = equals != NULL ? (size_t)(equals - name) : strlen(name);
-    bool common = false, negated = false;
-    const bal_option *op = NULL;
-    if (word[1] == '-') {
-        op = find_option(o, name, n, &common);
-        if (op == NULL && n > 3 && memcmp(name, "no-", 3) == 0) {
-            op = find_option(o, name + 3, n - 3, &common);
-            negated = op != NULL && op->type == BAL_OPTION_FLAG;
-            op = negated ? op : NULL;
-        }
-    } else if (n == 1) {
-        for (size_t j = 0; j < o->command->n_options && op == NULL; j++)
-            op = o->command->options[j].letter == name[0] ? &o->command->options[j] : NULL;
-        for (size_t j = 0; j < N_COMMON && op == NULL; j++)
-            if (k_common[j].letter == name[0]) {
-                op = &k_common[j];
-                common = true;
-            }
-    }
-    if (op == NULL)
-        return unknown_name(o, name, "");
-    bool again = marked(o, op, common) == SOURCE_FLAG;
-    if (again && op->type != BAL_OPTION_LIST)
-        return bal_fail(BAL_EINVAL, "option '%s' is given twice", word);
-    mark(o, op, common, SOURCE_FLAG);
-    if (op->type == BAL_OPTION_FLAG && equals == NULL)
-        return set_text(o, op, common, negated ? "false" : "true", true, NULL);
-    const char *value = equals != NULL ? equals + 1 : NULL;
-    if (value == NULL) {
-        if (*i + 1 >= argc)
-            return bal_fail(BAL_EINVAL, "option '%s' needs a value", word);
-        value = argv[++*i];
-    }
-    return set_text(o, op, common, value, !again, NULL);
-}
-
-static bal_status parse_words(bal_options *o, int argc, char **argv)
-{
-    bool only_positional = false;
-    for (int i = 1; i < argc; i++) {
-        if (!only_positional && strcmp(argv[i], "--") == 0) {
-            only_positional = true;
-        } else if (!only_positional && argv[i][0] == '-' && argv[i][1] != '\0') {
-            bal_status status = parse_flag(o, argc, argv, &i);
-            if (status != BAL_OK)
-                return status;
-        } else {
-            if (o->n_positional >= o->command->max_positional)
-                return bal_fail(BAL_EINVAL, "'%.60s' is one word too many", argv[i]);
-            o->positional[o->n_positional++] = argv[i];
+    for (size_t i = 0; i < o->n_entries; i++)
+        BAL_TRY(bal_option_reset(o, &o->entries[i]));
+    if (path != NULL)
+        BAL_TRY(read_recipe(path, &json));
+    if (preset == NULL && json != NULL && o->command->n_presets > 0)
+        preset = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "preset"));
+    if (preset != NULL)
+        BAL_TRY(apply_preset(o, preset));
+    if (json != NULL)
+        BAL_TRY(apply_recipe(o, path, json));
+    for (size_t i = 0; i < list->n; i++) {
+        const flag_word *w = &list->words[i];
+        status = bal_option_set_text(o, w->entry, w->value, BAL_FROM_FLAG);
+        if (status != BAL_OK) {
+            char name[MAX_NAME];
+            (void)bal_fail_note(status, "--%s", spell(w->entry->option->name, true, name));
+            goto out;
         }
     }
-    return BAL_OK;
-}
-
-static bal_status put_option(bal_buf *b, const bal_option *op, const unsigned char *field)
-{
-    switch (op->type) {
-    case BAL_OPTION_FLAG:
-        return bal_buf_text(b, *(const bool *)(const void *)field ? "true" : "false");
-    case BAL_OPTION_INT:
-        return bal_buf_printf(b, "%lld", (long long)*(const int64_t *)(const void *)field);
-    case BAL_OPTION_REAL:
-        return bal_json_put_f64(b, *(const double *)(const void *)field);
-    case BAL_OPTION_LIST: {
-        const bal_text_list *list = (const bal_text_list *)(const void *)field;
-        bal_status status = bal_buf_text(b, "[");
-        for (size_t i = 0; i < list->n && status == BAL_OK; i++) {
-            if (i > 0)
-                status = bal_buf_text(b, ", ");
-            if (status == BAL_OK)
-                status = bal_json_put_text(b, list->items[i]);
-        }
-        return status == BAL_OK ? bal_buf_text(b, "]") : status;
-    }
-    case BAL_OPTION_TEXT:
-    case BAL_OPTION_PATH:
-    case BAL_OPTION_CHOICE:
-        break;
-    }
-    return bal_json_put_text(b, *(const char *const *)(const void *)field);
-}
-
-static bal_status resolve_json(bal_options *o)
-{
-    bool first = true;
-    bal_status status = BAL_OK;
-    BAL_TRY(bal_buf_text(&o->json, "{"));
-    if (o->preset != NULL) {
-        BAL_TRY(bal_json_put_key(&o->json, "preset", &first));
-        BAL_TRY(bal_json_put_text(&o->json, o->preset));
-    }
-    for (size_t i = 0; i < o->command->n_options; i++) {
-        const bal_option *op = &o->command->options[i];
-        BAL_TRY(bal_json_put_key(&o->json, op->name, &first));
-        BAL_TRY(put_option(&o->json, op, (const unsigned char *)o->config + op->offset));
-    }
-    BAL_TRY(bal_buf_text(&o->json, "}"));
 out:
+    cJSON_Delete(json);
     return status;
 }
 
-bal_status bal_options_parse(bal_options **out, const bal_command *command, int argc, char **argv, void *config, bool *help)
+/* The common options that change what is computed are part of the resolved configuration, the rest is not. */
+static bool is_recorded(const bal_options *o, size_t i)
 {
-    bal_status status = BAL_OK;
-    *out = NULL;
-    *help = false;
+    const char *name = o->entries[i].option->name;
+    return i < o->n_own || strcmp(name, "preset") == 0 || strcmp(name, "threads") == 0;
+}
+
+static bal_status resolve(bal_options *o)
+{
+    const char *from_environment = getenv("BALORA_DB");
+    bool first = true;
+    bal_status status = bal_buf_text(&o->json, "{");
+    for (size_t i = 0; i < o->n_entries && status == BAL_OK; i++) {
+        if (!is_recorded(o, i))
+            continue;
+        status = bal_json_put_key(&o->json, o->entries[i].option->name, &first);
+        if (status == BAL_OK)
+            status = bal_option_put_json(&o->entries[i], &o->json);
+    }
+    if (status == BAL_OK)
+        status = bal_buf_text(&o->json, "}");
+    const bal_common_values *v = &o->values;
+    bal_common *c = &o->common;
+    c->json = v->json;
+    c->quiet = v->quiet;
+    c->verbose = v->verbose;
+    c->threads = v->threads;
+    c->db = v->db;
+    if (!bal_options_given(o, "db") && from_environment != NULL && from_environment[0] != '\0')
+        c->db = from_environment;
+    c->progress = bal_options_given(o, "progress") ? v->progress : !v->quiet && isatty(STDERR_FILENO) != 0;
+    bal_log_init(&c->log, v->verbose ? BAL_LOG_DEBUG : v->quiet ? BAL_LOG_WARN : BAL_LOG_INFO);
+    return status;
+}
+
+static bal_status options_new(bal_options **out, const bal_command *command, void *config)
+{
     bal_options *o = bal_alloc(1, sizeof *o);
     if (o == NULL)
         return BAL_ENOMEM;
-    *out = o; /* the caller frees it, whatever happens */
     o->command = command;
-    o->config = config;
-    o->from = bal_alloc(command->n_options + 1, sizeof *o->from);
-    o->common_from = bal_alloc(N_COMMON, sizeof *o->common_from);
-    o->lists = bal_alloc(command->n_options + 1, sizeof *o->lists);
-    o->list_cap = bal_alloc(command->n_options + 1, sizeof *o->list_cap);
-    o->positional = bal_alloc(command->max_positional + 1, sizeof *o->positional);
-    if (o->from == NULL || o->common_from == NULL || o->lists == NULL || o->list_cap == NULL || o->positional == NULL)
+    o->entries = bal_alloc(command->n_options + bal_n_common_options, sizeof *o->entries);
+    o->positional = bal_alloc(command->max_positional, sizeof *o->positional);
+    if (o->entries == NULL || o->positional == NULL) {
+        bal_options_free(o);
         return BAL_ENOMEM;
-    BAL_TRY(set_defaults(o));
-    BAL_TRY(parse_words(o, argc, argv));
-    bal_log_init(&o->common.log, o->common.quiet ? BAL_LOG_ERROR : o->common.verbose ? BAL_LOG_DEBUG : BAL_LOG_INFO);
-    if (o->help) {
-        *help = true;
-        bal_command_print_help(command, stdout);
-        return BAL_OK;
     }
-    if (o->config_path != NULL)
-        BAL_TRY(apply_recipe(o));
-    if (o->preset != NULL)
-        BAL_TRY(apply_preset(o));
-    bal_log_init(&o->common.log, o->common.quiet ? BAL_LOG_ERROR : o->common.verbose ? BAL_LOG_DEBUG : BAL_LOG_INFO);
-    BAL_TRY(resolve_json(o));
-out:
-    return status;
+    for (size_t i = 0; i < command->n_options; i++) {
+        const bal_option *option = &command->options[i];
+        o->entries[o->n_entries++] = (bal_option_entry){.option = option, .field = (char *)config + option->offset};
+    }
+    o->n_own = o->n_entries;
+    for (size_t i = 0; i < bal_n_common_options; i++) {
+        const bal_option *option = &bal_common_options[i];
+        if (bal_common_option_applies(option, command))
+            o->entries[o->n_entries++] =
+                (bal_option_entry){.option = option, .field = (char *)&o->values + option->offset};
+    }
+    *out = o;
+    return BAL_OK;
 }
 
-bal_status bal_options_start(const bal_options *o)
+bal_status bal_options_parse(bal_options **out, const bal_command *command, int argc, char **argv, void *config,
+                             bool *help)
 {
-    return bal_threads_start((size_t)o->common.threads);
+    bal_options *o = NULL;
+    word_list list = {0};
+    *out = NULL;
+    *help = false;
+    bal_status status = options_new(&o, command, config);
+    if (status == BAL_OK)
+        status = scan_words(o, argc, argv, &list, help);
+    if (status == BAL_OK && *help)
+        bal_command_print_help(command, stdout);
+    if (status == BAL_OK && !*help) {
+        status = apply_all(o, &list);
+        if (status == BAL_OK)
+            status = resolve(o);
+    }
+    bal_free(list.words);
+    if (status == BAL_OK && !*help) {
+        *out = o;
+        return BAL_OK;
+    }
+    bal_options_free(o);
+    return status;
 }
 
 const bal_common *bal_options_common(const bal_options *o)
@@ -481,9 +424,8 @@ const char *const *bal_options_positional(const bal_options *o, size_t *n)
 
 bool bal_options_given(const bal_options *o, const char *name)
 {
-    bool common = false;
-    const bal_option *op = find_option(o, name, strlen(name), &common);
-    return op != NULL && marked(o, op, common) != SOURCE_DEFAULT;
+    const bal_option_entry *e = find_name(o, name);
+    return e != NULL && e->source != BAL_FROM_DEFAULT;
 }
 
 const char *bal_options_json(const bal_options *o)
@@ -495,28 +437,18 @@ void bal_options_free(bal_options *o)
 {
     if (o == NULL)
         return;
-    for (size_t i = 0; o->lists != NULL && i < o->command->n_options; i++)
-        bal_free(o->lists[i]);
-    for (text_node *t = o->texts; t != NULL;) {
-        text_node *next = t->next;
-        bal_free(t);
-        t = next;
-    }
-    bal_free(o->from);
-    bal_free(o->common_from);
-    bal_free(o->lists);
-    bal_free(o->list_cap);
+    for (size_t i = 0; i < o->n_entries; i++)
+        bal_free(o->entries[i].items);
+    for (size_t i = 0; i < o->n_owned; i++)
+        bal_free(o->owned[i]);
+    bal_free(o->owned);
+    bal_free(o->entries);
     bal_free(o->positional);
     bal_buf_dispose(&o->json);
     bal_free(o);
 }
 
-int bal_command_finish(const bal_command *command, bal_status status)
+bal_status bal_options_start(const bal_options *o)
 {
-    if (status == BAL_OK)
-        return 0;
-    (void)fprintf(stderr, "balora %s: %s\n", command->name, bal_error_message());
-    if (status == BAL_EINVAL)
-        (void)fprintf(stderr, "  (balora %s --help shows the options)\n", command->name);
-    return bal_exit_status(status);
+    return bal_threads_start((size_t)o->common.threads); /* BLAS follows the pool at its first product */
 }

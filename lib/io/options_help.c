@@ -1,61 +1,136 @@
-/* --help: the table of options by group, with their defaults.  SPDX-License-Identifier: Apache-2.0 */
-#include "lib/io/options.h"
+/* Options: --help, and the end of a command.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/io/options_impl.h"
 
+#include <math.h>
 #include <string.h>
 
-static void print_option(const bal_option *o, FILE *to)
+enum { HELP_COLUMN = 34, HELP_WIDTH = 110 };
+
+static const char *value_word(const bal_option *o)
 {
-    static const char *const kind[] = {"", " N", " X", " TEXT", " PATH", "", " A,B"};
-    char left[128];
+    switch (o->type) {
+    case BAL_OPTION_FLAG:
+        return "";
+    case BAL_OPTION_INT:
+        return " N";
+    case BAL_OPTION_REAL:
+        return " X";
+    case BAL_OPTION_TEXT:
+        return " TEXT";
+    case BAL_OPTION_PATH:
+        return " PATH";
+    case BAL_OPTION_CHOICE:
+        return " WORD";
+    case BAL_OPTION_LIST:
+        return " A,B,...";
+    }
+    return "";
+}
+
+/* Words of text, broken at HELP_WIDTH, going on at HELP_COLUMN. */
+static void print_wrapped(FILE *to, const char *text, size_t column)
+{
+    while (*text != '\0') {
+        size_t n = strcspn(text, " ");
+        if (column > HELP_COLUMN && column + 1 + n > HELP_WIDTH) {
+            (void)fprintf(to, "\n%*s", HELP_COLUMN, "");
+            column = HELP_COLUMN;
+        } else if (column > HELP_COLUMN) {
+            (void)fputc(' ', to);
+            column++;
+        }
+        (void)fprintf(to, "%.*s", (int)n, text);
+        column += n;
+        text += n;
+        text += strspn(text, " ");
+    }
+}
+
+static void describe_range(const bal_option *o, char *out, size_t n)
+{
+    out[0] = '\0';
+    if ((o->type != BAL_OPTION_INT && o->type != BAL_OPTION_REAL) || (o->min == 0 && o->max == 0))
+        return;
+    if (isinf(o->max) || o->max > 1e15)
+        (void)snprintf(out, n, "at least %.15g", o->min);
+    else
+        (void)snprintf(out, n, "%.15g .. %.15g", o->min, o->max);
+}
+
+static void print_option(FILE *to, const bal_option *o)
+{
+    char head[160], note[400], range[80], name[80];
     size_t n = 0;
-    int wrote = snprintf(left, sizeof left, "  %c%c%s--", o->letter != 0 ? '-' : ' ', o->letter != 0 ? o->letter : ' ',
-                         o->letter != 0 ? ", " : "  ");
-    n = wrote > 0 ? (size_t)wrote : 0;
-    for (const char *c = o->name; *c != '\0' && n + 2 < sizeof left; c++)
-        left[n++] = *c == '_' ? '-' : *c;
-    left[n] = '\0';
-    (void)snprintf(left + n, sizeof left - n, "%s%s", o->type == BAL_OPTION_CHOICE ? " " : kind[o->type],
-                   o->type == BAL_OPTION_CHOICE ? o->choices : "");
-    (void)fprintf(to, "%-34s", left);
-    if (strlen(left) >= 34)
-        (void)fprintf(to, "\n%-34s", "");
-    (void)fprintf(to, " %s", o->help);
-    if (o->default_text != NULL && o->default_text[0] != '\0' && o->type != BAL_OPTION_FLAG)
-        (void)fprintf(to, " [%s]", o->default_text);
-    else if (o->type == BAL_OPTION_FLAG && o->default_text != NULL && strcmp(o->default_text, "true") == 0)
-        (void)fprintf(to, " [on; --no-%s turns it off]", o->name);
+    for (; o->name[n] != '\0' && n + 1 < sizeof name; n++)
+        name[n] = o->name[n] == '_' ? '-' : o->name[n];
+    name[n] = '\0';
+    bool negated = o->type == BAL_OPTION_FLAG && o->default_text != NULL && strcmp(o->default_text, "true") == 0;
+    if (o->letter != 0)
+        (void)snprintf(head, sizeof head, "  -%c, --%s%s", o->letter, name, value_word(o));
+    else
+        (void)snprintf(head, sizeof head, "      --%s%s%s", negated ? "[no-]" : "", name, value_word(o));
+    (void)fprintf(to, "%-*s", HELP_COLUMN, head);
+    if (strlen(head) + 1 > HELP_COLUMN)
+        (void)fprintf(to, "\n%*s", HELP_COLUMN, "");
+    describe_range(o, range, sizeof range);
+    bool has_default = o->default_text != NULL && (o->type != BAL_OPTION_FLAG || negated);
+    if (has_default || range[0] != '\0' || o->type == BAL_OPTION_CHOICE)
+        (void)snprintf(note, sizeof note, "%s (%s%s%s%s%s%s)", o->help, o->type == BAL_OPTION_CHOICE ? o->choices : "",
+                       range, (o->type == BAL_OPTION_CHOICE || range[0] != '\0') && has_default ? "; " : "",
+                       has_default ? "default " : "",
+                       !has_default ? "" : o->default_text[0] == '\0' ? "empty" : o->default_text, "");
+    else
+        (void)snprintf(note, sizeof note, "%s", o->help);
+    print_wrapped(to, note, HELP_COLUMN);
     (void)fputc('\n', to);
+}
+
+static const char *group_of(const bal_option *o)
+{
+    return o->group != NULL ? o->group : "Options";
+}
+
+static bool group_seen(const bal_command *c, size_t before)
+{
+    for (size_t i = 0; i < before; i++)
+        if (strcmp(group_of(&c->options[i]), group_of(&c->options[before])) == 0)
+            return true;
+    return false;
 }
 
 void bal_command_print_help(const bal_command *command, FILE *to)
 {
-    (void)fprintf(to, "usage: balora %s %s\n\n%s\n", command->name, command->usage, command->summary);
-    if (command->description != NULL)
-        (void)fprintf(to, "\n%s\n", command->description);
-    for (size_t i = 0; i < command->n_options; i++) {
-        const char *group = command->options[i].group != NULL ? command->options[i].group : "Options";
-        bool seen = false;
-        for (size_t j = 0; j < i && !seen; j++)
-            seen = strcmp(command->options[j].group != NULL ? command->options[j].group : "Options", group) == 0;
-        if (seen)
+    const bal_command *c = command;
+    (void)fprintf(to, "usage: balora %s %s\n\n%s\n", c->name, c->usage, c->summary);
+    if (c->description != NULL)
+        (void)fprintf(to, "\n%s%s", c->description, bal_ends_with(c->description, "\n") ? "" : "\n");
+    for (size_t i = 0; i < c->n_options; i++) {
+        if (group_seen(c, i))
             continue;
-        (void)fprintf(to, "\n%s:\n", group);
-        for (size_t j = i; j < command->n_options; j++)
-            if (strcmp(command->options[j].group != NULL ? command->options[j].group : "Options", group) == 0)
-                print_option(&command->options[j], to);
+        (void)fprintf(to, "\n%s:\n", group_of(&c->options[i]));
+        for (size_t j = i; j < c->n_options; j++)
+            if (strcmp(group_of(&c->options[j]), group_of(&c->options[i])) == 0)
+                print_option(to, &c->options[j]);
     }
-    if (command->n_presets > 0) {
-        (void)fprintf(to, "\nPresets:\n      --preset NAME                sets several options together:\n");
-        for (size_t i = 0; i < command->n_presets; i++)
-            (void)fprintf(to, "        %-22s %s\n", command->presets[i].name, command->presets[i].values);
+    (void)fputs("\nCommon:\n", to);
+    for (size_t i = 0; i < bal_n_common_options; i++)
+        if (bal_common_option_applies(&bal_common_options[i], c))
+            print_option(to, &bal_common_options[i]);
+    if (c->n_presets > 0)
+        (void)fputs("\nPresets (--preset NAME):\n", to);
+    for (size_t i = 0; i < c->n_presets; i++) {
+        (void)fprintf(to, "  %-*s", HELP_COLUMN - 2, c->presets[i].name);
+        print_wrapped(to, c->presets[i].values, HELP_COLUMN);
+        (void)fputc('\n', to);
     }
-    (void)fprintf(to, "\nFor all commands:\n"
-                      "      --config FILE                JSON recipe of options (comments allowed); flags override it\n"
-                      "      --json                       one JSON document on stdout\n"
-                      "      --threads N                  threads; 0: all cores [0]\n"
-                      "      --db FILE                    run database [runs.db, or $BALORA_DB]\n"
-                      "  -q, --quiet                      errors only\n"
-                      "  -v, --verbose                    more detail\n"
-                      "      --no-progress                no progress bar\n"
-                      "  -h, --help                       this text\n");
+}
+
+int bal_command_finish(const bal_command *command, bal_status status)
+{
+    if (status == BAL_OK)
+        return 0;
+    (void)fprintf(stderr, "balora %s: %s\n", command->name, bal_error_message());
+    if (status == BAL_EINVAL)
+        (void)fprintf(stderr, "Try 'balora %s --help'.\n", command->name);
+    return bal_exit_status(status);
 }
