@@ -22,6 +22,20 @@ const char *bal_store_path(const bal_store *s);
 bal_status bal_store_begin(bal_store *s);
 bal_status bal_store_commit(bal_store *s);
 void bal_store_rollback(bal_store *s);
+/* One sentence for SQLite's last error: "<path>: cannot <doing>: ..."; returns BAL_EBUSY, BAL_EIO, BAL_EFORMAT ... */
+bal_status bal_store_fail(bal_store *s, const char *doing);
+/* Prepares sql for the caller, who finalizes it. */
+bal_status bal_store_prepare(bal_store *s, const char *sql, sqlite3_stmt **out);
+/* The same from the store's cache (sql is a literal, compared by address): reset and without bindings, not to be
+ * finalized. */
+bal_status bal_store_cached(bal_store *s, const char *sql, sqlite3_stmt **out);
+/* Steps a statement that gives no rows, and resets it. */
+bal_status bal_store_run(bal_store *s, sqlite3_stmt *statement, const char *doing);
+/* Steps once: *row tells whether there is one.  The caller resets or finalizes. */
+bal_status bal_store_step(bal_store *s, sqlite3_stmt *statement, bool *row);
+bal_status bal_store_exec(bal_store *s, const char *sql);
+/* The newest schema that this program knows. */
+int bal_store_schema_version(void);
 
 typedef struct bal_run_spec {
     const char *kind;        /* "train", "evaluate", "analyze", "pretrain", "demo" */
@@ -40,7 +54,7 @@ bal_status bal_run_end(bal_store *s, int64_t run, const char *status, int exit_c
 bal_status bal_run_heartbeat(bal_store *s, int64_t run);
 /* 32 hex digits; out[33]. */
 bal_status bal_run_uuid(bal_store *s, int64_t run, char out[33]);
-/* "12", a uuid or its prefix, or a name (the newest of that name); BAL_ENOENT with the nearest names. */
+/* "12", "last", a uuid or its prefix, or a name (the newest of that name); BAL_ENOENT with the nearest names. */
 bal_status bal_run_find(bal_store *s, const char *text, int64_t *run);
 
 bal_status bal_run_param(bal_store *s, int64_t run, const char *key, const char *text);

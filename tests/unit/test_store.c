@@ -1,0 +1,230 @@
+/* The run database: what is written comes back, steps replace, foreign and newer files stay as they are.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/test.h"
+
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/io/store.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *fresh_path(void)
+{
+    static char path[200];
+    static int turn;
+    (void)snprintf(path, sizeof path, "%s/runs%d.db", test_folder(), turn++);
+    return path;
+}
+
+/* First column of the first row; NaN for NULL, -12345 when there is no row. */
+static double number_of(bal_store *s, const char *sql)
+{
+    sqlite3_stmt *st = NULL;
+    double value = -12345;
+    if (CHECK(sqlite3_prepare_v2(bal_store_handle(s), sql, -1, &st, NULL) == SQLITE_OK) && sqlite3_step(st) == SQLITE_ROW)
+        value = sqlite3_column_type(st, 0) == SQLITE_NULL ? (double)NAN : sqlite3_column_double(st, 0);
+    (void)sqlite3_finalize(st);
+    return value;
+}
+
+static bool text_is(bal_store *s, const char *sql, const char *want)
+{
+    sqlite3_stmt *st = NULL;
+    bool same = false;
+    if (CHECK(sqlite3_prepare_v2(bal_store_handle(s), sql, -1, &st, NULL) == SQLITE_OK) && sqlite3_step(st) == SQLITE_ROW)
+        same = test_text(__FILE__, __LINE__, (const char *)sqlite3_column_text(st, 0), want);
+    (void)sqlite3_finalize(st);
+    return same;
+}
+
+static bal_store *open_fresh(int64_t *run)
+{
+    char word[] = "train";
+    char *argv[] = {word};
+    bal_store *s = NULL;
+    bal_run_spec spec = {.kind = "train", .name = "first", .argc = 1, .argv = argv, .seed = 7,
+                         .config_json = "{\"r\": 16, \"lr\": 2e-05, \"method\": \"pissa\", \"on\": true, \"no\": null, "
+                                        "\"target_modules\": [\"q\", \"k\"], \"deep\": {\"x\": 1}}"};
+    if (!CHECK_OK(bal_store_open(&s, fresh_path(), true)))
+        return NULL;
+    CHECK_OK(bal_run_begin(s, &spec, run));
+    return s;
+}
+
+TEST(a_run_and_its_parameters)
+{
+    int64_t run = 0;
+    char uuid[33];
+    bal_store *s = open_fresh(&run);
+    if (s == NULL)
+        return;
+    CHECK(run == 1);
+    CHECK_NEAR(number_of(s, "SELECT num FROM param WHERE key = 'lr'"), 2e-5, 0);
+    CHECK(text_is(s, "SELECT text FROM param WHERE key = 'r'", "16"));
+    CHECK(text_is(s, "SELECT text FROM param WHERE key = 'method'", "pissa"));
+    CHECK(text_is(s, "SELECT text FROM param WHERE key = 'target_modules'", "[\"q\", \"k\"]"));
+    CHECK(text_is(s, "SELECT text FROM param WHERE key = 'deep.x'", "1"));
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM param"), 6, 0);
+    CHECK(text_is(s, "SELECT status || ' ' || seed || ' ' || argv FROM run", "running 7 [\"train\"]"));
+    CHECK_OK(bal_run_uuid(s, run, uuid));
+    CHECK(strlen(uuid) == 32);
+    int64_t found = 0;
+    CHECK_OK(bal_run_find(s, "1", &found));
+    CHECK(found == run);
+    CHECK_OK(bal_run_find(s, uuid, &found));
+    uuid[8] = '\0';
+    CHECK_OK(bal_run_find(s, uuid, &found));
+    CHECK_OK(bal_run_find(s, "first", &found));
+    CHECK_OK(bal_run_find(s, "last", &found));
+    CHECK_STATUS(bal_run_find(s, "firts", &found), BAL_ENOENT);
+    CHECK(strstr(bal_error_message(), "did you mean 'first'?") != NULL);
+    CHECK_OK(bal_run_end(s, run, "finished", 0, NULL));
+    CHECK(text_is(s, "SELECT status FROM v_runs_wide", "finished"));
+    CHECK(text_is(s, "SELECT method || r FROM v_runs_wide", "pissa16.0"));
+    bal_store_close(s);
+}
+
+TEST(metrics_replace_and_truncate)
+{
+    int64_t run = 0;
+    bal_store *s = open_fresh(&run);
+    if (s == NULL)
+        return;
+    for (int64_t step = 1; step <= 5; step++)
+        CHECK_OK(bal_run_metric(s, run, "loss/total", step, step == 3 ? 0.5 : (double)step));
+    CHECK_NEAR(number_of(s, "SELECT value FROM metric_last"), 5, 0);
+    CHECK_NEAR(number_of(s, "SELECT min FROM metric_last"), 0.5, 0);
+    CHECK_NEAR(number_of(s, "SELECT min_step FROM metric_last"), 3, 0);
+    CHECK_OK(bal_run_metric(s, run, "loss/total", 3, 3.25)); /* replaces: the minimum is elsewhere now */
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM metric"), 5, 0);
+    CHECK_NEAR(number_of(s, "SELECT n FROM metric_last"), 5, 0);
+    CHECK_NEAR(number_of(s, "SELECT min_step FROM metric_last"), 1, 0);
+    CHECK_NEAR(number_of(s, "SELECT max_step FROM metric_last"), 5, 0);
+    CHECK_OK(bal_run_truncate_metrics(s, run, 3));
+    CHECK_NEAR(number_of(s, "SELECT value FROM metric_last"), 3.25, 0);
+    CHECK_NEAR(number_of(s, "SELECT max FROM metric_last"), 3.25, 0);
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM metric"), 3, 0);
+    CHECK_OK(bal_run_metric(s, run, "loss/total", 4, (double)NAN));
+    CHECK_OK(bal_run_metric(s, run, "loss/total", 5, -(double)INFINITY));
+    CHECK(isnan(number_of(s, "SELECT value FROM metric WHERE step = 4")));
+    CHECK_NEAR(number_of(s, "SELECT kind FROM metric WHERE step = 4"), 1, 0);
+    CHECK_NEAR(number_of(s, "SELECT kind FROM metric_last"), 3, 0);
+    CHECK_NEAR(number_of(s, "SELECT max_step FROM metric_last"), 3, 0);
+    CHECK_NEAR(number_of(s, "SELECT is_nan FROM v_metrics_long WHERE step = 4"), 1, 0);
+    bal_store_close(s);
+}
+
+TEST(items_and_matrices)
+{
+    static const char *const names[] = {"stable_rank", "erank"};
+    int64_t run = 0;
+    bal_store *s = open_fresh(&run);
+    if (s == NULL)
+        return;
+    bal_eval_item item = {.task = "gsm8k", .filter = "strict-match", .item = 3, .gold = "4", .output = "it's 4",
+                          .extracted = "4", .score = 1, .correct = 1, .output_tokens = 9, .seconds = 0.25,
+                          .finish_reason = "stop"};
+    CHECK_OK(bal_run_item(s, run, &item));
+    item.correct = 0;
+    item.score = (double)NAN;
+    CHECK_OK(bal_run_item(s, run, &item)); /* rescoring replaces */
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM eval_item"), 1, 0);
+    CHECK_NEAR(number_of(s, "SELECT correct FROM eval_item"), 0, 0);
+    CHECK(isnan(number_of(s, "SELECT score FROM eval_item")));
+    double sv[] = {3, 2, 0.125}, values[] = {1.5, (double)NAN};
+    bal_matrix_stat m = {.step = -1, .layer = 2, .module = "q_proj", .target = "delta", .m = 8, .n = 4, .r = 3};
+    CHECK_OK(bal_run_matrix(s, run, &m, names, values, 2, sv, 3));
+    CHECK_OK(bal_run_matrix(s, run, &m, names, values, 2, sv, 2));
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM matrix_stat"), 1, 0);
+    CHECK_NEAR(number_of(s, "SELECT n FROM spectrum"), 2, 0);
+    CHECK_NEAR(number_of(s, "SELECT length(sv) FROM spectrum"), 16, 0);
+    CHECK_NEAR(number_of(s, "SELECT value FROM matrix_value WHERE name = 'stable_rank'"), 1.5, 0);
+    CHECK_NEAR(number_of(s, "SELECT kind FROM matrix_value WHERE name = 'erank'"), 1, 0);
+    CHECK_OK(bal_store_exec(s, "DELETE FROM run")); /* all that hangs on it goes too */
+    CHECK_NEAR(number_of(s, "SELECT (SELECT count(*) FROM spectrum) + (SELECT count(*) FROM eval_item) + "
+                            "(SELECT count(*) FROM param)"),
+               0, 0);
+    bal_store_close(s);
+}
+
+TEST(transactions_nest)
+{
+    int64_t run = 0;
+    bal_store *s = open_fresh(&run);
+    if (s == NULL)
+        return;
+    CHECK_OK(bal_store_begin(s));
+    CHECK_OK(bal_run_metric(s, run, "a", 1, 1));
+    bal_store_rollback(s);
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM metric"), 0, 0);
+    CHECK_OK(bal_run_metric(s, run, "a", 1, 1)); /* its key was rolled back too */
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM v_metrics_long WHERE key = 'a'"), 1, 0);
+    CHECK_OK(bal_store_begin(s));
+    CHECK_OK(bal_run_metric(s, run, "a", 2, 1));
+    CHECK_OK(bal_store_begin(s));
+    bal_store_rollback(s); /* an inner failure forbids the outer commit */
+    CHECK(bal_store_commit(s) != BAL_OK);
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM metric"), 1, 0);
+    bal_store_close(s);
+}
+
+TEST(what_is_not_ours_is_refused)
+{
+    bal_store *s = NULL;
+    const char *path = fresh_path();
+    CHECK_STATUS(bal_store_open(&s, path, false), BAL_ENOENT);
+    CHECK(!bal_file_exists(path));
+    CHECK_STATUS(bal_store_open(&s, test_folder(), true), BAL_ENOENT);
+    CHECK_STATUS(bal_store_open(&s, "/nonexistent/folder/runs.db", true), BAL_ENOENT);
+    CHECK_OK(bal_file_replace(path, "this is a text file, long enough to be looked at", 48));
+    CHECK_STATUS(bal_store_open(&s, path, true), BAL_EFORMAT);
+    CHECK(strstr(bal_error_message(), "no SQLite database") != NULL);
+    sqlite3 *db = NULL;
+    path = fresh_path();
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+    CHECK(sqlite3_exec(db, "CREATE TABLE mine(x)", NULL, NULL, NULL) == SQLITE_OK);
+    (void)sqlite3_close(db);
+    CHECK_STATUS(bal_store_open(&s, path, true), BAL_EFORMAT);
+    CHECK(s == NULL);
+}
+
+TEST(a_newer_database_is_read_only)
+{
+    int64_t run = 0, found = 0;
+    char path[200];
+    bal_store *s = open_fresh(&run);
+    if (s == NULL)
+        return;
+    (void)snprintf(path, sizeof path, "%s", bal_store_path(s));
+    CHECK_OK(bal_store_exec(s, "PRAGMA user_version = 999"));
+    bal_store_close(s);
+    CHECK_STATUS(bal_store_open(&s, path, true), BAL_EUNSUPPORTED);
+    if (CHECK_OK(bal_store_open(&s, path, false)))
+        CHECK_OK(bal_run_find(s, "first", &found));
+    CHECK(found == run);
+    CHECK_STATUS(bal_run_metric(s, run, "x", 1, 1), BAL_EIO);
+    bal_store_close(s);
+}
+
+TEST(opening_again_keeps_all)
+{
+    int64_t run = 0, second = 0;
+    char path[200];
+    bal_store *s = open_fresh(&run);
+    if (s == NULL)
+        return;
+    (void)snprintf(path, sizeof path, "%s", bal_store_path(s));
+    bal_store_close(s);
+    bal_run_spec spec = {.kind = "evaluate", .parent_run = run};
+    if (!CHECK_OK(bal_store_open(&s, path, true)))
+        return;
+    CHECK_OK(bal_run_begin(s, &spec, &second));
+    CHECK(second == 2);
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM host"), 1, 0);
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM experiment"), 1, 0);
+    CHECK_NEAR(number_of(s, "SELECT parent_run_id FROM run WHERE id = 2"), 1, 0);
+    CHECK(text_is(s, "SELECT substr(name, 1, 9) FROM run WHERE id = 2", "evaluate-"));
+    bal_store_close(s);
+}
