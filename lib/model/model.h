@@ -6,29 +6,14 @@
 
 #include "lib/adapter/adapter.h"
 #include "lib/base/status.h"
+#include "lib/nn/kinds.h"
+#include "lib/nn/rope.h"
 #include "lib/tensor/params.h"
 #include "lib/tensor/view.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-typedef enum bal_norm_kind { BAL_NORM_RMS, BAL_NORM_RMS_PLUS_ONE, BAL_NORM_LAYER } bal_norm_kind;
-typedef enum bal_act_kind { BAL_ACT_SILU, BAL_ACT_GELU_TANH, BAL_ACT_GELU, BAL_ACT_RELU } bal_act_kind;
-typedef enum bal_rope_kind {
-    BAL_ROPE_NONE,
-    BAL_ROPE_DEFAULT,
-    BAL_ROPE_LINEAR,
-    BAL_ROPE_DYNAMIC,
-    BAL_ROPE_YARN,
-    BAL_ROPE_LLAMA3
-} bal_rope_kind;
-
-typedef struct bal_rope_config {
-    bal_rope_kind kind;
-    double theta, factor, low_freq_factor, high_freq_factor, original_max_positions;
-    double attention_factor, beta_fast, beta_slow; /* attention_factor 0: the default of the kind */
-} bal_rope_config;
 
 typedef struct bal_model_config {
     char model_type[32];        /* Hugging Face's name: "llama" */
@@ -42,6 +27,7 @@ typedef struct bal_model_config {
     double logit_softcap;       /* 0: none */
     int32_t bos, eos[8];        /* bos -1: none */
     size_t n_eos;
+    double initializer_range;
 } bal_model_config;
 
 /* The linear modules of a block, in this order everywhere. */
@@ -81,6 +67,7 @@ typedef struct bal_model {
     bal_module *modules;        /* all linears of all blocks, then lm_head when untied */
     size_t n_modules;
     size_t n_parameters;
+    double *rope_factors;       /* head_dim / 2 divisors of the rope frequencies (GGUF's rope_freqs), or NULL */
     void *source;               /* the open files */
 } bal_model;
 
