@@ -48,8 +48,10 @@ bal_status bal_batch_add(bal_batch *b, const int32_t *ids, const int32_t *labels
     if (n == 0)
         return bal_fail(BAL_EFORMAT, "a sequence without tokens cannot be put into a batch");
     if (b->n_seqs >= b->max_seqs || n > b->max_tokens - b->n_tokens)
-        return bal_fail(BAL_ELIMIT, "a sequence of %zu tokens does not fit: the batch holds %zu of %zu tokens in %zu of "
-                        "%zu sequences", n, b->n_tokens, b->max_tokens, b->n_seqs, b->max_seqs);
+        return bal_fail(BAL_ELIMIT,
+                        "a sequence of %zu tokens does not fit: the batch holds %zu of %zu tokens in %zu of "
+                        "%zu sequences",
+                        n, b->n_tokens, b->max_tokens, b->n_seqs, b->max_seqs);
     memcpy(b->tokens + b->n_tokens, ids, n * sizeof *ids);
     for (size_t i = 0; i < n; i++)
         b->label[b->n_tokens + i] = labels == NULL ? BAL_LABEL_NONE : labels[i];

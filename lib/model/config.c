@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/model/config.h"
+#include "lib/model/config_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    bal_act_kind kind;
+} k_acts[] = {{"silu", BAL_ACT_SILU},          {"swish", BAL_ACT_SILU}, {"gelu_pytorch_tanh", BAL_ACT_GELU_TANH},
+              {"gelu_new", BAL_ACT_GELU_TANH}, {"gelu", BAL_ACT_GELU},  {"relu", BAL_ACT_RELU}};
+
+static const struct {
+    const char *name;
+    bal_rope_kind kind;
+} k_ropes[] = {{"default", BAL_ROPE_DEFAULT},
+               {"linear", BAL_ROPE_LINEAR},
+               {"dynamic", BAL_ROPE_DYNAMIC},
+               {"yarn", BAL_ROPE_YARN},
+               {"llama3", BAL_ROPE_LLAMA3}};
+
+enum { N_ACTS = sizeof k_acts / sizeof k_acts[0], N_ROPES = sizeof k_ropes / sizeof k_ropes[0] };
+
+void bal_config_defaults(bal_model_config *c, const bal_family *f)
+{
+    *c = (bal_model_config){0};
+    (void)snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
+    c->norm = f->norm;
+    c->norm_eps = 1e-6;
+    c->max_positions = 2048;
+    c->tied_head = f->tied_head;
+    c->embed_scale = 1;
+    c->bos = -1;
+    c->initializer_range = 0.02;
+    c->rope = (bal_rope_config){.kind = f->rope,
+                                .theta = 10000,
+                                .factor = 1,
+                                .low_freq_factor = 1,
+                                .high_freq_factor = 4,
+                                .beta_fast = 32,
+                                .beta_slow = 1};
+}
+
+/* A positive number that is not absurd; NaN fails. */
+static bal_status check_positive(const char *where, const char *key, double value, double max)
+{
+    if (!(value > 0 && value <= max))
+        return bal_fail(BAL_EFORMAT, "%s: %s is %g, not above 0 and at most %g", where, key, value, max);
+    return BAL_OK;
+}
+
+static bal_status check_rope(const bal_rope_config *r, const char *where)
+{
+    bal_status status = check_positive(where, "rope theta", r->theta, 1e12);
+    if (status == BAL_OK && r->kind != BAL_ROPE_DEFAULT)
+        status = check_positive(where, "the factor of the rope scaling", r->factor, 1e6);
+    if (status == BAL_OK)
+        status = check_positive(where, "original_max_position_embeddings", r->original_max_positions,
+                                BAL_CONFIG_MAX_POSITIONS);
+    if (status != BAL_OK)
+        return status;
+    if (r->kind == BAL_ROPE_LLAMA3 && !(r->low_freq_factor > 0 && r->high_freq_factor > r->low_freq_factor))
+        return bal_fail(BAL_EFORMAT, "%s: rope scaling llama3 needs 0 < low_freq_factor (%g) < high_freq_factor (%g)",
+                        where, r->low_freq_factor, r->high_freq_factor);
+    if (r->kind == BAL_ROPE_YARN && !(r->beta_fast > 0 && r->beta_slow > 0 && r->attention_factor >= 0))
+        return bal_fail(BAL_EFORMAT, "%s: rope scaling yarn has beta_fast %g, beta_slow %g, attention_factor %g", where,
+                        r->beta_fast, r->beta_slow, r->attention_factor);
+    return BAL_OK;
+}
+
+bal_status bal_config_check(const bal_model_config *c, const char *where)
+{
+    if (c->n_heads % c->n_kv_heads != 0)
+        return bal_fail(BAL_EFORMAT, "%s: %zu attention heads cannot share %zu key/value heads evenly", where,
+                        c->n_heads, c->n_kv_heads);
+    if (c->head_dim % 2 != 0)
+        return bal_fail(BAL_EFORMAT, "%s: the head size %zu is odd; rotary embedding turns pairs", where, c->head_dim);
+    if (c->n_heads * c->head_dim > 4 * (size_t)BAL_CONFIG_MAX_HIDDEN)
+        return bal_fail(BAL_ELIMIT, "%s: %zu heads of %zu are more than %d in all", where, c->n_heads, c->head_dim,
+                        4 * BAL_CONFIG_MAX_HIDDEN);
+    bal_status status = check_positive(where, "the epsilon of the norms", c->norm_eps, 1);
+    return status != BAL_OK ? status : check_rope(&c->rope, where);
+}
+
+/* ---- config.json ---- */
+
+static bal_status need_size(const cJSON *json, const char *where, const char *key, int64_t max, size_t *out)
+{
+    int64_t value = 0;
+    bool found;
+    bal_status status = bal_json_i64(json, where, key, 1, max, &value, &found);
+    if (status != BAL_OK)
+        return status;
+    if (!found)
+        return bal_fail(BAL_EFORMAT, "%s: key '%s' is missing", where, key);
+    *out = (size_t)value;
+    return BAL_OK;
+}
+
+static bal_status maybe_size(const cJSON *json, const char *where, const char *key, int64_t max, size_t *out)
+{
+    int64_t value = (int64_t)*out;
+    bal_status status = bal_json_i64(json, where, key, 1, max, &value, NULL);
+    *out = (size_t)value;
+    return status;
+}
+
+bal_status bal_config_act(const char *name, const char *where, bal_act_kind *out)
+{
+    for (size_t i = 0; i < N_ACTS; i++) {
+        if (strcmp(k_acts[i].name, name) == 0) {
+            *out = k_acts[i].kind;
+            return BAL_OK;
+        }
+    }
+    return bal_fail(BAL_EUNSUPPORTED, "%s: hidden_act '%s' is not one of silu, gelu, gelu_new, gelu_pytorch_tanh, relu",
+                    where, name);
+}
+
+static bal_status find_rope(const char *name, const char *where, bal_rope_kind *out)
+{
+    for (size_t i = 0; i < N_ROPES; i++) {
+        if (strcmp(k_ropes[i].name, name) == 0) {
+            *out = k_ropes[i].kind;
+            return BAL_OK;
+        }
+    }
+    return bal_fail(BAL_EUNSUPPORTED, "%s: rope scaling '%s' is not one of default, linear, dynamic, yarn, llama3",
+                    where, name);
+}
+
+/* YaRN's factor of cos and sin from DeepSeek's two keys, when attention_factor is absent. */
+static double yarn_scale(double factor, double mscale)
+{
+    return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
+}
+
+static bal_status rope_from_json(bal_model_config *c, const cJSON *json, const char *where)
+{
+    bal_status status;
+    bal_rope_config *r = &c->rope;
+    const char *kind = "default";
+    bool truncate = true, has_original, has_factor, has_attention;
+    double mscale = 0, mscale_all = 0, partial = 1;
+    const cJSON *scaling = bal_json_member(json, "rope_parameters");
+    BAL_TRY(bal_json_f64(json, where, "rope_theta", &r->theta, NULL));
+    BAL_TRY(bal_json_f64(json, where, "partial_rotary_factor", &partial, NULL));
+    if (scaling == NULL)
+        scaling = bal_json_member(json, "rope_scaling");
+    r->original_max_positions = (double)c->max_positions;
+    if (scaling != NULL) {
+        if (!cJSON_IsObject(scaling)) {
+            status = bal_fail(BAL_EFORMAT, "%s: rope_parameters (or rope_scaling) must be an object", where);
+            goto out;
+        }
+        BAL_TRY(bal_json_text(scaling, where, "type", &kind, NULL));
+        BAL_TRY(bal_json_text(scaling, where, "rope_type", &kind, NULL));
+        BAL_TRY(find_rope(kind, where, &r->kind));
+        BAL_TRY(bal_json_f64(scaling, where, "rope_theta", &r->theta, NULL));
+        BAL_TRY(bal_json_f64(scaling, where, "factor", &r->factor, &has_factor));
+        BAL_TRY(bal_json_f64(scaling, where, "low_freq_factor", &r->low_freq_factor, NULL));
+        BAL_TRY(bal_json_f64(scaling, where, "high_freq_factor", &r->high_freq_factor, NULL));
+        BAL_TRY(bal_json_f64(scaling, where, "beta_fast", &r->beta_fast, NULL));
+        BAL_TRY(bal_json_f64(scaling, where, "beta_slow", &r->beta_slow, NULL));
+        BAL_TRY(bal_json_bool(scaling, where, "truncate", &truncate, NULL));
+        BAL_TRY(bal_json_f64(scaling, where, "partial_rotary_factor", &partial, NULL));
+        BAL_TRY(bal_json_f64(scaling, where, "original_max_position_embeddings", &r->original_max_positions,
+                             &has_original));
+        BAL_TRY(bal_json_f64(scaling, where, "attention_factor", &r->attention_factor, &has_attention));
+        BAL_TRY(bal_json_f64(scaling, where, "mscale", &mscale, NULL));
+        BAL_TRY(bal_json_f64(scaling, where, "mscale_all_dim", &mscale_all, NULL));
+        if (r->kind == BAL_ROPE_DYNAMIC) /* transformers compares with max_position_embeddings only */
+            r->original_max_positions = (double)c->max_positions;
+        if (r->kind == BAL_ROPE_YARN && !has_factor && has_original)
+            r->factor = (double)c->max_positions / r->original_max_positions;
+        else if (r->kind != BAL_ROPE_DEFAULT && !has_factor) {
+            status = bal_fail(BAL_EFORMAT, "%s: rope scaling '%s' has no factor", where, kind);
+            goto out;
+        }
+        if (r->kind == BAL_ROPE_YARN && !has_attention && mscale != 0 && mscale_all != 0)
+            r->attention_factor = yarn_scale(r->factor, mscale) / yarn_scale(r->factor, mscale_all);
+        r->exact_ramp = !truncate;
+    }
+    status = BAL_OK;
+    if (partial != 1)
+        status = bal_fail(BAL_EUNSUPPORTED, "%s: partial_rotary_factor %g is not supported, only 1", where, partial);
+out:
+    return status;
+}
+
+static bal_status tokens_from_json(bal_model_config *c, const cJSON *json, const char *where)
+{
+    int64_t bos = -1, id;
+    bal_status status;
+    const cJSON *eos = bal_json_member(json, "eos_token_id"), *list = NULL, *item = NULL;
+    if (cJSON_IsNumber(bal_json_member(json, "bos_token_id")))
+        BAL_TRY(bal_json_i64(json, where, "bos_token_id", -1, BAL_CONFIG_MAX_VOCAB, &bos, NULL));
+    c->bos = (int32_t)bos;
+    if (cJSON_IsArray(eos))
+        list = eos;
+    if (cJSON_IsNumber(eos)) {
+        BAL_TRY(bal_json_i64(json, where, "eos_token_id", -1, BAL_CONFIG_MAX_VOCAB, &id, NULL));
+        if (id >= 0)
+            c->eos[c->n_eos++] = (int32_t)id;
+    }
+    cJSON_ArrayForEach(item, list)
+    {
+        if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble < BAL_CONFIG_MAX_VOCAB) ||
+            c->n_eos >= sizeof c->eos / sizeof c->eos[0]) {
+            status = bal_fail(BAL_EFORMAT, "%s: eos_token_id must be at most %zu token ids", where,
+                              sizeof c->eos / sizeof c->eos[0]);
+            goto out;
+        }
+        c->eos[c->n_eos++] = (int32_t)item->valuedouble;
+    }
+    status = BAL_OK;
+out:
+    return status;
+}
+
+static bal_status find_family(const cJSON *json, const char *where, const bal_family **family)
+{
+    bal_buf known = {0};
+    const char *type = NULL;
+    bal_status status;
+    if (!cJSON_IsObject(json)) {
+        status = bal_fail(BAL_EFORMAT, "%s: the configuration must be a JSON object", where);
+        goto out;
+    }
+    BAL_TRY(bal_json_text(json, where, "model_type", &type, NULL));
+    if (type == NULL) {
+        status = bal_fail(BAL_EFORMAT, "%s: key 'model_type' is missing", where);
+        goto out;
+    }
+    *family = bal_family_by_model_type(type);
+    if (*family == NULL) {
+        BAL_TRY(bal_family_list(&known, false));
+        status = bal_fail(BAL_EUNSUPPORTED, "%s: model type '%s' is not supported; supported: %s", where, type,
+                          bal_buf_cstr(&known));
+    }
+out:
+    bal_buf_dispose(&known);
+    return status;
+}
+
+bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, const cJSON *json, const char *where)
+{
+    bal_status status;
+    const char *act;
+    BAL_TRY(find_family(json, where, family));
+    bal_config_defaults(c, *family);
+    if (bal_json_member(json, "quantization_config") != NULL) {
+        status = bal_fail(BAL_EUNSUPPORTED,
+                          "%s: quantised Hugging Face weights (quantization_config) are not supported; "
+                          "use the original weights or a GGUF file",
+                          where);
+        goto out;
+    }
+    BAL_TRY(need_size(json, where, "num_hidden_layers", BAL_CONFIG_MAX_LAYERS, &c->n_layers));
+    BAL_TRY(need_size(json, where, "hidden_size", BAL_CONFIG_MAX_HIDDEN, &c->hidden));
+    BAL_TRY(need_size(json, where, "num_attention_heads", BAL_CONFIG_MAX_HEADS, &c->n_heads));
+    BAL_TRY(need_size(json, where, "intermediate_size", BAL_CONFIG_MAX_INTERMEDIATE, &c->intermediate));
+    BAL_TRY(need_size(json, where, "vocab_size", BAL_CONFIG_MAX_VOCAB, &c->vocab));
+    c->n_kv_heads = c->n_heads;
+    BAL_TRY(maybe_size(json, where, "num_key_value_heads", BAL_CONFIG_MAX_HEADS, &c->n_kv_heads));
+    BAL_TRY(maybe_size(json, where, "head_dim", BAL_CONFIG_MAX_HEAD_DIM, &c->head_dim));
+    if (c->head_dim == 0 && c->hidden % c->n_heads != 0) {
+        status = bal_fail(BAL_EFORMAT, "%s: hidden_size %zu is not a multiple of %zu heads and head_dim is not given",
+                          where, c->hidden, c->n_heads);
+        goto out;
+    }
+    if (c->head_dim == 0)
+        c->head_dim = c->hidden / c->n_heads;
+    BAL_TRY(maybe_size(json, where, "max_position_embeddings", BAL_CONFIG_MAX_POSITIONS, &c->max_positions));
+    BAL_TRY(bal_json_f64(json, where, "rms_norm_eps", &c->norm_eps, NULL));
+    BAL_TRY(bal_json_bool(json, where, "tie_word_embeddings", &c->tied_head, NULL));
+    if ((*family)->bias_keys) {
+        BAL_TRY(bal_json_bool(json, where, "attention_bias", &c->attention_bias, NULL));
+        BAL_TRY(bal_json_bool(json, where, "mlp_bias", &c->mlp_bias, NULL));
+    }
+    BAL_TRY(bal_json_f64(json, where, "initializer_range", &c->initializer_range, NULL));
+    BAL_TRY(check_positive(where, "initializer_range", c->initializer_range, 10));
+    act = (*family)->act;
+    BAL_TRY(bal_json_text(json, where, "hidden_act", &act, NULL));
+    BAL_TRY(bal_config_act(act, where, &c->act));
+    BAL_TRY(rope_from_json(c, json, where));
+    BAL_TRY(tokens_from_json(c, json, where));
+    status = bal_config_check(c, where);
+out:
+    return status;
+}
+
+static const char *act_name(bal_act_kind kind)
+{
+    for (size_t i = 0; i < N_ACTS; i++)
+        if (k_acts[i].kind == kind)
+            return k_acts[i].name;
+    return "silu";
+}
+
+/* ,"key":value */
+static bal_status put_number(bal_buf *out, const char *key, double value)
+{
+    bal_status status;
+    BAL_TRY(bal_buf_printf(out, ",\n  \"%s\": ", key));
+    BAL_TRY(bal_json_put_f64(out, value));
+out:
+    return status;
+}
+
+static bal_status put_rope(bal_buf *out, const bal_rope_config *r)
+{
+    bal_status status;
+    const char *kind = "default";
+    for (size_t i = 0; i < N_ROPES; i++)
+        if (k_ropes[i].kind == r->kind)
+            kind = k_ropes[i].name;
+    BAL_TRY(bal_buf_printf(out, "\n  \"rope_type\": \"%s\"", kind));
+    if (r->kind == BAL_ROPE_DEFAULT)
+        goto out;
+    BAL_TRY(put_number(out, "factor", r->factor));
+    if (r->kind == BAL_ROPE_YARN || r->kind == BAL_ROPE_LLAMA3)
+        BAL_TRY(put_number(out, "original_max_position_embeddings", r->original_max_positions));
+    if (r->kind == BAL_ROPE_LLAMA3) {
+        BAL_TRY(put_number(out, "low_freq_factor", r->low_freq_factor));
+        BAL_TRY(put_number(out, "high_freq_factor", r->high_freq_factor));
+    }
+    if (r->kind == BAL_ROPE_YARN) {
+        BAL_TRY(put_number(out, "beta_fast", r->beta_fast));
+        BAL_TRY(put_number(out, "beta_slow", r->beta_slow));
+        if (r->attention_factor != 0)
+            BAL_TRY(put_number(out, "attention_factor", r->attention_factor));
+        if (r->exact_ramp)
+            BAL_TRY(bal_buf_text(out, ",\n  \"truncate\": false"));
+    }
+out:
+    return status;
+}
+
+/* The older keys (rope_theta, rope_scaling, torch_dtype) are written, which every version of transformers reads. */
+bal_status bal_config_to_json(bal_buf *out, const bal_model_config *c, const char *dtype)
+{
+    const bal_family *f = bal_family_by_model_type(c->model_type);
+    bal_status status;
+    BAL_TRY(bal_buf_printf(out, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\"", f->class_name,
+                           c->model_type));
+    BAL_TRY(bal_buf_printf(out, ",\n  \"hidden_act\": \"%s\",\n  \"torch_dtype\": \"%s\"", act_name(c->act), dtype));
+    BAL_TRY(put_number(out, "num_hidden_layers", (double)c->n_layers));
+    BAL_TRY(put_number(out, "hidden_size", (double)c->hidden));
+    BAL_TRY(put_number(out, "num_attention_heads", (double)c->n_heads));
+    BAL_TRY(put_number(out, "num_key_value_heads", (double)c->n_kv_heads));
+    BAL_TRY(put_number(out, "head_dim", (double)c->head_dim));
+    BAL_TRY(put_number(out, "intermediate_size", (double)c->intermediate));
+    BAL_TRY(put_number(out, "vocab_size", (double)c->vocab));
+    BAL_TRY(put_number(out, "max_position_embeddings", (double)c->max_positions));
+    BAL_TRY(put_number(out, "rms_norm_eps", c->norm_eps));
+    BAL_TRY(put_number(out, "initializer_range", c->initializer_range));
+    BAL_TRY(put_number(out, "rope_theta", c->rope.theta));
+    if (c->rope.kind == BAL_ROPE_DEFAULT) {
+        BAL_TRY(bal_buf_text(out, ",\n  \"rope_scaling\": null"));
+    } else {
+        BAL_TRY(bal_buf_text(out, ",\n  \"rope_scaling\": {"));
+        BAL_TRY(put_rope(out, &c->rope));
+        BAL_TRY(bal_buf_text(out, "\n  }"));
+    }
+    BAL_TRY(bal_buf_printf(out, ",\n  \"tie_word_embeddings\": %s", c->tied_head ? "true" : "false"));
+    if (f->bias_keys)
+        BAL_TRY(bal_buf_printf(out, ",\n  \"attention_bias\": %s,\n  \"mlp_bias\": %s",
+                               c->attention_bias ? "true" : "false", c->mlp_bias ? "true" : "false"));
+    if (c->bos >= 0)
+        BAL_TRY(put_number(out, "bos_token_id", c->bos));
+    if (c->n_eos == 1)
+        BAL_TRY(put_number(out, "eos_token_id", c->eos[0]));
+    for (size_t i = 0; c->n_eos > 1 && i < c->n_eos; i++)
+        BAL_TRY(bal_buf_printf(out, "%s%d%s", i == 0 ? ",\n  \"eos_token_id\": [" : ", ", c->eos[i],
+                               i + 1 == c->n_eos ? "]" : ""));
+    BAL_TRY(bal_buf_text(out, "\n}\n"));
+out:
+    return status;
+}

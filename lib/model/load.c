@@ -1,0 +1,321 @@
+/* Reading a model: views into the mapped files for the matrices, copies of the small vectors (norms, biases).
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/model/config.h"
+#include "lib/model/config_impl.h"
+#include "lib/model/model_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_NAME = 192, MAX_CONFIG_BYTES = 1 << 24 };
+
+typedef struct loader {
+    bal_model *m;
+    const bal_family *family;
+    const bal_model_source *source;
+} loader;
+
+static const bal_tensor *find_raw(const bal_model_source *s, const char *name)
+{
+    return s->gguf != NULL ? bal_gguf_tensor(s->gguf, name) : bal_safetensors_find(s->tensors, name);
+}
+
+/* The tensor of a part; files of a bare base model lack the prefix "model.".  name receives what was looked for. */
+static const bal_tensor *find_tensor(const loader *l, const char *pattern, size_t layer, const char *suffix,
+                                     char name[MAX_NAME])
+{
+    if (!bal_family_name(name, MAX_NAME, pattern, layer, suffix))
+        return NULL;
+    const bal_tensor *t = find_raw(l->source, name);
+    if (t == NULL && l->source->tensors != NULL && bal_starts_with(name, "model."))
+        t = find_raw(l->source, name + strlen("model."));
+    return t;
+}
+
+static const char *shape_text(const bal_tensor *t, char out[128])
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < t->n_dims && at < 100; i++)
+        at += (size_t)snprintf(out + at, 128 - at, "%s%zu", i == 0 ? "" : " x ", t->shape[i]);
+    return t->n_dims == 0 ? "a scalar" : out;
+}
+
+static bal_status missing(const loader *l, const char *name)
+{
+    return bal_fail(BAL_EFORMAT, "%s: tensor '%s' is missing", l->m->path, name);
+}
+
+static bal_status check_dtype(const bal_tensor *t)
+{
+    if (t->dtype == BAL_DTYPE_COUNT)
+        return bal_fail(BAL_EUNSUPPORTED,
+                        "%s: tensor '%s' has type %s, which is not supported (F32, F16, BF16, F64, "
+                        "Q8_0, Q4_0, Q4_1 are)",
+                        t->file, t->name, t->dtype_name);
+    return BAL_OK;
+}
+
+static bal_status read_matrix(const bal_tensor *t, size_t rows, size_t cols, bal_view *out)
+{
+    char text[128];
+    bal_status status = check_dtype(t);
+    if (status != BAL_OK)
+        return status;
+    if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != cols)
+        return bal_fail(BAL_EFORMAT, "%s: tensor '%s' is %s, but the configuration needs %zu x %zu", t->file, t->name,
+                        shape_text(t, text), rows, cols);
+    return bal_tensor_view(t, out);
+}
+
+/* n values as real_t; order: as the rows of a view with that rope_head_dim. */
+static bal_status read_vector(const bal_tensor *t, size_t n, uint32_t rope_head_dim, real_t **out)
+{
+    char text[128];
+    bal_view v;
+    bal_status status = check_dtype(t);
+    if (status != BAL_OK)
+        return status;
+    if (t->n_elements != n || t->n_dims == 0 || t->shape[t->n_dims - 1] != n)
+        return bal_fail(BAL_EFORMAT, "%s: tensor '%s' is %s, but the configuration needs %zu", t->file, t->name,
+                        shape_text(t, text), n);
+    if (bal_dtype_block(t->dtype) != 1)
+        return bal_fail(BAL_EUNSUPPORTED, "%s: tensor '%s' is a quantised vector (%s)", t->file, t->name,
+                        t->dtype_name);
+    v = (bal_view){.dtype = t->dtype,
+                   .rows = n,
+                   .cols = 1,
+                   .row_bytes = bal_dtype_block_bytes(t->dtype),
+                   .data = t->data,
+                   .rope_head_dim = rope_head_dim};
+    *out = bal_alloc(n, sizeof **out);
+    if (*out == NULL)
+        return BAL_ENOMEM;
+    bal_view_dequant(&v, 0, n, *out, 1);
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite((*out)[i]))
+            return bal_fail(BAL_ENUMERIC, "%s: element %zu of tensor '%s' is not finite", t->file, i, t->name);
+    return BAL_OK;
+}
+
+static const bal_family_names *names_of(const loader *l)
+{
+    return l->source->gguf != NULL ? &l->family->gguf : &l->family->hf;
+}
+
+static bal_status load_slot(const loader *l, size_t layer, bal_slot slot)
+{
+    const bal_model_config *c = &l->m->config;
+    bal_linear *linear = &l->m->blocks[layer].linear[slot];
+    const char *pattern = names_of(l)->slot[slot];
+    bool permuted = l->source->gguf != NULL && l->family->gguf_permuted && (slot == BAL_SLOT_Q || slot == BAL_SLOT_K);
+    uint32_t rope_head_dim = permuted ? (uint32_t)c->head_dim : 0;
+    char name[MAX_NAME];
+    size_t rows, cols;
+    bal_slot_shape(c, slot, &rows, &cols);
+    const bal_tensor *t = find_tensor(l, pattern, layer, ".weight", name);
+    if (t == NULL)
+        return missing(l, name);
+    bal_status status = read_matrix(t, rows, cols, &linear->w);
+    if (status != BAL_OK)
+        return status;
+    linear->w.rope_head_dim = rope_head_dim;
+    if (!bal_family_bias(l->family, c, slot))
+        return BAL_OK;
+    t = find_tensor(l, pattern, layer, ".bias", name);
+    return t == NULL ? missing(l, name) : read_vector(t, rows, rope_head_dim, &linear->bias);
+}
+
+static bal_status load_norm(const loader *l, const char *pattern, size_t layer, real_t **out)
+{
+    char name[MAX_NAME];
+    const bal_tensor *t = find_tensor(l, pattern, layer, ".weight", name);
+    return t == NULL ? missing(l, name) : read_vector(t, l->m->config.hidden, 0, out);
+}
+
+static bool same_bytes(const bal_view *a, const bal_view *b)
+{
+    return a->dtype == b->dtype && (a->data == b->data || memcmp(a->data, b->data, a->rows * a->row_bytes) == 0);
+}
+
+/* The head.  A configuration that ties it may still come with a lm_head.weight: if that equals the embedding it
+ * changes nothing, if it differs both are used, as transformers 5 does. */
+static bal_status load_head(const loader *l)
+{
+    bal_model *m = l->m;
+    bal_model_config *c = &m->config;
+    char name[MAX_NAME];
+    const bal_tensor *t = find_tensor(l, names_of(l)->head, 0, ".weight", name);
+    if (t == NULL && !c->tied_head)
+        return bal_fail(BAL_EFORMAT,
+                        "%s: tensor '%s' is missing, and the configuration does not tie the head to the "
+                        "embedding (tie_word_embeddings)",
+                        m->path, name);
+    m->head.w = m->embed.w;
+    if (t == NULL)
+        return BAL_OK;
+    bal_status status = read_matrix(t, c->vocab, c->hidden, &m->head.w);
+    if (status != BAL_OK)
+        return status;
+    if (c->tied_head && same_bytes(&m->head.w, &m->embed.w))
+        m->head.w = m->embed.w;
+    else
+        c->tied_head = false;
+    return BAL_OK;
+}
+
+/* GGUF files of Llama 3 carry their frequency bands as one tensor of divisors. */
+static bal_status load_rope_factors(const loader *l)
+{
+    const bal_tensor *t = l->source->gguf == NULL ? NULL : bal_gguf_tensor(l->source->gguf, "rope_freqs.weight");
+    size_t half = l->m->config.head_dim / 2;
+    real_t *values = NULL;
+    if (t == NULL)
+        return BAL_OK;
+    bal_status status = read_vector(t, half, 0, &values);
+    double *factors = status == BAL_OK ? bal_alloc(half, sizeof *factors) : NULL;
+    if (status == BAL_OK && factors == NULL)
+        status = BAL_ENOMEM;
+    l->m->rope_factors = factors;
+    for (size_t i = 0; status == BAL_OK && i < half; i++) {
+        factors[i] = (double)values[i];
+        if (!(factors[i] > 0))
+            status = bal_fail(BAL_EFORMAT, "%s: element %zu of tensor '%s' is %g, not above 0", t->file, i, t->name,
+                              factors[i]);
+    }
+    bal_free(values);
+    return status;
+}
+
+static bal_status load_weights(const loader *l)
+{
+    bal_model *m = l->m;
+    const bal_family_names *names = names_of(l);
+    char name[MAX_NAME];
+    bal_status status;
+    const bal_tensor *t = find_tensor(l, names->embed, 0, ".weight", name);
+    if (t == NULL)
+        return missing(l, name);
+    BAL_TRY(read_matrix(t, m->config.vocab, m->config.hidden, &m->embed.w));
+    for (size_t i = 0; i < m->config.n_layers; i++) {
+        BAL_TRY(load_norm(l, names->attention_norm, i, &m->blocks[i].attention_norm));
+        BAL_TRY(load_norm(l, names->mlp_norm, i, &m->blocks[i].mlp_norm));
+        for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
+            BAL_TRY(load_slot(l, i, s));
+    }
+    BAL_TRY(load_norm(l, names->final_norm, 0, &m->final_norm));
+    BAL_TRY(load_rope_factors(l));
+    BAL_TRY(load_head(l));
+    status = bal_model_list_modules(m);
+out:
+    return status;
+}
+
+static bal_status read_folder_config(const char *path, bal_model_source *s, bal_model_config *c,
+                                     const bal_family **family)
+{
+    bal_buf text = {0};
+    cJSON *json = NULL;
+    bal_status status;
+    char *file = bal_path_join(path, "config.json");
+    if (file == NULL)
+        return BAL_ENOMEM;
+    if (!bal_file_exists(file)) {
+        status =
+            bal_fail(BAL_ENOENT, "'%s' holds no config.json; a model is a Hugging Face folder or a .gguf file", path);
+        goto out;
+    }
+    BAL_TRY(bal_file_read(file, MAX_CONFIG_BYTES, &text));
+    BAL_TRY(bal_json_parse(&json, bal_buf_cstr(&text), text.len, file));
+    BAL_TRY(bal_config_from_json(c, family, json, file));
+    s->config_text = bal_strdup(bal_buf_cstr(&text));
+    if (s->config_text == NULL)
+        status = BAL_ENOMEM;
+out:
+    cJSON_Delete(json);
+    bal_buf_dispose(&text);
+    bal_free(file);
+    return status;
+}
+
+static void source_free(bal_model_source *s)
+{
+    if (s == NULL)
+        return;
+    bal_safetensors_close(s->tensors);
+    bal_gguf_close(s->gguf);
+    bal_free(s->config_text);
+    bal_free(s);
+}
+
+bal_status bal_model_load(bal_model **out, const char *path)
+{
+    bal_model_config config;
+    const bal_family *family = NULL;
+    bal_status status;
+    *out = NULL;
+    bal_model_source *source = bal_alloc(1, sizeof *source);
+    if (source == NULL)
+        return BAL_ENOMEM;
+    if (bal_folder_exists(path)) {
+        BAL_TRY(read_folder_config(path, source, &config, &family));
+        BAL_TRY(bal_safetensors_open(&source->tensors, path));
+    } else if (bal_file_exists(path)) {
+        BAL_TRY(bal_gguf_open(&source->gguf, path));
+        BAL_TRY(bal_config_from_gguf(&config, &family, source->gguf, path));
+    } else {
+        status = bal_fail(BAL_ENOENT, "model '%s' is neither a folder nor a file", path);
+        goto out;
+    }
+    BAL_TRY(bal_model_allocate(out, &config, family, path));
+    (*out)->source = source;
+    source = NULL;
+    status = load_weights(&(loader){*out, family, (*out)->source});
+out:
+    source_free(source);
+    if (status != BAL_OK) {
+        bal_model_free(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+static void linear_dispose(bal_linear *l, bool owned)
+{
+    bal_free(l->name);
+    if (owned)
+        bal_free(l->bias);
+}
+
+void bal_model_free(bal_model *m)
+{
+    if (m == NULL)
+        return;
+    bool owned = m->params.values == NULL; /* else norms and biases lie in the params */
+    for (size_t i = 0; m->blocks != NULL && i < m->config.n_layers; i++) {
+        for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
+            linear_dispose(&m->blocks[i].linear[s], owned);
+        if (owned) {
+            bal_free(m->blocks[i].attention_norm);
+            bal_free(m->blocks[i].mlp_norm);
+        }
+    }
+    if (owned)
+        bal_free(m->final_norm);
+    linear_dispose(&m->embed, owned);
+    linear_dispose(&m->head, owned);
+    for (size_t i = 0; m->params.segments != NULL && i < m->params.n_segments; i++)
+        bal_free(m->params.segments[i].name);
+    bal_free(m->params.segments);
+    bal_free(m->params.values);
+    bal_free(m->params.grads);
+    bal_free(m->blocks);
+    bal_free(m->modules);
+    bal_free(m->rope_factors);
+    bal_free(m->path);
+    source_free(m->source);
+    bal_free(m);
+}

@@ -1,0 +1,123 @@
+/* A model in memory: allocation, attachment of adapters, checks.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/model/model.h"
+
+#include "lib/base/mem.h"
+#include "lib/model/model_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_NAME = 192 };
+
+static bal_status set_name(char **out, const char *pattern, size_t layer)
+{
+    char name[MAX_NAME];
+    if (!bal_family_name(name, sizeof name, pattern, layer, ""))
+        return bal_fail(BAL_ELIMIT, "the name of module '%s' is too long", pattern);
+    *out = bal_strdup(name);
+    return *out == NULL ? BAL_ENOMEM : BAL_OK;
+}
+
+bal_status bal_model_allocate(bal_model **out, const bal_model_config *c, const bal_family *f, const char *path)
+{
+    bal_status status = BAL_OK;
+    bal_model *m = bal_alloc(1, sizeof *m);
+    *out = m;
+    if (m == NULL)
+        return BAL_ENOMEM;
+    m->config = *c;
+    m->path = bal_strdup(path);
+    m->blocks = bal_alloc(c->n_layers, sizeof *m->blocks);
+    if (m->path == NULL || m->blocks == NULL)
+        return BAL_ENOMEM;
+    for (size_t i = 0; i < c->n_layers; i++)
+        for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
+            BAL_TRY(set_name(&m->blocks[i].linear[s].name, f->hf.slot[s], i));
+    BAL_TRY(set_name(&m->embed.name, f->hf.embed, 0));
+    BAL_TRY(set_name(&m->head.name, f->hf.head, 0));
+out:
+    return status;
+}
+
+static size_t count_linear(const bal_linear *l)
+{
+    return l->w.rows * l->w.cols + (l->bias != NULL ? l->w.rows : 0);
+}
+
+bal_status bal_model_list_modules(bal_model *m)
+{
+    size_t n = 0;
+    m->modules = bal_alloc(m->config.n_layers * BAL_SLOT_COUNT + 1, sizeof *m->modules);
+    if (m->modules == NULL)
+        return BAL_ENOMEM;
+    m->n_parameters = count_linear(&m->embed) + m->config.hidden;
+    for (size_t i = 0; i < m->config.n_layers; i++) {
+        for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
+            const bal_linear *l = &m->blocks[i].linear[s];
+            m->modules[n++] = (bal_module){l->name, &l->w};
+            m->n_parameters += count_linear(l);
+        }
+        m->n_parameters += 2 * m->config.hidden;
+    }
+    if (!m->config.tied_head) {
+        m->modules[n++] = (bal_module){m->head.name, &m->head.w};
+        m->n_parameters += count_linear(&m->head);
+    }
+    m->n_modules = n;
+    return BAL_OK;
+}
+
+static bal_status check_linear(const bal_linear *l, real_t *row)
+{
+    for (size_t r = 0; r < l->w.rows; r++) {
+        bal_view_dequant(&l->w, r, 1, row, l->w.cols);
+        for (size_t i = 0; i < l->w.cols; i++)
+            if (!isfinite(row[i]))
+                return bal_fail(BAL_ENUMERIC, "element (%zu, %zu) of '%s.weight' is not finite", r, i, l->name);
+    }
+    return BAL_OK;
+}
+
+bal_status bal_model_check(const bal_model *m)
+{
+    size_t widest = 0;
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < m->n_modules; i++)
+        widest = m->modules[i].w->cols > widest ? m->modules[i].w->cols : widest;
+    real_t *row = bal_alloc(widest, sizeof *row);
+    if (row == NULL)
+        return BAL_ENOMEM;
+    BAL_TRY(check_linear(&m->embed, row));
+    for (size_t i = 0; i < m->config.n_layers; i++)
+        for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
+            BAL_TRY(check_linear(&m->blocks[i].linear[s], row));
+    if (!m->config.tied_head)
+        BAL_TRY(check_linear(&m->head, row));
+out:
+    bal_free(row);
+    return status;
+}
+
+bal_status bal_model_attach(bal_model *m, bal_adapter *a)
+{
+    for (size_t i = 0; i < m->config.n_layers; i++) {
+        for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
+            bal_linear *l = &m->blocks[i].linear[s];
+            l->lora = a == NULL ? NULL : bal_adapter_find(a, l->name);
+        }
+    }
+    m->head.lora = a == NULL || m->config.tied_head ? NULL : bal_adapter_find(a, m->head.name);
+    for (size_t i = 0; a != NULL && i < a->n_loras; i++) {
+        const bal_lora *lora = &a->loras[i];
+        bool found = false;
+        for (size_t j = 0; j < m->n_modules && !found; j++)
+            found = strcmp(m->modules[j].name, lora->module) == 0 && m->modules[j].w->rows == lora->out &&
+                    m->modules[j].w->cols == lora->in;
+        if (!found) {
+            (void)bal_model_attach(m, NULL);
+            return bal_fail(BAL_EINVAL, "the adapter of '%s' (%zu x %zu) fits no module of the model '%s'",
+                            lora->module, lora->out, lora->in, m->path);
+        }
+    }
+    return BAL_OK;
+}

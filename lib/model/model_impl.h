@@ -1,0 +1,21 @@
+/* What the files of lib/model share about a model.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_MODEL_MODEL_IMPL_H
+#define BAL_MODEL_MODEL_IMPL_H
+
+#include "lib/io/gguf.h"
+#include "lib/io/safetensors.h"
+#include "lib/model/families.h"
+
+/* The open files of a model: one of the two, or neither for a new model. */
+typedef struct bal_model_source {
+    bal_safetensors *tensors;
+    bal_gguf *gguf;
+    char *config_text; /* config.json as it was, NULL for GGUF */
+} bal_model_source;
+
+/* A model whose config is set: blocks, names of all linears, the list of modules' space; no weights yet. */
+bal_status bal_model_allocate(bal_model **out, const bal_model_config *c, const bal_family *f, const char *path);
+/* Fills modules and n_parameters once the views are set. */
+bal_status bal_model_list_modules(bal_model *m);
+
+#endif

@@ -1,0 +1,136 @@
+/* Configurations, batches and loading of models.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/model/batch.h"
+#include "lib/model/config.h"
+#include "tests/test.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static bal_status parse(const char *text, bal_model_config *c)
+{
+    cJSON *json = NULL;
+    const bal_family *family = NULL;
+    bal_status status = bal_json_parse(&json, text, strlen(text), "config.json");
+    if (status == BAL_OK)
+        status = bal_config_from_json(c, &family, json, "config.json");
+    cJSON_Delete(json);
+    return status;
+}
+
+#define SIZES                                                                                                          \
+    "\"num_hidden_layers\": 2, \"hidden_size\": 32, \"num_attention_heads\": 4, \"intermediate_size\": 24, "           \
+    "\"vocab_size\": 97"
+
+TEST(config_of_both_spellings)
+{
+    bal_model_config a, b;
+    CHECK_OK(parse("{\"model_type\": \"llama\", " SIZES ", \"rope_parameters\": {\"rope_theta\": 25000.0, "
+                   "\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+                   "\"original_max_position_embeddings\": 32}, \"eos_token_id\": [2, 5]}",
+                   &a));
+    CHECK_OK(parse("{\"model_type\": \"llama\", " SIZES ", \"rope_theta\": 25000.0, \"rope_scaling\": {\"type\": "
+                   "\"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
+                   "\"original_max_position_embeddings\": 32}, \"eos_token_id\": [2, 5]}",
+                   &b));
+    CHECK(memcmp(&a.rope, &b.rope, sizeof a.rope) == 0);
+    CHECK(a.rope.kind == BAL_ROPE_LLAMA3 && a.rope.theta == 25000);
+    CHECK(a.n_kv_heads == 4 && a.head_dim == 8 && a.n_eos == 2 && a.eos[1] == 5 && a.bos == -1);
+    bal_buf text = {0};
+    CHECK_OK(bal_config_to_json(&text, &a, "float32"));
+    CHECK_OK(parse(bal_buf_cstr(&text), &b));
+    CHECK(memcmp(&a.rope, &b.rope, sizeof a.rope) == 0);
+    CHECK(a.hidden == b.hidden && a.n_eos == b.n_eos && a.norm_eps == b.norm_eps && a.tied_head == b.tied_head);
+    bal_buf_dispose(&text);
+}
+
+TEST(config_errors)
+{
+    static const struct {
+        const char *text, *part;
+        bal_status status;
+    } cases[] = {
+        {"{\"model_type\": \"mamba\"}", "'mamba' is not supported; supported: llama", BAL_EUNSUPPORTED},
+        {"{}", "model_type", BAL_EFORMAT},
+        {"{\"model_type\": \"llama\"}", "'num_hidden_layers' is missing", BAL_EFORMAT},
+        {"{\"model_type\": \"llama\", " SIZES ", \"num_key_value_heads\": 3}", "4 attention heads", BAL_EFORMAT},
+        {"{\"model_type\": \"llama\", " SIZES ", \"head_dim\": 7}", "odd", BAL_EFORMAT},
+        {"{\"model_type\": \"llama\", " SIZES ", \"rope_scaling\": {\"type\": \"longrope\"}}", "longrope",
+         BAL_EUNSUPPORTED},
+        {"{\"model_type\": \"llama\", " SIZES ", \"rope_scaling\": {\"type\": \"linear\"}}", "no factor", BAL_EFORMAT},
+        {"{\"model_type\": \"llama\", " SIZES ", \"rms_norm_eps\": 0}", "epsilon", BAL_EFORMAT},
+        {"{\"model_type\": \"llama\", " SIZES ", \"hidden_act\": \"mish\"}", "mish", BAL_EUNSUPPORTED},
+        {"{\"model_type\": \"llama\", \"num_hidden_layers\": 1025}", "num_hidden_layers", BAL_EFORMAT},
+    };
+    bal_model_config c;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bal_status got = parse(cases[i].text, &c);
+        CHECK_MSG(got == cases[i].status, "case %zu: status %d", i, (int)got);
+        CHECK_MSG(strstr(bal_error_message(), cases[i].part) != NULL, "case %zu: '%s'", i, bal_error_message());
+    }
+}
+
+TEST(batch_rows)
+{
+    bal_batch b;
+    int32_t ids[] = {1, 2, 3, 4}, labels[] = {7, -100, 3, 4};
+    if (!CHECK_OK(bal_batch_init(&b, 10, 3)))
+        return;
+    bal_batch_clear(&b);
+    CHECK_OK(bal_batch_add(&b, ids, labels, 4));
+    CHECK_OK(bal_batch_add(&b, ids, NULL, 2));
+    CHECK_OK(bal_batch_add(&b, ids, labels, 3));
+    CHECK_STATUS(bal_batch_add(&b, ids, labels, 1), BAL_ELIMIT);
+    CHECK_STATUS(bal_batch_add(&b, ids, labels, 0), BAL_EFORMAT);
+    bal_batch_finish(&b, false);
+    CHECK(b.n_tokens == 9 && b.n_seqs == 3 && b.n_rows == 3 && b.n_reg_rows == 3);
+    CHECK(b.rows[0] == 1 && b.rows[1] == 2 && b.rows[2] == 7 && b.target[0] == 3 && b.target[1] == 4);
+    bal_batch_finish(&b, true); /* the positions of the labels themselves, the first one included */
+    CHECK(b.n_rows == 3 && b.n_reg_rows == 5 && b.reg_rows[0] == 0 && b.reg_rows[1] == 2 && b.reg_rows[3] == 6);
+    bal_batch_dispose(&b);
+}
+
+TEST(load_errors)
+{
+    bal_model *m = NULL;
+    CHECK_STATUS(bal_model_load(&m, "no/such/model"), BAL_ENOENT);
+    CHECK_STATUS(bal_model_load(&m, test_folder()), BAL_ENOENT);
+    CHECK(strstr(bal_error_message(), "config.json") != NULL && m == NULL);
+}
+
+TEST(load_golden)
+{
+    static const char *const names[] = {"fwd_llama_gqa",      "fwd_llama_tied",         "fwd_llama_biases",
+                                        "fwd_llama_head_dim", "fwd_llama_bf16_sharded", "fwd_llama_f16"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char path[128];
+        bal_model *m = NULL;
+        (void)snprintf(path, sizeof path, "golden/decoder/%s/model", names[i]);
+        const char *shared = test_shared(path);
+        if (shared == NULL)
+            SKIP("the larger golden sets are not there");
+        if (!CHECK_OK(bal_model_load(&m, shared)))
+            continue;
+        CHECK_OK(bal_model_check(m));
+        CHECK(m->n_modules == m->config.n_layers * BAL_SLOT_COUNT + (m->config.tied_head ? 0 : 1));
+        CHECK((m->blocks[0].linear[BAL_SLOT_Q].bias != NULL) == (i == 2));
+        CHECK_TEXT(m->modules[0].name, "model.layers.0.self_attn.q_proj");
+        bal_model_free(m);
+    }
+}
+
+TEST(load_gguf)
+{
+    const char *path = test_shared("models/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf");
+    bal_model *m = NULL;
+    if (path == NULL)
+        SKIP("the model is not there");
+    if (!CHECK_OK(bal_model_load(&m, path)))
+        return;
+    CHECK(m->config.n_layers == 30 && m->config.n_heads == 9 && m->config.n_kv_heads == 3 && m->config.tied_head);
+    CHECK(m->n_parameters == 134515008 && m->config.eos[0] == 2 && m->config.rope.theta == 100000);
+    CHECK(m->blocks[3].linear[BAL_SLOT_K].w.rope_head_dim == 64 &&
+          m->blocks[3].linear[BAL_SLOT_V].w.rope_head_dim == 0);
+    bal_model_free(m);
+}
