@@ -1,0 +1,97 @@
+/* The output layer: logits = X E^T (+ bias), soft-capped where the model says so: cap tanh(logits / cap).
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "lib/loss/lm_loss_impl.h"
+
+#include "lib/base/threads.h"
+#include "lib/tensor/gemm.h"
+
+#include <math.h>
+#include <tgmath.h>
+
+/* A panel of about this many elements stays in the cache of a core between its making and its use. */
+enum { PANEL_ELEMENTS = 1 << 21, PANEL_LEAST_ROWS = 256 };
+
+head_layer bal_head_of(const bal_model *m)
+{
+    head_layer h = {.head = &m->head, .V = m->head.w.rows, .D = m->head.w.cols, .cap = m->config.logit_softcap};
+    h.panel_rows = h.V;
+    if (bal_view_dense(&m->head.w) == NULL) {
+        size_t rows = PANEL_ELEMENTS / (h.D > 0 ? h.D : 1);
+        rows = rows < PANEL_LEAST_ROWS ? PANEL_LEAST_ROWS : rows;
+        h.panel_rows = rows < h.V ? rows : h.V;
+    }
+    return h;
+}
+
+size_t bal_head_panel_size(const head_layer *h)
+{
+    return bal_view_dense(&h->head->w) != NULL ? 0 : h->panel_rows * h->D;
+}
+
+/* Rows v0.. of E as real_t; *n is cut to what is ready. */
+static const real_t *panel_of(const head_layer *h, size_t v0, size_t *n, real_t *panel)
+{
+    const real_t *dense = bal_view_dense(&h->head->w);
+    if (dense != NULL)
+        return dense + v0 * h->D;
+    *n = *n < h->panel_rows ? *n : h->panel_rows;
+    bal_view_dequant_parallel(&h->head->w, v0, *n, panel, h->D);
+    return panel;
+}
+
+typedef struct cap_job {
+    real_t *Z;
+    size_t n, ld;
+    const real_t *bias;
+    double cap;
+} cap_job;
+
+static void cap_range(void *context, size_t begin, size_t end, size_t thread)
+{
+    const cap_job *job = context;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        real_t *z = job->Z + i * job->ld;
+        for (size_t j = 0; job->bias != NULL && j < job->n; j++)
+            z[j] += job->bias[j];
+        const real_t cap = (real_t)job->cap;
+        for (size_t j = 0; job->cap > 0 && j < job->n; j++)
+            z[j] = cap * tanh(z[j] / cap);
+    }
+}
+
+void bal_head_logits(const head_layer *h, size_t M, const real_t *X, size_t v0, size_t n, real_t *Z, size_t ldz, real_t *panel,
+                     bool capped)
+{
+    for (size_t v = 0; v < n;) {
+        size_t step = n - v;
+        const real_t *E = panel_of(h, v0 + v, &step, panel);
+        bal_gemm(false, true, M, step, h->D, 1, X, h->D, E, h->D, 0, Z + v, ldz);
+        v += step;
+    }
+    cap_job job = {Z, n, ldz, h->head->bias != NULL ? h->head->bias + v0 : NULL, capped ? h->cap : 0};
+    if (job.bias != NULL || job.cap > 0)
+        bal_parallel_for(M, 1, cap_range, &job);
+}
+
+void bal_head_backward(const head_layer *h, size_t M, const real_t *dZ, size_t ldz, size_t v0, size_t n, real_t beta,
+                       real_t *dX, real_t *panel)
+{
+    for (size_t v = 0; v < n;) {
+        size_t step = n - v;
+        const real_t *E = panel_of(h, v0 + v, &step, panel);
+        bal_gemm(false, false, M, h->D, step, 1, dZ + v, ldz, E, h->D, v == 0 ? beta : 1, dX, h->D);
+        v += step;
+    }
+}
+
+void bal_head_weight_grad(const head_layer *h, size_t M, const real_t *dZ, size_t ldz, size_t v0, size_t n, const real_t *X)
+{
+    if (h->head->dw != NULL)
+        bal_gemm(true, false, n, h->D, M, 1, dZ, ldz, X, h->D, 1, h->head->dw + v0 * h->D, h->D);
+    if (h->head->dbias == NULL)
+        return;
+    for (size_t i = 0; i < M; i++)
+        for (size_t j = 0; j < n; j++)
+            h->head->dbias[v0 + j] += dZ[i * ldz + j];
+}
