@@ -19,6 +19,7 @@ typedef struct command {
 
 /* In alphabetical order, one a line. */
 static const command k_commands[] = {
+    {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
     {NULL, NULL, NULL}, /* the end */
 };
 enum { MAX_COMMANDS = 64 };

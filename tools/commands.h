@@ -4,5 +4,6 @@
 #define BAL_TOOLS_COMMANDS_H
 
 /* In alphabetical order, one a line; each has its line in the table of balora.c. */
+int cmd_inspect(int argc, char **argv);
 
 #endif

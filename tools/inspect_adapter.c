@@ -1,0 +1,170 @@
+/* PEFT adapter folders.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/base/str.h"
+#include "lib/io/json.h"
+#include "tools/inspect.h"
+
+#include <math.h>
+#include <string.h>
+
+/* The modules of one kind ("q_proj") with the same shapes, a line of the table. */
+typedef struct kind {
+    const char *name; /* in the tensor's name */
+    int n_name;
+    size_t count, r, in, out, parameters;
+} kind;
+
+enum { MAX_KINDS = 64 };
+
+/* Adds the pair of a "...MODULE.lora_A.weight"; false when there are too many kinds. */
+static bool count_pair(kind *kinds, size_t *n, const bal_tensor *a, const bal_tensor *b)
+{
+    const char *end = strstr(a->name, ".lora_A"), *begin = end;
+    while (begin > a->name && begin[-1] != '.')
+        begin--;
+    int n_name = (int)(end - begin);
+    size_t r = a->shape[0], in = a->shape[1], out = b->shape[0], k = 0;
+    for (; k < *n; k++)
+        if (kinds[k].n_name == n_name && strncmp(kinds[k].name, begin, (size_t)n_name) == 0 && kinds[k].r == r &&
+            kinds[k].in == in && kinds[k].out == out)
+            break;
+    if (k == *n) {
+        if (*n == MAX_KINDS)
+            return false;
+        kinds[(*n)++] = (kind){begin, n_name, 0, r, in, out, 0};
+    }
+    kinds[k].count++;
+    kinds[k].parameters += a->n_elements + b->n_elements;
+    return true;
+}
+
+/* The B that belongs to an A, NULL if there is none or the ranks differ. */
+static const bal_tensor *partner(const bal_safetensors *s, const bal_tensor *a)
+{
+    char name[1024];
+    const char *at = strstr(a->name, ".lora_A");
+    if (at == NULL || strlen(a->name) >= sizeof name || a->n_dims != 2)
+        return NULL;
+    memcpy(name, a->name, strlen(a->name) + 1);
+    name[at - a->name + 6] = 'B';
+    const bal_tensor *b = bal_safetensors_find(s, name);
+    return b != NULL && b->n_dims == 2 && b->shape[1] == a->shape[0] ? b : NULL;
+}
+
+static bal_status add_modules(bal_inspection *i, const bal_safetensors *s, double alpha, bool rslora)
+{
+    kind kinds[MAX_KINDS];
+    size_t n = 0, pairs = 0, others = 0;
+    for (size_t k = 0; k < bal_safetensors_count(s); k++) {
+        const bal_tensor *t = bal_safetensors_at(s, k);
+        if (strstr(t->name, ".lora_B") != NULL)
+            continue;
+        const bal_tensor *b = partner(s, t);
+        if (strstr(t->name, ".lora_A") != NULL && b == NULL)
+            return bal_fail(BAL_EFORMAT, "%s: tensor '%s' has no lora_B of the same rank", t->file, t->name);
+        if (b == NULL)
+            others++;
+        else if (!count_pair(kinds, &n, t, b))
+            return bal_fail(BAL_ELIMIT, "%s: more than %d kinds of modules", t->file, MAX_KINDS);
+        else
+            pairs++;
+    }
+    bal_inspect_number(i, i->doc, "modules_adapted", (double)pairs);
+    if (others > 0)
+        bal_inspect_number(i, i->doc, "other_tensors", (double)others);
+    cJSON *table = bal_inspect_array(i, i->doc, "modules");
+    for (size_t k = 0; k < n; k++) {
+        char name[128];
+        (void)snprintf(name, sizeof name, "%.*s", kinds[k].n_name, kinds[k].name);
+        cJSON *row = bal_inspect_object(i, table, NULL);
+        bal_inspect_text(i, row, "module", name);
+        bal_inspect_number(i, row, "count", (double)kinds[k].count);
+        bal_inspect_number(i, row, "rank", (double)kinds[k].r);
+        double r = (double)kinds[k].r;
+        bal_inspect_number(i, row, "scale", alpha / (rslora ? sqrt(r) : r)); /* NaN is shown as none */
+        bal_inspect_number(i, row, "in", (double)kinds[k].in);
+        bal_inspect_number(i, row, "out", (double)kinds[k].out);
+        bal_inspect_number(i, row, "parameters", (double)kinds[k].parameters);
+    }
+    return BAL_OK;
+}
+
+static const bal_tensor *tensor_at(const void *source, size_t k)
+{
+    return bal_safetensors_at(source, k);
+}
+
+static bool has_folder(const char *dir, const char *name)
+{
+    char *path = bal_path_join(dir, name);
+    bool there = path != NULL && bal_folder_exists(path);
+    bal_free(path);
+    return there;
+}
+
+static bal_status add_peft_config(bal_inspection *i, const cJSON *json, const char *path, double *alpha, bool *rslora)
+{
+    static const char *const keys[] = {"peft_type",
+                                       "task_type",
+                                       "base_model_name_or_path",
+                                       "r",
+                                       "lora_alpha",
+                                       "lora_dropout",
+                                       "use_rslora",
+                                       "use_dora",
+                                       "target_modules",
+                                       "init_lora_weights",
+                                       "rank_pattern",
+                                       "alpha_pattern",
+                                       "modules_to_save",
+                                       "bias",
+                                       "layers_to_transform"};
+    bal_status status;
+    cJSON *config = bal_inspect_object(i, i->doc, "config");
+    for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
+        const cJSON *value = bal_json_member(json, keys[k]);
+        bool empty = (cJSON_IsObject(value) || cJSON_IsArray(value)) && value->child == NULL;
+        if (!empty)
+            bal_inspect_copy(i, config, keys[k], value);
+    }
+    BAL_TRY(bal_json_f64(json, path, "lora_alpha", alpha, NULL));
+    status = bal_json_bool(json, path, "use_rslora", rslora, NULL);
+out:
+    return status;
+}
+
+bal_status bal_inspect_adapter(bal_inspection *i, const char *dir)
+{
+    enum { MAX_CONFIG = 16 << 20 };
+    bal_safetensors *s = NULL;
+    cJSON *json = NULL;
+    double alpha = 8; /* peft's default */
+    bool rslora = false;
+    char *path = bal_path_join(dir, "adapter_config.json"), *weights = bal_path_join(dir, "adapter_model.safetensors");
+    bal_status status = path == NULL || weights == NULL ? BAL_ENOMEM : bal_json_read(&json, path, MAX_CONFIG);
+    if (status != BAL_OK)
+        goto out;
+    BAL_TRY(bal_safetensors_open(&s, weights));
+    bal_inspect_text(i, i->doc, "kind", "adapter");
+    bal_inspect_text(i, i->doc, "format", "PEFT folder, safetensors");
+    if (has_folder(dir, "balora/initial"))
+        bal_inspect_text(i, i->doc, "initial_factors", "balora/initial");
+    if (has_folder(dir, "pissa"))
+        bal_inspect_text(i, i->doc, "rank_r_pair", "pissa");
+    BAL_TRY(add_peft_config(i, json, path, &alpha, &rslora));
+    if (cJSON_GetArraySize(bal_json_member(json, "alpha_pattern")) > 0) {
+        bal_inspect_text(i, i->doc, "note", "alpha_pattern gives modules of one kind different scales");
+        alpha = (double)NAN;
+    }
+    BAL_TRY(add_modules(i, s, alpha, rslora));
+    BAL_TRY(bal_inspect_tensor_list(i, bal_safetensors_count(s), tensor_at, s, false));
+    if (i->metadata)
+        bal_inspect_copy(i, i->doc, "metadata", bal_safetensors_metadata_all(s));
+out:
+    bal_safetensors_close(s);
+    cJSON_Delete(json);
+    bal_free(path);
+    bal_free(weights);
+    return status;
+}
