@@ -20,6 +20,7 @@ typedef struct command {
 /* In alphabetical order, one a line. */
 static const command k_commands[] = {
     {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
+    {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
     {NULL, NULL, NULL}, /* the end */
 };
 enum { MAX_COMMANDS = 64 };
