@@ -15,9 +15,10 @@ OPT_release := -O3
 OPT_debug := -O0
 OPT_asan := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined,float-divide-by-zero,float-cast-overflow -fno-sanitize-recover=all
 OPT_tsan := -O1 -fsanitize=thread
+OPT_fuzz := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -Wno-error
 OPT_f64 := -O2 -DBAL_F64=1
 ifeq ($(OPT_$(MODE)),)
-$(error MODE=$(MODE) is unknown: release debug asan tsan f64)
+$(error MODE=$(MODE) is unknown: release debug asan tsan f64 fuzz)
 endif
 ifneq ($(shell uname -m),x86_64)
 ISAS := base
@@ -49,7 +50,12 @@ GOLDENS := $(sort $(wildcard tests/golden/test_*.c))
 FUZZ := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 bin = $(patsubst %.c,$(B)/%,$(1))
 
-.PHONY: all demo test check golden lint layers format asan tsan f64 fuzz bench embedded install-deps install help clean
+C_FILES = $(sort balora.c $(shell find $(ROOMS) tests -name '*.[ch]' 2>/dev/null))
+CORPORA := tests/fuzz/corpora
+FUZZ_SECONDS ?= 60
+PREFIX ?= /usr/local
+
+.PHONY: all demo test check grad golden cli replay lint layers format asan tsan f64 fuzz bench embedded install-deps install help clean
 .DEFAULT_GOAL := all
 
 all: $(B)/balora ## build the program (build/$(MODE)/balora, and the link ./balora)
@@ -83,11 +89,16 @@ $(B)/%_isa.$(1).o: %_isa.c $(B)/.flags
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
+$(B)/lib/data/embedded.o: $(EMBED)
+
 $(B)/libbal.a: $(OBJ)
 	@rm -f $@; ar rcs $@ $(OBJ)
 $(B)/balora: $(B)/balora.o $(B)/libbal.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $(B)/balora.o $(B)/libbal.a $(LIBS)
+$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(filter fuzz,$(MODE)),,$(B)/tests/fuzz/standalone.o) $(B)/libbal.a
+	@echo "  LINK $@"
+	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(B)/libbal.a $(LIBS)
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/test.o $(B)/libbal.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< $(B)/tests/test.o $(B)/libbal.a $(LIBS)
@@ -102,6 +113,54 @@ grad: $(call bin,$(GRADS)) ## gradient checks (use MODE=f64)
 
 golden: all $(call bin,$(GOLDENS)) ## numbers of transformers + peft, when ../shared is there
 	@tests/run.sh $(B) golden $(call bin,$(GOLDENS))
+
+cli: all ## commands, messages and exit statuses (UPDATE=1 renews what is expected)
+	@tests/cli/run.sh $(B)
+
+replay: $(call bin,$(FUZZ)) ## the fuzz targets over their corpora
+	@tests/fuzz/replay.sh $(B) $(CORPORA) $(call bin,$(FUZZ))
+
+# The targets for people install what is missing, or say the one line to run; then they call make again.
+demo: ## the whole pipeline, offline, on the embedded model: tables, plots, one HTML page
+	@$(if $(HAVE_PKGS),,$(MAKE) --no-print-directory install-deps &&) $(MAKE) --no-print-directory all && ./balora demo
+
+test: ## all tests of the release build; the last line is their count
+	@$(if $(HAVE_PKGS),,$(MAKE) --no-print-directory install-deps &&) tests/all.sh check golden cli replay
+
+asan: ## unit, torture and fuzz-replay tests under the address and undefined-behaviour sanitizers
+	@MODE=asan tests/all.sh check replay
+
+tsan: ## unit tests under the thread sanitizer, OpenBLAS on one thread
+	@OPENBLAS_NUM_THREADS=1 MODE=tsan tests/all.sh check
+
+f64: ## unit tests and gradient checks in double
+	@MODE=f64 tests/all.sh check grad
+
+fuzz: ## searches for new bad inputs, FUZZ_SECONDS=60 a target (clang); without clang replays the corpora
+	@if command -v clang >/dev/null; then tests/fuzz/search.sh $(FUZZ_SECONDS) $(CORPORA) $(FUZZ); \
+	else echo '  clang is missing: replaying only'; $(MAKE) --no-print-directory replay MODE=asan; fi
+
+lint: ## format, sizes, banned calls, clang-tidy (TIDY=all for every file)
+	@CFLAGS_TIDY='$(filter-out -DBAL_VERSION%,$(BASE)) -DBAL_VERSION=__FILE__ $(PKG_CFLAGS) $(ISA_DEFS)' tests/lint/lint.sh $(C_FILES)
+
+layers: ## the arrows between folders point one way
+	@tests/lint/layers.sh $(C_FILES)
+
+format: ## clang-format over all C files
+	clang-format -i $(C_FILES)
+
+bench: all ## speed of a step, a prompt and decoding (MODEL=PATH; beside peers when ../shared is there)
+	@tests/perf/bench.sh $(B) $(MODEL)
+
+embedded: all ## retrain the embedded model from its recipe
+	datasets/embedded/make.sh $(abspath $(B)/balora)
+
+install-deps: ## apt-get install what the build needs (as root)
+	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(shell cat tools/packages.txt | tr '\n' ' '); \
+	else echo 'Some libraries are missing; run:'; echo '  sudo apt-get install -y $(shell cat tools/packages.txt | tr '\n' ' ')'; exit 1; fi
+
+install: all ## copy the program to $(PREFIX)/bin
+	install -D -m 755 build/release/balora $(DESTDIR)$(PREFIX)/bin/balora
 
 clean: ## remove build/
 	rm -rf build balora

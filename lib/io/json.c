@@ -74,7 +74,8 @@ bal_status bal_json_parse(cJSON **out, const char *text, size_t n, const char *n
     cJSON *json = cJSON_ParseWithLengthOpts(text, n, &end, 0);
     size_t at = end != NULL && end >= text ? (size_t)(end - text) : 0;
     if (json != NULL) /* nothing but white space may follow */
-        while (at < n && (text[at] == ' ' || text[at] == '\n' || text[at] == '\r' || text[at] == '\t' || text[at] == '\0'))
+        while (at < n &&
+               (text[at] == ' ' || text[at] == '\n' || text[at] == '\r' || text[at] == '\t' || text[at] == '\0'))
             at++;
     if (json == NULL || at < n) {
         size_t line, column;
@@ -289,11 +290,8 @@ static bal_status put_indent(bal_buf *b, bool pretty, int depth)
     return bal_buf_append(b, blanks, n < sizeof blanks ? n : sizeof blanks - 1);
 }
 
-static bal_status put_value(bal_buf *b, const cJSON *v, bool pretty, int depth) // NOLINT(misc-no-recursion)
+static bal_status put_scalar(bal_buf *b, const cJSON *v)
 {
-    bal_status status = BAL_OK;
-    if (depth > MAX_DEPTH)
-        return bal_fail(BAL_ELIMIT, "JSON to be written is nested deeper than %d", MAX_DEPTH);
     if (cJSON_IsString(v))
         return bal_json_put_text(b, v->valuestring);
     if (cJSON_IsNumber(v))
@@ -302,25 +300,38 @@ static bal_status put_value(bal_buf *b, const cJSON *v, bool pretty, int depth) 
         return bal_buf_text(b, cJSON_IsTrue(v) ? "true" : "false");
     if (cJSON_IsRaw(v))
         return bal_buf_text(b, v->valuestring);
-    if (!cJSON_IsArray(v) && !cJSON_IsObject(v))
-        return bal_buf_text(b, "null");
-    bool object = cJSON_IsObject(v) != 0;
-    BAL_TRY(bal_buf_text(b, object ? "{" : "["));
-    for (const cJSON *c = v->child; c != NULL; c = c->next) {
-        BAL_TRY(put_indent(b, pretty, depth + 1));
-        if (object) {
-            BAL_TRY(bal_json_put_text(b, c->string));
-            BAL_TRY(bal_buf_text(b, ": "));
-        }
-        BAL_TRY(put_value(b, c, pretty, depth + 1));
-        if (c->next != NULL)
-            BAL_TRY(bal_buf_text(b, pretty ? "," : ", "));
-    }
-    if (v->child != NULL)
-        BAL_TRY(put_indent(b, pretty, depth));
-    BAL_TRY(bal_buf_text(b, object ? "}" : "]"));
-out:
+    return bal_buf_text(b, "null");
+}
+
+/* What stands before a member's value: line break and key. */
+static bal_status put_head(bal_buf *b, const cJSON *parent, const cJSON *v, bool pretty, int depth)
+{
+    bal_status status = put_indent(b, pretty, depth);
+    if (status == BAL_OK && cJSON_IsObject(parent))
+        status = bal_json_put_text(b, v->string);
+    if (status == BAL_OK && cJSON_IsObject(parent))
+        status = bal_buf_text(b, ": ");
     return status;
+}
+
+static bal_status put_value(bal_buf *b, const cJSON *v, bool pretty, int depth) // NOLINT(misc-no-recursion)
+{
+    if (depth > MAX_DEPTH)
+        return bal_fail(BAL_ELIMIT, "JSON to be written is nested deeper than %d", MAX_DEPTH);
+    if (!cJSON_IsArray(v) && !cJSON_IsObject(v))
+        return put_scalar(b, v);
+    bool object = cJSON_IsObject(v) != 0;
+    bal_status status = bal_buf_text(b, object ? "{" : "[");
+    for (const cJSON *c = v->child; c != NULL && status == BAL_OK; c = c->next) {
+        status = put_head(b, v, c, pretty, depth + 1);
+        if (status == BAL_OK)
+            status = put_value(b, c, pretty, depth + 1);
+        if (status == BAL_OK && c->next != NULL)
+            status = bal_buf_text(b, pretty ? "," : ", ");
+    }
+    if (status == BAL_OK && v->child != NULL)
+        status = put_indent(b, pretty, depth);
+    return status == BAL_OK ? bal_buf_text(b, object ? "}" : "]") : status;
 }
 
 bal_status bal_json_put(bal_buf *b, const cJSON *value, bool pretty)

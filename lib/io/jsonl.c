@@ -77,8 +77,8 @@ bal_status bal_lines_next(bal_lines *l, const char **text, size_t *n)
         if (l->begin == l->end) {
             int got = l->at_end ? 0 : gzread(l->file, l->chunk, CHUNK);
             if (got < 0)
-                return bal_fail(BAL_EIO, "cannot read %s after line %zu: broken file or compressed data cut short", l->path,
-                                l->number);
+                return bal_fail(BAL_EIO, "cannot read %s after line %zu: broken file or compressed data cut short",
+                                l->path, l->number);
             l->begin = 0;
             l->end = (size_t)got;
             l->at_end = got == 0;
@@ -154,53 +154,65 @@ static char *next_cell(char *p, char separator, char **cell, bool *row_ends)
     return next;
 }
 
+typedef struct table_reader {
+    bal_table *table;
+    const char *path;
+    size_t cap, row, col;
+} table_reader;
+
+static bal_status put_cell(table_reader *r, char *cell)
+{
+    bal_table *t = r->table;
+    if (r->row == 0) {
+        t->n_cols = r->col + 1;
+        if (t->n_cols > MAX_COLUMNS)
+            return bal_fail(BAL_EFORMAT, "%s: more than %d columns", r->path, MAX_COLUMNS);
+    }
+    size_t at = r->row * t->n_cols + r->col;
+    if (r->col < t->n_cols && at + t->n_cols >= r->cap) { /* room for the rest of the row too */
+        size_t cap = 2 * r->cap + t->n_cols + 1024;
+        char **cells = bal_realloc(t->cells, cap, sizeof *cells);
+        if (cells == NULL)
+            return BAL_ENOMEM;
+        t->cells = cells;
+        r->cap = cap;
+    }
+    if (r->col < t->n_cols)
+        t->cells[at] = cell;
+    r->col++;
+    return BAL_OK;
+}
+
+static void end_row(table_reader *r)
+{
+    static char empty[] = "";
+    for (; r->col < r->table->n_cols; r->col++)
+        r->table->cells[r->row * r->table->n_cols + r->col] = empty;
+    r->row++;
+    r->col = 0;
+}
+
 bal_status bal_table_read(bal_table *t, const char *path, char separator)
 {
     bal_buf text = {.limit = TABLE_MAX_BYTES};
-    size_t cap = 0, row = 0, col = 0;
+    table_reader reader = {.table = t, .path = path};
     *t = (bal_table){0};
-    bal_status status = BAL_OK;
-    BAL_TRY(bal_file_read(path, TABLE_MAX_BYTES, &text));
-    if (text.data != NULL && memchr(text.data, '\0', text.len) != NULL)
-        BAL_TRY(bal_fail(BAL_EFORMAT, "%s: holds a NUL byte, so it is no table of text", path));
-    t->text = text.data;
+    bal_status status = bal_file_read(path, TABLE_MAX_BYTES, &text);
+    if (status == BAL_OK && text.data != NULL && memchr(text.data, '\0', text.len) != NULL)
+        status = bal_fail(BAL_EFORMAT, "%s: holds a NUL byte, so it is no table of text", path);
+    t->text = text.data; /* the cells point into it */
     char *p = t->text;
-    text = (bal_buf){0};
     if (p != NULL && bal_starts_with(p, "\xEF\xBB\xBF"))
         p += 3;
-    while (p != NULL && *p != '\0') {
+    while (status == BAL_OK && p != NULL && (*p != '\0' || reader.col > 0)) {
         char *cell;
         bool ends;
         p = next_cell(p, separator, &cell, &ends);
-        if (row == 0) {
-            t->n_cols = col + 1;
-            if (t->n_cols > MAX_COLUMNS)
-                BAL_TRY(bal_fail(BAL_EFORMAT, "%s: more than %d columns", path, MAX_COLUMNS));
-        }
-        if (col < t->n_cols) {
-            size_t at = row * t->n_cols + col;
-            if (at + t->n_cols >= cap) {
-                size_t more = cap < 1024 ? 1024 : cap * 2;
-                more = more < at + t->n_cols + 1 ? at + t->n_cols + 1 : more;
-                char **cells = bal_realloc(t->cells, more, sizeof *cells);
-                BAL_TRY(cells == NULL ? BAL_ENOMEM : BAL_OK);
-                t->cells = cells;
-                cap = more;
-            }
-            t->cells[at] = cell;
-        }
-        col++;
-        if (ends) {
-            static char empty[] = "";
-            for (; col < t->n_cols; col++)
-                t->cells[row * t->n_cols + col] = empty;
-            row++;
-            col = 0;
-        }
+        status = put_cell(&reader, cell);
+        if (status == BAL_OK && ends)
+            end_row(&reader);
     }
-    t->n_rows = row;
-out:
-    bal_buf_dispose(&text);
+    t->n_rows = reader.row;
     if (status != BAL_OK)
         bal_table_dispose(t);
     return status;

@@ -237,7 +237,8 @@ static bal_status apply_preset(bal_options *o, const char *name)
     BAL_TRY(bal_json_parse(&json, preset->values, strlen(preset->values), name));
     for (const cJSON *v = json->child; v != NULL; v = v->next) {
         bal_option_entry *e = find_name(o, v->string);
-        status = e == NULL ? bal_options_unknown(o, v->string, false) : bal_option_set_json(o, e, v, NULL, BAL_FROM_PRESET);
+        status =
+            e == NULL ? bal_options_unknown(o, v->string, false) : bal_option_set_json(o, e, v, NULL, BAL_FROM_PRESET);
         if (status != BAL_OK) {
             (void)bal_fail_note(status, "preset %s: %s", name, v->string);
             goto out;
@@ -437,9 +438,9 @@ void bal_options_free(bal_options *o)
 {
     if (o == NULL)
         return;
-    for (size_t i = 0; i < o->n_entries; i++)
+    for (size_t i = 0; o->entries != NULL && i < o->n_entries; i++)
         bal_free(o->entries[i].items);
-    for (size_t i = 0; i < o->n_owned; i++)
+    for (size_t i = 0; o->owned != NULL && i < o->n_owned; i++)
         bal_free(o->owned[i]);
     bal_free(o->owned);
     bal_free(o->entries);

@@ -78,7 +78,10 @@ static void print_option(FILE *to, const bal_option *o)
         (void)snprintf(note, sizeof note, "%s (%s%s%s%s%s%s)", o->help, o->type == BAL_OPTION_CHOICE ? o->choices : "",
                        range, (o->type == BAL_OPTION_CHOICE || range[0] != '\0') && has_default ? "; " : "",
                        has_default ? "default " : "",
-                       !has_default ? "" : o->default_text[0] == '\0' ? "empty" : o->default_text, "");
+                       !has_default                 ? ""
+                       : o->default_text[0] == '\0' ? "empty"
+                                                    : o->default_text,
+                       "");
     else
         (void)snprintf(note, sizeof note, "%s", o->help);
     print_wrapped(to, note, HELP_COLUMN);

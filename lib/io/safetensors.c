@@ -239,7 +239,7 @@ static int compare_place_files(const void *a, const void *b)
 static bal_status read_places(const cJSON *json, const char *path, place **places, size_t *n)
 {
     const cJSON *map = cJSON_GetObjectItemCaseSensitive(json, "weight_map"), *item = NULL;
-    if (!cJSON_IsObject(map) || map->child == NULL)
+    if (map == NULL || !cJSON_IsObject(map) || map->child == NULL)
         return bal_fail(BAL_EFORMAT, "%s has no \"weight_map\"", path);
     *places = bal_alloc((size_t)cJSON_GetArraySize(map), sizeof **places);
     if (*places == NULL)
@@ -260,6 +260,8 @@ static bal_status list_shards(bal_safetensors *s, place *places, size_t n, const
 {
     size_t count = 0;
     bal_status status = BAL_OK;
+    if (places == NULL || n == 0)
+        return bal_fail(BAL_EFORMAT, "%s names no tensors", index_path);
     qsort(places, n, sizeof *places, compare_place_files);
     for (size_t i = 0; i < n; i++)
         count += i == 0 || strcmp(places[i].file, places[i - 1].file) != 0;
@@ -310,7 +312,7 @@ static bal_status open_index(bal_safetensors *s, const char *path)
     BAL_TRY(bal_json_read(&json, path, MAX_HEADER));
     BAL_TRY(read_places(json, path, &places, &n));
     BAL_TRY(list_shards(s, places, n, path));
-    qsort(places, n, sizeof *places, compare_place_names);
+    qsort(places, n, sizeof *places, compare_place_names); // NOLINT(clang-analyzer-core.NonNullParamChecker)
     for (size_t i = 0; i < s->n_shards; i++)
         BAL_TRY(take_shard(s, &s->shards[i], places, n));
     for (size_t i = 0; i < n; i++)

@@ -42,7 +42,8 @@ bal_status bal_store_fail(bal_store *s, const char *doing)
     case SQLITE_NOMEM:
         return bal_fail(BAL_ENOMEM, "%s: cannot %s: out of memory", s->path, doing);
     case SQLITE_IOERR:
-        return bal_fail(BAL_EIO, "%s: cannot %s: reading or writing failed (%s)", s->path, doing, sqlite3_errmsg(s->db));
+        return bal_fail(BAL_EIO, "%s: cannot %s: reading or writing failed (%s)", s->path, doing,
+                        sqlite3_errmsg(s->db));
     default:
         return bal_fail(code == SQLITE_CONSTRAINT || code == SQLITE_ERROR ? BAL_EFORMAT : BAL_EIO, "%s: cannot %s: %s",
                         s->path, doing, sqlite3_errmsg(s->db));
@@ -176,8 +177,9 @@ static bal_status check_place(const char *path, bool write)
     if (bal_file_exists(path))
         return BAL_OK;
     if (!write)
-        return bal_fail(BAL_ENOENT, "there is no database %s; runs are written by train, evaluate and analyze, --db FILE "
-                                    "names another",
+        return bal_fail(BAL_ENOENT,
+                        "there is no database %s; runs are written by train, evaluate and analyze, --db FILE "
+                        "names another",
                         path);
     char *folder = bal_path_dir(path);
     if (folder == NULL)

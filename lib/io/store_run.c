@@ -154,7 +154,8 @@ out:
 }
 
 /* Objects become dotted keys; lists stay as JSON text; null is left out.  Depth is bounded by the JSON reader. */
-static bal_status flatten(bal_store *s, int64_t run, const char *prefix, const cJSON *object) // NOLINT(misc-no-recursion)
+static bal_status flatten(bal_store *s, int64_t run, const char *prefix,
+                          const cJSON *object) // NOLINT(misc-no-recursion)
 {
     bal_status status = BAL_OK;
     for (const cJSON *v = object->child; v != NULL && status == BAL_OK; v = v->next) {
@@ -210,11 +211,12 @@ static bal_status insert_run(bal_store *s, const bal_run_spec *spec, int64_t exp
     int64_t now = bal_clock_unix_ms();
     bal_status status = make_uuid(uuid);
     if (status == BAL_OK)
-        status = bal_store_cached(s,
-                                  "INSERT INTO run(uuid, experiment_id, parent_run_id, name, kind, status, start_ms, "
-                                  "heartbeat_ms, seed, argv, cwd, tool_version, config_sha256, config, host_id) VALUES(?1, "
-                                  "?2, ?3, ?4, ?5, 'running', ?6, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) RETURNING id",
-                                  &st);
+        status =
+            bal_store_cached(s,
+                             "INSERT INTO run(uuid, experiment_id, parent_run_id, name, kind, status, start_ms, "
+                             "heartbeat_ms, seed, argv, cwd, tool_version, config_sha256, config, host_id) VALUES(?1, "
+                             "?2, ?3, ?4, ?5, 'running', ?6, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) RETURNING id",
+                             &st);
     if (status != BAL_OK)
         return status;
     default_name(spec->kind, now, name, sizeof name);
@@ -326,11 +328,12 @@ bal_status bal_run_artifact(bal_store *s, int64_t run, const char *path, const c
     sqlite3_stmt *st = NULL;
     uint64_t bytes = 0;
     char hash[65] = "";
-    bal_status status = bal_store_cached(s,
-                                         "INSERT INTO artifact(run_id, path, role, bytes, sha256) VALUES(?1, ?2, ?3, ?4, "
-                                         "?5) ON CONFLICT(run_id, path) DO UPDATE SET role = excluded.role, bytes = "
-                                         "excluded.bytes, sha256 = excluded.sha256",
-                                         &st);
+    bal_status status =
+        bal_store_cached(s,
+                         "INSERT INTO artifact(run_id, path, role, bytes, sha256) VALUES(?1, ?2, ?3, ?4, "
+                         "?5) ON CONFLICT(run_id, path) DO UPDATE SET role = excluded.role, bytes = "
+                         "excluded.bytes, sha256 = excluded.sha256",
+                         &st);
     if (status != BAL_OK)
         return status;
     (void)sqlite3_bind_int64(st, 1, run);
@@ -400,13 +403,15 @@ bal_status bal_run_find(bal_store *s, const char *text, int64_t *run)
     if (digits)
         BAL_TRY(look_up(s, "SELECT id FROM run WHERE id = CAST(?1 AS INTEGER)", text, run, &n));
     if (n == 0)
-        BAL_TRY(look_up(s, "SELECT id FROM run WHERE name = ?1 ORDER BY start_ms DESC, id DESC LIMIT 1", text, run, &n));
+        BAL_TRY(
+            look_up(s, "SELECT id FROM run WHERE name = ?1 ORDER BY start_ms DESC, id DESC LIMIT 1", text, run, &n));
     if (n == 0 && strcmp(text, "last") == 0)
         BAL_TRY(look_up(s, "SELECT id FROM run WHERE ?1 <> '' ORDER BY start_ms DESC, id DESC LIMIT 1", text, run, &n));
     if (n == 0 && hex) {
         BAL_TRY(look_up(s, "SELECT id FROM run WHERE substr(uuid, 1, length(?1)) = ?1 LIMIT 2", text, run, &n));
         if (n > 1)
-            return bal_fail(BAL_EINVAL, "%s: more than one run's uuid begins with '%s'; give more digits", s->path, text);
+            return bal_fail(BAL_EINVAL, "%s: more than one run's uuid begins with '%s'; give more digits", s->path,
+                            text);
     }
     if (n == 0)
         return nothing_found(s, text);

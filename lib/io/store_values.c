@@ -46,7 +46,8 @@ static bal_status metric_key(bal_store *s, const char *name, int64_t *id)
             return BAL_OK;
         }
     bal_status status = bal_store_cached(
-        s, "INSERT INTO metric_key(name) VALUES(?1) ON CONFLICT(name) DO UPDATE SET name = excluded.name RETURNING id", &st);
+        s, "INSERT INTO metric_key(name) VALUES(?1) ON CONFLICT(name) DO UPDATE SET name = excluded.name RETURNING id",
+        &st);
     if (status != BAL_OK)
         return status;
     bind_text(st, 1, name);
@@ -193,12 +194,12 @@ out:
 bal_status bal_run_item(bal_store *s, int64_t run, const bal_eval_item *item)
 {
     sqlite3_stmt *st = NULL;
-    bal_status status =
-        bal_store_cached(s,
-                         "INSERT OR REPLACE INTO eval_item(run_id, task, item, repeat, filter, correct, score, extracted, "
-                         "gold, group_id, prompt_sha256, output, prompt_tokens, output_tokens, seconds, finish_reason) "
-                         "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-                         &st);
+    bal_status status = bal_store_cached(
+        s,
+        "INSERT OR REPLACE INTO eval_item(run_id, task, item, repeat, filter, correct, score, extracted, "
+        "gold, group_id, prompt_sha256, output, prompt_tokens, output_tokens, seconds, finish_reason) "
+        "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+        &st);
     if (status != BAL_OK)
         return status;
     (void)sqlite3_bind_int64(st, 1, run);
@@ -227,15 +228,15 @@ static bal_status put_matrix(bal_store *s, int64_t run, const bal_matrix_stat *m
 {
     sqlite3_stmt *st = NULL;
     bool row = false;
-    bal_status status =
-        bal_store_cached(s,
-                         "INSERT INTO matrix_stat(run_id, checkpoint_step, layer, module, target, convention, m, n, r, "
-                         "scaling, dtype, status, n_nonfinite) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
-                         "?13) ON CONFLICT(run_id, checkpoint_step, layer, module, target, convention) DO UPDATE SET "
-                         "m = excluded.m, n = excluded.n, r = excluded.r, scaling = excluded.scaling, "
-                         "dtype = excluded.dtype, status = excluded.status, n_nonfinite = excluded.n_nonfinite "
-                         "RETURNING id",
-                         &st);
+    bal_status status = bal_store_cached(
+        s,
+        "INSERT INTO matrix_stat(run_id, checkpoint_step, layer, module, target, convention, m, n, r, "
+        "scaling, dtype, status, n_nonfinite) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
+        "?13) ON CONFLICT(run_id, checkpoint_step, layer, module, target, convention) DO UPDATE SET "
+        "m = excluded.m, n = excluded.n, r = excluded.r, scaling = excluded.scaling, "
+        "dtype = excluded.dtype, status = excluded.status, n_nonfinite = excluded.n_nonfinite "
+        "RETURNING id",
+        &st);
     if (status != BAL_OK)
         return status;
     (void)sqlite3_bind_int64(st, 1, run);

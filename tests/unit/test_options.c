@@ -34,7 +34,7 @@ static const bal_preset presets[] = {
     {"pissa", "{\"method\": \"pissa\", \"r\": 4}"},
 };
 static const bal_command command = {"train", "[options]", "Trains.", NULL, options, sizeof options / sizeof options[0],
-                                    presets, 2, 1};
+                                    presets, 2,           1};
 
 /* Splits at '|' (values may hold blanks) and parses. */
 static bal_status parse(const char *line, settings *s, bal_options **o)

@@ -23,7 +23,8 @@ static double number_of(bal_store *s, const char *sql)
 {
     sqlite3_stmt *st = NULL;
     double value = -12345;
-    if (CHECK(sqlite3_prepare_v2(bal_store_handle(s), sql, -1, &st, NULL) == SQLITE_OK) && sqlite3_step(st) == SQLITE_ROW)
+    if (CHECK(sqlite3_prepare_v2(bal_store_handle(s), sql, -1, &st, NULL) == SQLITE_OK) &&
+        sqlite3_step(st) == SQLITE_ROW)
         value = sqlite3_column_type(st, 0) == SQLITE_NULL ? (double)NAN : sqlite3_column_double(st, 0);
     (void)sqlite3_finalize(st);
     return value;
@@ -33,7 +34,8 @@ static bool text_is(bal_store *s, const char *sql, const char *want)
 {
     sqlite3_stmt *st = NULL;
     bool same = false;
-    if (CHECK(sqlite3_prepare_v2(bal_store_handle(s), sql, -1, &st, NULL) == SQLITE_OK) && sqlite3_step(st) == SQLITE_ROW)
+    if (CHECK(sqlite3_prepare_v2(bal_store_handle(s), sql, -1, &st, NULL) == SQLITE_OK) &&
+        sqlite3_step(st) == SQLITE_ROW)
         same = test_text(__FILE__, __LINE__, (const char *)sqlite3_column_text(st, 0), want);
     (void)sqlite3_finalize(st);
     return same;
@@ -44,7 +46,11 @@ static bal_store *open_fresh(int64_t *run)
     char word[] = "train";
     char *argv[] = {word};
     bal_store *s = NULL;
-    bal_run_spec spec = {.kind = "train", .name = "first", .argc = 1, .argv = argv, .seed = 7,
+    bal_run_spec spec = {.kind = "train",
+                         .name = "first",
+                         .argc = 1,
+                         .argv = argv,
+                         .seed = 7,
                          .config_json = "{\"r\": 16, \"lr\": 2e-05, \"method\": \"pissa\", \"on\": true, \"no\": null, "
                                         "\"target_modules\": [\"q\", \"k\"], \"deep\": {\"x\": 1}}"};
     if (!CHECK_OK(bal_store_open(&s, fresh_path(), true)))
@@ -123,8 +129,16 @@ TEST(items_and_matrices)
     bal_store *s = open_fresh(&run);
     if (s == NULL)
         return;
-    bal_eval_item item = {.task = "gsm8k", .filter = "strict-match", .item = 3, .gold = "4", .output = "it's 4",
-                          .extracted = "4", .score = 1, .correct = 1, .output_tokens = 9, .seconds = 0.25,
+    bal_eval_item item = {.task = "gsm8k",
+                          .filter = "strict-match",
+                          .item = 3,
+                          .gold = "4",
+                          .output = "it's 4",
+                          .extracted = "4",
+                          .score = 1,
+                          .correct = 1,
+                          .output_tokens = 9,
+                          .seconds = 0.25,
                           .finish_reason = "stop"};
     CHECK_OK(bal_run_item(s, run, &item));
     item.correct = 0;
