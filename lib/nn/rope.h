@@ -33,9 +33,9 @@ double bal_rope_frequencies(const bal_rope_config *c, size_t d, size_t length, c
 /* cosines, sines: n x d/2; row p holds position first + p.  Angles in double. */
 void bal_rope_table(const double *frequencies, size_t half, double scale, size_t first, size_t n, real_t *cosines,
                     real_t *sines);
-/* Turns n tokens x heads of size d at x (row length ld) in place by the table's rows; inverse: by minus the angle,
- * which is the backward, the rotation being orthogonal (up to YaRN's factor, which stays). */
+/* Turns n tokens x heads of size d at x (row length ld) in place: token t by table row row[t].  inverse: by minus the
+ * angle, which is the backward, for the rotation is orthogonal (YaRN's factor stays). */
 void bal_rope_apply(real_t *x, size_t ld, size_t n, size_t heads, size_t d, const real_t *cosines, const real_t *sines,
-                    bool inverse);
+                    const uint32_t *row, bool inverse);
 
 #endif

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/model/pass.h"
+
+#include "lib/base/threads.h"
+#include "lib/model/pass_impl.h"
+#include "lib/nn/embedding.h"
+#include "lib/nn/norm.h"
+#include "lib/tensor/gemm.h"
+
+#include <math.h>
+#include <string.h>
+
+static real_t *take(bal_arena *a, size_t rows, size_t cols)
+{
+    return bal_arena_take(a, rows * cols, sizeof(real_t));
+}
+
+static size_t adapter_width(const bal_model *m, size_t layer, size_t slot)
+{
+    const bal_lora *lora = m->blocks[layer].linear[slot].lora;
+    return lora == NULL ? 0 : bal_lora_hidden(lora);
+}
+
+/* All but x of a cache; widths: of the adapters' inner values. */
+static void carve_cache(bal_block_cache *c, bal_arena *a, const bal_model_config *m, size_t T,
+                        const size_t widths[BAL_SLOT_COUNT])
+{
+    c->q = take(a, T, m->n_heads * m->head_dim);
+    c->k = take(a, T, m->n_kv_heads * m->head_dim);
+    c->v = take(a, T, m->n_kv_heads * m->head_dim);
+    c->o = take(a, T, m->n_heads * m->head_dim);
+    c->lse = take(a, T, m->n_heads);
+    c->middle = take(a, T, m->hidden);
+    c->gate = take(a, T, m->intermediate);
+    c->up = take(a, T, m->intermediate);
+    for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
+        c->h_width[s] = widths[s];
+        c->h[s] = take(a, T, widths[s]);
+    }
+}
+
+/* The widest of all layers, for buffers that serve any of them. */
+static size_t widest_adapter(const bal_model *m, size_t widths[BAL_SLOT_COUNT])
+{
+    size_t widest = 0;
+    for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
+        widths[s] = 0;
+        for (size_t i = 0; i < m->config.n_layers; i++) {
+            size_t w = adapter_width(m, i, s);
+            widths[s] = w > widths[s] ? w : widths[s];
+        }
+        widest = widths[s] > widest ? widths[s] : widest;
+    }
+    return widest;
+}
+
+static void carve_kept(bal_pass *p, bal_arena *a, size_t T)
+{
+    const bal_model *m = p->m;
+    p->kept = bal_arena_take(a, m->config.n_layers, sizeof *p->kept);
+    for (size_t i = 0; i < m->config.n_layers; i++) {
+        bal_block_cache c = {0};
+        size_t widths[BAL_SLOT_COUNT];
+        for (size_t s = 0; s < BAL_SLOT_COUNT; s++)
+            widths[s] = adapter_width(m, i, s);
+        c.x = take(a, T, m->config.hidden);
+        if (!p->options.checkpoint_activations)
+            carve_cache(&c, a, &m->config, T, widths);
+        if (p->kept != NULL)
+            p->kept[i] = c;
+    }
+    p->last = take(a, T, m->config.hidden);
+}
+
+static void carve_work(bal_pass *p, bal_arena *a, size_t T, const size_t widths[BAL_SLOT_COUNT])
+{
+    carve_cache(&p->work, a, &p->m->config, T, widths);
+    p->stream[0] = take(a, T, p->m->config.hidden);
+    p->stream[1] = take(a, T, p->m->config.hidden);
+}
+
+static void carve_back(bal_pass *p, bal_arena *a, size_t T, size_t lora_width)
+{
+    const bal_model_config *m = &p->m->config;
+    bal_block_scratch *s = &p->back;
+    s->dx = take(a, T, m->hidden);
+    s->dnormed = take(a, T, m->hidden);
+    s->dq = take(a, T, m->n_heads * m->head_dim);
+    s->dk = take(a, T, m->n_kv_heads * m->head_dim);
+    s->dv = take(a, T, m->n_kv_heads * m->head_dim);
+    s->dattention = take(a, T, m->n_heads * m->head_dim);
+    s->dact = take(a, T, m->intermediate);
+    s->dgate = take(a, T, m->intermediate);
+    s->delta = take(a, T, m->n_heads);
+    s->reciprocal = take(a, T, 1);
+    s->lora = take(a, T, lora_width);
+}
+
+static size_t widest_panel(const bal_model *m)
+{
+    size_t widest = 0;
+    for (size_t i = 0; i < m->config.n_layers; i++) {
+        for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
+            size_t n = bal_panel_size(&m->blocks[i].linear[s].w);
+            widest = n > widest ? n : widest;
+        }
+    }
+    return widest;
+}
+
+static size_t widest_input(const bal_model_config *m)
+{
+    size_t attention = m->n_heads * m->head_dim, widest = m->hidden > m->intermediate ? m->hidden : m->intermediate;
+    return attention > widest ? attention : widest;
+}
+
+static void carve_rope(bal_pass *p, bal_arena *a)
+{
+    const bal_model_config *m = &p->m->config;
+    size_t rows = p->options.max_seq_len, half = m->head_dim / 2;
+    if (m->rope.kind == BAL_ROPE_NONE)
+        return;
+    if (m->rope.kind == BAL_ROPE_DYNAMIC) /* long sequences have tables of their own, behind the common one */
+        rows += p->options.max_tokens;
+    p->cosines = take(a, rows, half);
+    p->sines = take(a, rows, half);
+    p->rope_row = bal_arena_take(a, p->options.max_tokens, sizeof *p->rope_row);
+    p->frequencies = bal_arena_take(a, half, sizeof *p->frequencies);
+}
+
+/* Run on a measuring arena to learn the size, then on the real one. */
+static void carve(bal_pass *p, bal_arena *a)
+{
+    const bal_pass_options *o = &p->options;
+    const bal_model_config *m = &p->m->config;
+    size_t T = o->max_tokens, widths[BAL_SLOT_COUNT], widest = widest_adapter(p->m, widths);
+    for (size_t role = 0; role < (o->teacher ? 2 : 1); role++)
+        p->final[role] = take(a, T, m->hidden);
+    p->normed = take(a, T, m->hidden);
+    p->act = take(a, T, m->intermediate);
+    p->panel = take(a, widest_panel(p->m), 1);
+    carve_rope(p, a);
+    p->blocks = bal_arena_take(a, bal_attention_max_blocks(T, o->max_seqs), sizeof *p->blocks);
+    p->attention.scratch = take(a, bal_threads_count(), bal_attention_scratch());
+    if (o->dropout > 0)
+        p->dropped = take(a, T, widest_input(m));
+    if (!o->backward) {
+        carve_work(p, a, T, widths);
+        return;
+    }
+    carve_kept(p, a, T);
+    p->dfinal = take(a, T, m->hidden);
+    if (o->dropout > 0)
+        p->ddropped = take(a, T, widest_input(m));
+    size_t mark = a->used, used = mark;
+    if (o->teacher || o->checkpoint_activations)
+        carve_work(p, a, T, widths);
+    if (!o->checkpoint_activations) { /* the teacher's forward and the student's backward never overlap in time */
+        used = a->used;
+        a->used = mark;
+    }
+    carve_back(p, a, T, widest);
+    if (a->used < used)
+        a->used = used;
+}
+
+static bal_pass_options complete(const bal_pass_options *o)
+{
+    bal_pass_options c = *o;
+    if (c.max_seq_len == 0 || c.max_seq_len > c.max_tokens)
+        c.max_seq_len = c.max_tokens;
+    if (c.max_seqs == 0)
+        c.max_seqs = 1;
+    return c;
+}
+
+static size_t arena_bytes(const bal_model *m, const bal_pass_options *o)
+{
+    bal_pass p = {.options = complete(o)};
+    bal_arena a;
+    union { /* carving does not write to the model */
+        const bal_model *in;
+        bal_model *out;
+    } model = {m};
+    p.m = model.out;
+    bal_arena_measure(&a);
+    carve(&p, &a);
+    return a.peak;
+}
+
+size_t bal_pass_bytes(const bal_model *m, const bal_pass_options *o)
+{
+    return sizeof(bal_pass) + arena_bytes(m, o);
+}
+
+bal_status bal_pass_new(bal_pass **out, bal_model *m, const bal_pass_options *o)
+{
+    bal_status status;
+    *out = NULL;
+    if (o->max_tokens == 0 || o->max_tokens > UINT32_MAX / 2 || !(o->dropout >= 0 && o->dropout < 1))
+        return bal_fail(BAL_EINVAL, "a pass of %zu tokens with dropout %g is not possible", o->max_tokens, o->dropout);
+    bal_pass *p = bal_alloc(1, sizeof *p);
+    if (p == NULL)
+        return BAL_ENOMEM;
+    p->m = m;
+    p->options = complete(o);
+    bal_rng_init(&p->rng, o->seed, "dropout");
+    BAL_TRY(bal_arena_init(&p->arena, arena_bytes(m, o)));
+    carve(p, &p->arena);
+    p->attention.n_heads = m->config.n_heads;
+    p->attention.n_kv_heads = m->config.n_kv_heads;
+    p->attention.d = m->config.head_dim;
+    p->attention.scale = 1 / sqrt((double)m->config.head_dim);
+    p->attention.blocks = p->blocks;
+    if (m->config.rope.kind != BAL_ROPE_NONE) {
+        double scale = bal_rope_frequencies(&m->config.rope, m->config.head_dim, 0, m->rope_factors, p->frequencies);
+        bal_rope_table(p->frequencies, m->config.head_dim / 2, scale, 0, p->options.max_seq_len, p->cosines, p->sines);
+    }
+    *out = p;
+    p = NULL;
+out:
+    bal_pass_free(p);
+    return status;
+}
+
+void bal_pass_free(bal_pass *p)
+{
+    if (p == NULL)
+        return;
+    bal_arena_dispose(&p->arena);
+    bal_free(p);
+}
+
+void bal_pass_watch(bal_pass *p, bal_hidden_fn *fn, void *context)
+{
+    p->watch = fn;
+    p->watch_context = context;
+}
+
+static void watch(const bal_pass *p, size_t layer, const real_t *x)
+{
+    if (p->watch != NULL)
+        p->watch(p->watch_context, layer, x, p->T);
+}
+
+static bal_status check_batch(const bal_pass *p, const bal_batch *b)
+{
+    const bal_pass_options *o = &p->options;
+    if (b->n_tokens == 0 || b->n_tokens > o->max_tokens || b->n_seqs > o->max_seqs)
+        return bal_fail(BAL_ELIMIT, "a batch of %zu tokens in %zu sequences does not fit the pass, made for %zu in %zu",
+                        b->n_tokens, b->n_seqs, o->max_tokens, o->max_seqs);
+    for (size_t s = 0; s < b->n_seqs; s++)
+        if (b->seq_start[s + 1] - b->seq_start[s] > o->max_seq_len)
+            return bal_fail(BAL_ELIMIT, "sequence %zu has %u tokens; the pass was made for %zu", s,
+                            b->seq_start[s + 1] - b->seq_start[s], o->max_seq_len);
+    for (size_t t = 0; t < b->n_tokens; t++)
+        if (b->tokens[t] < 0 || (size_t)b->tokens[t] >= p->m->config.vocab)
+            return bal_fail(BAL_EFORMAT,
+                            "token id %d at position %zu of the batch is not below the vocabulary's size %zu",
+                            b->tokens[t], t, p->m->config.vocab);
+    return BAL_OK;
+}
+
+/* The adapters must be those that the buffers were made for. */
+static bal_status check_adapters(const bal_pass *p)
+{
+    for (size_t i = 0; i < p->m->config.n_layers; i++) {
+        const bal_block_cache *c = p->options.backward && !p->options.checkpoint_activations ? &p->kept[i] : &p->work;
+        for (size_t s = 0; s < BAL_SLOT_COUNT; s++)
+            if (adapter_width(p->m, i, s) > c->h_width[s])
+                return bal_fail(BAL_EINVAL, "module '%s' has an adapter of rank %zu, but the pass was made for %zu",
+                                p->m->blocks[i].linear[s].name, adapter_width(p->m, i, s), c->h_width[s]);
+    }
+    return BAL_OK;
+}
+
+/* Which row of the rotary table each token uses; dynamic NTK makes the rows of long sequences. */
+static void place_tokens(bal_pass *p, const bal_batch *b)
+{
+    const bal_model_config *m = &p->m->config;
+    size_t half = m->head_dim / 2;
+    p->attention.n_blocks = bal_attention_split(b->seq_start, b->n_seqs, p->blocks);
+    if (m->rope.kind == BAL_ROPE_NONE)
+        return;
+    for (size_t s = 0; s < b->n_seqs; s++) {
+        size_t begin = b->seq_start[s], n = b->seq_start[s + 1] - begin, row = 0;
+        if (m->rope.kind == BAL_ROPE_DYNAMIC && (double)n > m->rope.original_max_positions) {
+            row = p->options.max_seq_len + begin;
+            double scale = bal_rope_frequencies(&m->rope, m->head_dim, n, p->m->rope_factors, p->frequencies);
+            bal_rope_table(p->frequencies, half, scale, 0, n, p->cosines + row * half, p->sines + row * half);
+        }
+        for (size_t i = 0; i < n; i++)
+            p->rope_row[begin + i] = (uint32_t)(row + i);
+    }
+}
+
+static void final_norm(const bal_pass *p, const real_t *x, real_t *y)
+{
+    const bal_model_config *m = &p->m->config;
+    bal_rms_forward(p->T, m->hidden, x, p->m->final_norm, m->norm == BAL_NORM_RMS_PLUS_ONE, m->norm_eps, y);
+}
+
+bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role)
+{
+    const bal_model_config *m = &p->m->config;
+    bool student = role == BAL_STUDENT, keep = student && p->options.backward;
+    bool whole = keep && !p->options.checkpoint_activations;
+    bal_status status = check_batch(p, b);
+    if (status == BAL_OK && student)
+        status = check_adapters(p);
+    if (status != BAL_OK)
+        return status;
+    if (!student && !p->options.teacher)
+        return bal_fail(BAL_EINVAL, "the pass was made without a teacher");
+    p->T = b->n_tokens;
+    place_tokens(p, b);
+    if (student) {
+        p->dropout_key = bal_rng_next(&p->rng);
+        p->forward_tokens = keep ? p->T : 0;
+    }
+    real_t *x = keep ? p->kept[0].x : p->stream[0];
+    bal_embedding_forward(&p->m->embed.w, p->T, b->tokens, (real_t)m->embed_scale, x);
+    watch(p, 0, x);
+    for (size_t i = 0; i < m->n_layers; i++) {
+        bal_block_cache *c = whole ? &p->kept[i] : &p->work;
+        real_t *next = p->stream[(i + 1) % 2];
+        if (keep)
+            next = i + 1 < m->n_layers ? p->kept[i + 1].x : p->last;
+        c->x = x;
+        bal_block_forward(p, i, c, student, next);
+        x = next;
+        watch(p, i + 1, x);
+    }
+    final_norm(p, x, p->final[role]);
+    return BAL_OK;
+}
+
+real_t *bal_pass_final(bal_pass *p, bal_role role)
+{
+    return p->final[role];
+}
+
+real_t *bal_pass_dfinal(bal_pass *p)
+{
+    return p->dfinal;
+}
+
+void bal_pass_clear_dfinal(bal_pass *p, size_t n_tokens)
+{
+    memset(p->dfinal, 0, n_tokens * p->m->config.hidden * sizeof *p->dfinal);
+}
+
+static bool layer_trains(const bal_block *b)
+{
+    if (b->dattention_norm != NULL || b->dmlp_norm != NULL)
+        return true;
+    for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
+        const bal_linear *l = &b->linear[s];
+        if (l->dw != NULL || l->dbias != NULL || (l->lora != NULL && (l->lora->da != NULL || l->lora->db != NULL)))
+            return true;
+    }
+    return false;
+}
+
+bal_status bal_pass_backward(bal_pass *p, const bal_batch *b)
+{
+    const bal_model_config *m = &p->m->config;
+    size_t lowest = 0;
+    bool embedding = p->m->embed.dw != NULL;
+    if (!p->options.backward || p->forward_tokens == 0 || p->forward_tokens != b->n_tokens)
+        return bal_fail(BAL_EINVAL, "a backward pass needs the student's forward pass of the same batch before it");
+    p->T = b->n_tokens;
+    place_tokens(p, b);
+    while (!embedding && lowest < m->n_layers && !layer_trains(&p->m->blocks[lowest]))
+        lowest++; /* nothing below this layer wants a gradient */
+    memset(p->back.dx, 0, p->T * m->hidden * sizeof *p->back.dx);
+    bal_rms_backward(p->T, m->hidden, p->last, p->m->final_norm, m->norm == BAL_NORM_RMS_PLUS_ONE, m->norm_eps,
+                     p->dfinal, p->back.dx, p->m->dfinal_norm, p->back.reciprocal);
+    for (size_t i = m->n_layers; i-- > lowest;) {
+        bal_block_cache *c = &p->kept[i];
+        if (p->options.checkpoint_activations) {
+            p->work.x = c->x;
+            c = &p->work;
+            bal_block_forward(p, i, c, true, p->stream[0]);
+        }
+        bal_block_backward(p, i, c, embedding || i > lowest);
+    }
+    if (embedding)
+        bal_embedding_backward(p->T, m->hidden, b->tokens, (real_t)m->embed_scale, p->back.dx, p->m->embed.dw);
+    p->forward_tokens = 0;
+    return BAL_OK;
+}
+
+bal_rng *bal_pass_rng(bal_pass *p)
+{
+    return &p->rng;
+}

@@ -1,0 +1,72 @@
+/* The inside of a pass, shared by pass.c, block.c and linear.c.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_MODEL_PASS_IMPL_H
+#define BAL_MODEL_PASS_IMPL_H
+
+#include "lib/base/mem.h"
+#include "lib/model/pass.h"
+#include "lib/nn/attention.h"
+
+/* What the forward of one block leaves for its backward; T rows each. */
+typedef struct bal_block_cache {
+    real_t *x;                   /* the block's input, D */
+    real_t *q, *k, *v, *o, *lse; /* q and k after the rotation */
+    real_t *middle;              /* residual stream after attention, D */
+    real_t *gate, *up;           /* before the activation, I */
+    real_t *h[BAL_SLOT_COUNT];   /* the adapters' inner values */
+    size_t h_width[BAL_SLOT_COUNT];
+} bal_block_cache;
+
+/* Buffers of the backward of one block. */
+typedef struct bal_block_scratch {
+    real_t *dx, *dnormed; /* T x D */
+    real_t *dq, *dk, *dv, *dattention;
+    real_t *dact, *dgate; /* T x I */
+    real_t *delta, *reciprocal, *lora;
+} bal_block_scratch;
+
+struct bal_pass {
+    bal_model *m;
+    bal_pass_options options;
+    bal_arena arena;
+    size_t T;              /* tokens of the batch in work */
+    bal_block_cache *kept; /* one a layer, when there is a backward */
+    bal_block_cache work;  /* of the layer in work, when nothing is kept */
+    real_t *stream[2];     /* input and output of the layer in work, when nothing is kept */
+    real_t *last;          /* the student's input of the final norm, when there is a backward */
+    real_t *final[2], *dfinal;
+    real_t *normed, *act, *panel; /* scratch of a block */
+    real_t *dropped, *ddropped;   /* T x widest input, with dropout */
+    bal_block_scratch back;
+    real_t *cosines, *sines;
+    uint32_t *rope_row;
+    double *frequencies;
+    bal_attention attention;
+    bal_attention_block *blocks;
+    bal_hidden_fn *watch;
+    void *watch_context;
+    bal_rng rng;
+    uint64_t dropout_key;  /* of this step: forward and backward make the same masks from it */
+    size_t forward_tokens; /* of the student's last forward, 0: none */
+};
+
+/* One application of a linear module. */
+typedef struct bal_linear_call {
+    bal_pass *p;
+    bal_linear *l;
+    size_t layer;
+    bal_slot slot;
+    bool adapted; /* student: with the adapter */
+    real_t *h;    /* T x hidden width of the adapter */
+} bal_linear_call;
+
+/* Y = X W^T + bias + adapter(X) + beta Y. */
+void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y);
+/* dX = dY W + adapter's share + beta dX (dX may be NULL); gradients of weights, bias and adapter accumulate. */
+void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX);
+
+/* out(T, D) = the block on cache->x. */
+void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapted, real_t *out);
+/* p->back.dx: gradient of the block's output, becomes that of its input (if need_dx). */
+void bal_block_backward(bal_pass *p, size_t layer, bal_block_cache *c, bool need_dx);
+
+#endif
