@@ -1,0 +1,112 @@
+/* The products of inference: values against sums in double, and the same bits for any number of rows, place and
+ * threads.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/mem.h"
+#include "lib/base/rng.h"
+#include "lib/base/threads.h"
+#include "lib/tensor/rowdot.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_M = 33, MAX_N = 70, MAX_K = 96 };
+
+typedef struct data {
+    real_t x[MAX_M * MAX_K], w[MAX_N * MAX_K], bias[MAX_N], y[MAX_M * MAX_N], z[MAX_M * MAX_N];
+    unsigned char packed[MAX_N * MAX_K];
+    real_t scratch[16 * 16 * MAX_K];
+} data;
+
+static void fill(real_t *p, size_t n, bal_rng *r)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = (real_t)bal_rng_normal(r);
+}
+
+static void one_shape(data *d, size_t M, size_t N, size_t K, bool bias)
+{
+    bal_rng r;
+    bal_rng_init(&r, M * 1000 + N * 10 + K, "rowdot");
+    fill(d->x, M * K, &r);
+    fill(d->w, N * K, &r);
+    fill(d->bias, N, &r);
+    bal_rowdot_job j = {.w = bal_view_of(d->w, N, K), .bias = bias ? d->bias : NULL, .y = d->y, .ldy = N};
+    bal_rowdot(&j, 1, M, d->x, K, d->scratch);
+    for (size_t m = 0; m < M; m++) {
+        for (size_t n = 0; n < N; n++) {
+            double sum = bias ? (double)d->bias[n] : 0;
+            for (size_t k = 0; k < K; k++)
+                sum += (double)d->x[m * K + k] * (double)d->w[n * K + k];
+            CHECK_NEAR(d->y[m * N + n], sum, 1e-5 * sqrt((double)K) + 1e-6);
+        }
+    }
+    j.y = d->z; /* one row at a time: the same bits */
+    for (size_t m = 0; m < M; m++) {
+        j.y = d->z + m * N;
+        bal_rowdot(&j, 1, 1, d->x + m * K, K, d->scratch);
+    }
+    CHECK(memcmp(d->y, d->z, M * N * sizeof(real_t)) == 0);
+}
+
+TEST(rowdot_values_and_rows)
+{
+    data *d = bal_alloc(1, sizeof *d);
+    if (!CHECK(d != NULL))
+        return;
+    for (size_t threads = 1; threads <= 2; threads++) {
+        CHECK_OK(bal_threads_start(threads));
+        for (size_t M = 1; M <= MAX_M; M += M < 9 ? 1 : 8)
+            for (size_t K = 1; K <= MAX_K; K += 19)
+                one_shape(d, M, K % 2 == 0 ? 37 : MAX_N, K, M % 2 == 0);
+    }
+    bal_threads_stop();
+    bal_free(d);
+}
+
+TEST(rowdot_add_scaled_and_several)
+{
+    data *d = bal_alloc(1, sizeof *d);
+    if (!CHECK(d != NULL))
+        return;
+    bal_rng r;
+    bal_rng_init(&r, 1, "rowdot");
+    fill(d->x, 3 * 40, &r);
+    fill(d->w, 50 * 40, &r);
+    bal_rowdot_job j[2] = {{.w = bal_view_of(d->w, 20, 40), .y = d->y, .ldy = 50},
+                           {.w = bal_view_of(d->w + 20 * 40, 30, 40), .y = d->y + 20, .ldy = 50}};
+    bal_rowdot_job whole = {.w = bal_view_of(d->w, 50, 40), .y = d->z, .ldy = 50};
+    bal_rowdot(j, 2, 3, d->x, 40, d->scratch);
+    bal_rowdot(&whole, 1, 3, d->x, 40, d->scratch);
+    CHECK(memcmp(d->y, d->z, 3 * 50 * sizeof(real_t)) == 0);
+    whole.add = true;
+    whole.scale = REAL(-0.5);
+    bal_rowdot(&whole, 1, 3, d->x, 40, d->scratch);
+    for (size_t i = 0; i < 150; i++)
+        CHECK_NEAR(d->z[i], 0.5 * (double)d->y[i], 1e-6);
+    bal_free(d);
+}
+
+/* A quantised matrix gives the bits of its dequantised copy, rows in any file order. */
+TEST(rowdot_quantised)
+{
+    enum { M = 5, N = 32, K = 64 };
+    static const bal_dtype types[] = {BAL_DTYPE_Q8_0, BAL_DTYPE_Q4_0, BAL_DTYPE_Q4_1, BAL_DTYPE_F16, BAL_DTYPE_BF16};
+    data *d = bal_alloc(1, sizeof *d);
+    if (!CHECK(d != NULL))
+        return;
+    bal_rng r;
+    bal_rng_init(&r, 2, "rowdot");
+    fill(d->x, M * K, &r);
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+        bal_view v = {.dtype = types[t], .rows = N, .cols = K, .data = d->packed, .rope_head_dim = t % 2 == 0 ? 8 : 0};
+        CHECK_OK(bal_dtype_row_bytes(types[t], K, &v.row_bytes));
+        for (size_t i = 0; i < N * v.row_bytes; i++)
+            d->packed[i] = (unsigned char)(bal_rng_next(&r) & 0x3b); /* no exponent of all ones */
+        bal_view_dequant(&v, 0, N, d->w, K);
+        bal_rowdot_job j = {.w = v, .y = d->y, .ldy = N}, dense = {.w = bal_view_of(d->w, N, K), .y = d->z, .ldy = N};
+        bal_rowdot(&j, 1, M, d->x, K, d->scratch);
+        bal_rowdot(&dense, 1, M, d->x, K, d->scratch);
+        CHECK(memcmp(d->y, d->z, M * N * sizeof(real_t)) == 0);
+    }
+    bal_free(d);
+}
