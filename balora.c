@@ -21,6 +21,7 @@ typedef struct command {
 static const command k_commands[] = {
     {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
     {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
+    {"tokenize", cmd_tokenize, "text to token ids and back"},
     {NULL, NULL, NULL}, /* the end */
 };
 enum { MAX_COMMANDS = 64 };

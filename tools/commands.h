@@ -6,5 +6,6 @@
 /* In alphabetical order, one a line; each has its line in the table of balora.c. */
 int cmd_inspect(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);
 
 #endif

@@ -64,13 +64,62 @@ static const char *find_duplicate(const cJSON *item) // NOLINT(misc-no-recursion
     return found;
 }
 
+/* cJSON's texts end at a NUL, so the escape \u0000 would cut them: it is parsed as the two bytes C0 80, which occur in
+ * no valid UTF-8.  Blanks after the text keep the positions.  *copy = NULL when there is none. */
+static bal_status protect_nul(char **copy, const char *text, size_t n)
+{
+    bool inside = false;
+    *copy = NULL;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == '"')
+            inside = !inside;
+        if (!inside || text[i] != '\\')
+            continue;
+        if (n - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0) {
+            if (*copy == NULL && (*copy = bal_strndup(text, n)) == NULL)
+                return BAL_ENOMEM;
+            memcpy(*copy + i, "\xC0\x80\x01\x01\x01\x01", 6);
+        }
+        i++;
+    }
+    if (*copy == NULL)
+        return BAL_OK;
+    size_t write = 0;
+    for (size_t read = 0; read < n; read++) {
+        bool mark = n - read >= 6 && memcmp(*copy + read, "\xC0\x80\x01\x01\x01\x01", 6) == 0;
+        (*copy)[write++] = (*copy)[read];
+        if (mark) {
+            (*copy)[write++] = (*copy)[read + 1];
+            read += 5;
+        }
+    }
+    memset(*copy + write, ' ', n - write);
+    return BAL_OK;
+}
+
+size_t bal_json_text_bytes(char *text)
+{
+    size_t n = 0;
+    for (const char *p = text; *p != '\0'; p++) {
+        bool nul = (unsigned char)p[0] == 0xC0 && (unsigned char)p[1] == 0x80;
+        text[n++] = nul ? '\0' : *p;
+        p += nul;
+    }
+    text[n] = '\0';
+    return n;
+}
+
 bal_status bal_json_parse(cJSON **out, const char *text, size_t n, const char *name)
 {
     const char *end = NULL;
+    char *safe = NULL;
     *out = NULL;
     bal_status status = check_depth(text, n, name);
+    if (status == BAL_OK)
+        status = protect_nul(&safe, text, n);
     if (status != BAL_OK)
         return status;
+    text = safe != NULL ? safe : text;
     cJSON *json = cJSON_ParseWithLengthOpts(text, n, &end, 0);
     size_t at = end != NULL && end >= text ? (size_t)(end - text) : 0;
     if (json != NULL) /* nothing but white space may follow */
@@ -81,8 +130,10 @@ bal_status bal_json_parse(cJSON **out, const char *text, size_t n, const char *n
         size_t line, column;
         position_of(text, at < n ? at : n, &line, &column);
         cJSON_Delete(json);
+        bal_free(safe);
         return bal_fail(BAL_EFORMAT, "%s: not valid JSON at line %zu, column %zu", name, line, column);
     }
+    bal_free(safe);
     const char *twice = find_duplicate(json);
     if (twice != NULL) {
         status = bal_fail(BAL_EFORMAT, "%s: key '%.80s' occurs twice in one JSON object", name, twice);

@@ -19,6 +19,10 @@ bal_status bal_json_parse_relaxed(cJSON **out, const char *text, size_t n, const
 /* Reads a file (also .gz) of at most max_bytes and parses it. */
 bal_status bal_json_read(cJSON **out, const char *path, size_t max_bytes);
 
+/* A text with the escape \u0000 is held with the bytes C0 80 in its place, since cJSON's texts end at a NUL.  Turns
+ * them into NUL bytes in place and returns the length in bytes: for texts that may hold anything (prompts, tokens). */
+size_t bal_json_text_bytes(char *text);
+
 /* Member of an object, NULL if absent or JSON null. */
 const cJSON *bal_json_member(const cJSON *object, const char *key);
 /* Typed members.  *found (may be NULL) tells presence; a present member of another type, or out of range, is

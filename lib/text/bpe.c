@@ -1,0 +1,158 @@
+/* Byte pair encoding of one piece: symbols in a linked list, candidate merges in a heap ordered by (rank, place), so
+ * that a piece of n symbols takes O(n log n) whatever it holds.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/mem.h"
+#include "lib/text/tokenizer_impl.h"
+
+#include <string.h>
+
+typedef struct symbol {
+    int32_t id;       /* -1: merged away */
+    int32_t prev, next;
+    uint32_t begin, n; /* bytes of the piece, for merges by score */
+} symbol;
+
+typedef struct candidate {
+    double rank;      /* smaller first; by score: minus the score */
+    uint32_t place;   /* of the left symbol */
+    int32_t left, right, id;
+} candidate;
+
+typedef struct work {
+    symbol *symbols;
+    candidate *heap;
+    size_t n_symbols, n_heap;
+} work;
+
+enum { SMALL = 64 };
+
+static bool before(const candidate *a, const candidate *b)
+{
+    return a->rank != b->rank ? a->rank < b->rank : a->place < b->place;
+}
+
+static void heap_push(work *w, candidate c)
+{
+    size_t i = w->n_heap++;
+    while (i > 0 && before(&c, &w->heap[(i - 1) / 2])) {
+        w->heap[i] = w->heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    w->heap[i] = c;
+}
+
+static candidate heap_pop(work *w)
+{
+    candidate top = w->heap[0], last = w->heap[--w->n_heap];
+    size_t i = 0;
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= w->n_heap)
+            break;
+        if (child + 1 < w->n_heap && before(&w->heap[child + 1], &w->heap[child]))
+            child++;
+        if (!before(&w->heap[child], &last))
+            break;
+        w->heap[i] = w->heap[child];
+        i = child;
+    }
+    w->heap[i] = last;
+    return top;
+}
+
+static void consider(const bal_tokenizer *t, const char *piece, work *w, int32_t left, int32_t right)
+{
+    if (left < 0 || right < 0)
+        return;
+    const symbol *a = &w->symbols[left], *b = &w->symbols[right];
+    candidate c = {0, (uint32_t)left, a->id, b->id, -1};
+    if (t->by_score) {
+        size_t n = (size_t)a->n + b->n;
+        c.id = b->begin == a->begin + a->n ? bal_vocab_find(t, piece + a->begin, n) : -1;
+        if (c.id < 0)
+            return;
+        c.rank = -(double)t->tokens[c.id].score;
+    } else {
+        const bal_merge *m = bal_merges_find(t, (uint32_t)a->id, (uint32_t)b->id);
+        if (m == NULL)
+            return;
+        c.rank = m->rank;
+        c.id = (int32_t)m->id;
+    }
+    heap_push(w, c);
+}
+
+/* One symbol per character; an unknown character becomes its bytes, or the unknown token. */
+static void split_symbols(const bal_tokenizer *t, const char *piece, size_t n, work *w)
+{
+    bool last_unknown = false;
+    for (size_t i = 0; i < n;) {
+        uint32_t cp;
+        size_t len = bal_utf8_decode((const unsigned char *)piece + i, n - i, &cp);
+        len = len == 0 ? 1 : len;
+        int32_t id = bal_vocab_find(t, piece + i, len);
+        bool bytes = id < 0 && t->byte_fallback;
+        for (size_t j = 0; bytes && j < len; j++)
+            bytes = t->byte_ids[(unsigned char)piece[i + j]] >= 0;
+        if (id >= 0) {
+            w->symbols[w->n_symbols++] = (symbol){id, 0, 0, (uint32_t)i, (uint32_t)len};
+        } else if (bytes) {
+            for (size_t j = 0; j < len; j++)
+                w->symbols[w->n_symbols++] =
+                    (symbol){t->byte_ids[(unsigned char)piece[i + j]], 0, 0, (uint32_t)(i + j), 1};
+        } else if (t->unk >= 0 && !(t->fuse_unk && last_unknown)) {
+            w->symbols[w->n_symbols++] = (symbol){t->unk, 0, 0, (uint32_t)i, (uint32_t)len};
+        }
+        last_unknown = id < 0 && !bytes;
+        i += len;
+    }
+    for (size_t i = 0; i < w->n_symbols; i++) {
+        w->symbols[i].prev = (int32_t)i - 1;
+        w->symbols[i].next = i + 1 < w->n_symbols ? (int32_t)i + 1 : -1;
+    }
+}
+
+bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out)
+{
+    symbol small_symbols[SMALL];
+    candidate small_heap[3 * SMALL];
+    work w = {small_symbols, small_heap, 0, 0};
+    bal_status status = BAL_OK;
+    if (n == 0)
+        return BAL_OK;
+    int32_t whole = t->ignore_merges ? bal_vocab_find(t, piece, n) : -1;
+    if (whole >= 0)
+        return bal_ids_append(out, whole);
+    if (n > SMALL) { /* each merge puts at most two candidates in: n - 1 at first, 2 (n - 1) later */
+        w.symbols = bal_alloc(n, sizeof *w.symbols);
+        w.heap = bal_alloc(n, 3 * sizeof *w.heap);
+        BAL_TRY(w.symbols == NULL || w.heap == NULL ? BAL_ENOMEM : BAL_OK);
+    }
+    split_symbols(t, piece, n, &w);
+    for (size_t i = 0; i + 1 < w.n_symbols; i++)
+        consider(t, piece, &w, (int32_t)i, (int32_t)i + 1);
+    while (w.n_heap > 0) {
+        candidate c = heap_pop(&w);
+        symbol *a = &w.symbols[c.place];
+        if (a->id != c.left || a->next < 0)
+            continue;
+        symbol *b = &w.symbols[a->next];
+        if (b->id != c.right || (t->by_score && a->n + b->n != t->tokens[c.id].n))
+            continue; /* a neighbour was merged meanwhile */
+        a->id = c.id;
+        a->n += b->n;
+        b->id = -1;
+        a->next = b->next;
+        if (a->next >= 0)
+            w.symbols[a->next].prev = (int32_t)c.place;
+        consider(t, piece, &w, a->prev, (int32_t)c.place);
+        consider(t, piece, &w, (int32_t)c.place, a->next);
+    }
+    for (int32_t i = w.n_symbols > 0 ? 0 : -1; i >= 0 && status == BAL_OK; i = w.symbols[i].next)
+        status = bal_ids_append(out, w.symbols[i].id);
+out:
+    if (w.symbols != small_symbols)
+        bal_free(w.symbols);
+    if (w.heap != small_heap)
+        bal_free(w.heap);
+    return status;
+}

@@ -1,0 +1,388 @@
+/* Normalizers and pre-tokenizers.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/mem.h"
+#include "lib/text/tokenizer_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+const char bal_gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+bal_status bal_regex_compile(pcre2_code **out, const char *pattern, const char *where)
+{
+    int error = 0;
+    PCRE2_SIZE at = 0;
+    *out = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &at, NULL);
+    if (*out == NULL) {
+        PCRE2_UCHAR text[128] = {0};
+        (void)pcre2_get_error_message(error, text, sizeof text);
+        return bal_fail(BAL_EFORMAT, "%s: pattern '%.80s': %s at %zu", where, pattern, (const char *)text, (size_t)at);
+    }
+    (void)pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* without JIT the interpreter runs it */
+    return BAL_OK;
+}
+
+typedef struct span {
+    size_t begin, end;
+    bool matched;
+} span;
+
+typedef struct finder {
+    const bal_step *step;
+    const pcre2_code *regex;
+    pcre2_match_data *data;
+    const char *text;
+    size_t n, at;
+} finder;
+
+/* The next match at or after f->at; false when there is none. */
+static bal_status find_next(finder *f, bool *found, size_t *begin, size_t *end)
+{
+    *found = false;
+    if (f->regex == NULL) {
+        size_t m = strlen(f->step->literal);
+        const char *hit = m == 0 || f->at > f->n ? NULL : memmem(f->text + f->at, f->n - f->at, f->step->literal, m);
+        if (hit != NULL) {
+            *found = true;
+            *begin = (size_t)(hit - f->text);
+            *end = *begin + m;
+            f->at = *end;
+        }
+        return BAL_OK;
+    }
+    while (f->at <= f->n) {
+        int rc = pcre2_match(f->regex, (PCRE2_SPTR)f->text, f->n, f->at, PCRE2_NO_UTF_CHECK, f->data, NULL);
+        if (rc == PCRE2_ERROR_NOMATCH)
+            return BAL_OK;
+        if (rc < 0)
+            return bal_fail(BAL_ELIMIT, "the tokenizer's split pattern failed on this text (PCRE2 error %d)", rc);
+        const PCRE2_SIZE *v = pcre2_get_ovector_pointer(f->data);
+        *begin = v[0];
+        *end = v[1];
+        if (v[1] > v[0]) {
+            *found = true;
+            f->at = v[1];
+            return BAL_OK;
+        }
+        f->at = v[1] + 1; /* an empty match splits nothing */
+        while (f->at < f->n && ((unsigned char)f->text[f->at] & 0xC0) == 0x80)
+            f->at++;
+    }
+    return BAL_OK;
+}
+
+static bal_status finder_open(finder *f, const bal_step *step, const pcre2_code *regex, const char *text, size_t n)
+{
+    *f = (finder){step, regex, NULL, text, n, 0};
+    if (regex == NULL)
+        return BAL_OK;
+    f->data = pcre2_match_data_create_from_pattern(regex, NULL);
+    return f->data == NULL ? bal_fail(BAL_ENOMEM, "out of memory: match data") : BAL_OK;
+}
+
+bal_status bal_replace(const bal_step *s, const char *text, size_t n, bal_buf *out)
+{
+    finder f;
+    size_t done = 0, begin = 0, end = 0;
+    bool found = false;
+    bal_status status = finder_open(&f, s, s->regex, text, n);
+    while (status == BAL_OK && (status = find_next(&f, &found, &begin, &end)) == BAL_OK && found) {
+        status = bal_buf_append(out, text + done, begin - done);
+        if (status == BAL_OK)
+            status = bal_buf_text(out, s->content);
+        done = end;
+    }
+    pcre2_match_data_free(f.data);
+    return status == BAL_OK ? bal_buf_append(out, text + done, n - done) : status;
+}
+
+static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
+{
+    int options = UTF8PROC_STABLE;
+    if (kind == BAL_STEP_NFC || kind == BAL_STEP_NFKC)
+        options |= UTF8PROC_COMPOSE;
+    else
+        options |= UTF8PROC_DECOMPOSE;
+    if (kind == BAL_STEP_NFKC || kind == BAL_STEP_NFKD)
+        options |= UTF8PROC_COMPAT;
+    utf8proc_uint8_t *mapped = NULL;
+    utf8proc_ssize_t got = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &mapped, (utf8proc_option_t)options);
+    if (got < 0)
+        return bal_fail(BAL_EFORMAT, "text cannot be normalised: %s", utf8proc_errmsg(got));
+    bal_status status = bal_buf_append(out, mapped, (size_t)got);
+    free(mapped);
+    return status;
+}
+
+static bal_status per_character(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
+{
+    for (size_t i = 0; i < n;) {
+        uint32_t cp = 0;
+        unsigned char bytes[4];
+        size_t len = bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
+        bal_status status = BAL_OK;
+        if (kind == BAL_STEP_LOWERCASE)
+            status = bal_buf_append(out, bytes, bal_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), bytes));
+        else if (utf8proc_category((utf8proc_int32_t)cp) != UTF8PROC_CATEGORY_MN)
+            status = bal_buf_append(out, text + i, len);
+        if (status != BAL_OK)
+            return status;
+        i += len == 0 ? 1 : len;
+    }
+    return BAL_OK;
+}
+
+static size_t space_at(const char *text, size_t n)
+{
+    uint32_t cp = 0;
+    size_t len = bal_utf8_decode((const unsigned char *)text, n, &cp);
+    bool space = (cp >= 9 && cp <= 13) || cp == 0x20 || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||
+                 (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F || cp == 0x205F || cp == 0x3000;
+    return len > 0 && space ? len : 0;
+}
+
+static bal_status strip(const bal_step *s, const char *text, size_t n, bal_buf *out)
+{
+    size_t begin = 0, end = 0, len;
+    while (s->left && begin < n && (len = space_at(text + begin, n - begin)) > 0)
+        begin += len;
+    end = s->right ? begin : n;
+    for (size_t i = begin; s->right && i < n;) {
+        uint32_t cp;
+        size_t space = space_at(text + i, n - i);
+        len = space > 0 ? space : bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
+        i += len == 0 ? 1 : len;
+        if (space == 0)
+            end = i;
+    }
+    return bal_buf_append(out, text + begin, end - begin);
+}
+
+bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal_buf *out)
+{
+    bal_buf other = {0};
+    bal_buf_clear(out);
+    bal_status status = bal_buf_append(out, text, n);
+    for (size_t i = 0; i < t->normalizers.n && status == BAL_OK; i++) {
+        const bal_step *s = &t->normalizers.items[i];
+        bal_buf_clear(&other);
+        const char *in = bal_buf_cstr(out);
+        switch (s->kind) {
+        case BAL_STEP_REPLACE:
+            status = bal_replace(s, in, out->len, &other);
+            break;
+        case BAL_STEP_PREPEND:
+            status = out->len == 0 ? BAL_OK : bal_buf_text(&other, s->content);
+            if (status == BAL_OK)
+                status = bal_buf_append(&other, in, out->len);
+            break;
+        case BAL_STEP_LOWERCASE:
+        case BAL_STEP_STRIP_ACCENTS:
+            status = per_character(s->kind, in, out->len, &other);
+            break;
+        case BAL_STEP_STRIP:
+            status = strip(s, in, out->len, &other);
+            break;
+        default:
+            status = unicode_form(s->kind, in, out->len, &other);
+        }
+        bal_buf swap = *out;
+        *out = other;
+        other = swap;
+    }
+    bal_buf_dispose(&other);
+    return status;
+}
+
+/* ---- pre-tokenizers ---- */
+
+static bal_status piece_add(bal_pieces *p, size_t begin, size_t end)
+{
+    if (end <= begin)
+        return BAL_OK;
+    if (p->n == p->cap) {
+        size_t cap = p->cap == 0 ? 64 : 2 * p->cap;
+        bal_piece *items = bal_realloc(p->items, cap, sizeof *items);
+        if (items == NULL)
+            return BAL_ENOMEM;
+        p->items = items;
+        p->cap = cap;
+    }
+    p->items[p->n++] = (bal_piece){begin, end - begin};
+    return BAL_OK;
+}
+
+void bal_pieces_dispose(bal_pieces *p)
+{
+    bal_buf_dispose(&p->text);
+    bal_free(p->items);
+    *p = (bal_pieces){0};
+}
+
+typedef struct splitter {
+    bal_pieces *out;
+    bal_behavior behavior;
+    size_t open, open_end; /* a piece not yet closed: [open, open_end) */
+    bool last_matched, any;
+} splitter;
+
+static bal_status flush_open(splitter *s)
+{
+    bal_status status = piece_add(s->out, s->open, s->open_end);
+    s->open = s->open_end;
+    return status;
+}
+
+/* One stretch that the pattern matches, or that lies between matches, in order of the text. */
+static bal_status take_span(splitter *s, span x)
+{
+    bal_status status = BAL_OK;
+    if (x.end <= x.begin)
+        return BAL_OK;
+    bool joins = false;
+    switch (s->behavior) {
+    case BAL_SPLIT_REMOVED:
+        status = flush_open(s);
+        if (x.matched) {
+            s->open = s->open_end = x.end;
+            return status;
+        }
+        break;
+    case BAL_SPLIT_ISOLATED:
+        break;
+    case BAL_SPLIT_MERGED_WITH_PREVIOUS: /* a match joins what stands before it, unless that is a match too */
+        joins = x.matched && s->any && !s->last_matched;
+        break;
+    case BAL_SPLIT_MERGED_WITH_NEXT: /* a match waits for what comes; another match closes it */
+        joins = !x.matched && s->any && s->last_matched;
+        break;
+    case BAL_SPLIT_CONTIGUOUS:
+        joins = s->any && x.matched == s->last_matched;
+        break;
+    }
+    if (!joins) {
+        if (status == BAL_OK)
+            status = flush_open(s);
+        s->open = x.begin;
+    }
+    s->open_end = x.end;
+    s->last_matched = x.matched;
+    s->any = true;
+    return status;
+}
+
+/* Splits text[begin..begin+n) of p->text and adds the pieces to out (offsets into the same text). */
+static bal_status split_piece(const bal_step *step, const pcre2_code *regex, const bal_pieces *p, bal_piece piece, bal_pieces *out)
+{
+    finder f;
+    splitter s = {out, step->behavior, piece.begin, piece.begin, false, false};
+    size_t done = 0, begin = 0, end = 0;
+    bool found = false;
+    bal_status status = finder_open(&f, step, regex, p->text.data + piece.begin, piece.n);
+    while (status == BAL_OK && (status = find_next(&f, &found, &begin, &end)) == BAL_OK && found) {
+        status = take_span(&s, (span){piece.begin + done, piece.begin + begin, step->invert});
+        if (status == BAL_OK)
+            status = take_span(&s, (span){piece.begin + begin, piece.begin + end, !step->invert});
+        done = end;
+    }
+    if (status == BAL_OK)
+        status = take_span(&s, (span){piece.begin + done, piece.begin + piece.n, step->invert});
+    pcre2_match_data_free(f.data);
+    return status == BAL_OK ? flush_open(&s) : status;
+}
+
+/* Copies each piece through a change of alphabet into out. */
+static bal_status to_byte_level(const bal_pieces *in, bal_pieces *out)
+{
+    for (size_t i = 0; i < in->n; i++) {
+        size_t begin = out->text.len;
+        for (size_t j = 0; j < in->items[i].n; j++) {
+            unsigned char c[4];
+            size_t len = bal_byte_to_char((unsigned char)in->text.data[in->items[i].begin + j], c);
+            bal_status status = bal_buf_append(&out->text, c, len);
+            if (status != BAL_OK)
+                return status;
+        }
+        bal_status status = piece_add(out, begin, out->text.len);
+        if (status != BAL_OK)
+            return status;
+    }
+    return BAL_OK;
+}
+
+/* Copies the pieces, with a mark put before those that do not begin with it (and spaces replaced by it). */
+static bal_status mark_words(const bal_step *s, const bal_pieces *in, bool at_start, bal_pieces *out)
+{
+    bool bytes = s->kind == BAL_STEP_BYTE_LEVEL;
+    const char *mark = bytes ? " " : s->content;
+    size_t m = strlen(mark);
+    for (size_t i = 0; i < in->n; i++) {
+        const char *p = in->text.data + in->items[i].begin;
+        size_t n = in->items[i].n, begin = out->text.len;
+        bool has = bytes ? space_at(p, n) > 0 : p[0] == ' ' || (n >= m && memcmp(p, mark, m) == 0);
+        bool wanted = bytes ? s->add_prefix_space : s->prepend == 2 || (s->prepend == 1 && at_start && i == 0);
+        bal_status status = wanted && !has ? bal_buf_text(&out->text, mark) : BAL_OK;
+        for (size_t j = 0; j < n && status == BAL_OK; j++)
+            status = !bytes && p[j] == ' ' ? bal_buf_text(&out->text, mark) : bal_buf_append(&out->text, p + j, 1);
+        if (status == BAL_OK)
+            status = piece_add(out, begin, out->text.len);
+        if (status != BAL_OK)
+            return status;
+    }
+    return BAL_OK;
+}
+
+static void pieces_swap(bal_pieces *a, bal_pieces *b)
+{
+    bal_pieces t = *a;
+    *a = *b;
+    *b = t;
+    bal_buf_clear(&b->text);
+    b->n = 0;
+}
+
+static bal_status split_all(const bal_step *s, const pcre2_code *regex, bal_pieces *now, bal_pieces *next)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < now->n && status == BAL_OK; i++)
+        status = split_piece(s, regex, now, now->items[i], next);
+    bal_buf keep = next->text; /* the offsets are into now's text */
+    next->text = now->text;
+    now->text = keep;
+    pieces_swap(now, next);
+    return status;
+}
+
+bal_status bal_pre_tokenize(const bal_tokenizer *t, const char *text, size_t n, bool at_start, bal_pieces *out)
+{
+    bal_pieces next = {0};
+    bal_status status = BAL_OK;
+    bal_buf_clear(&out->text);
+    out->n = 0;
+    BAL_TRY(bal_buf_append(&out->text, text, n));
+    BAL_TRY(piece_add(out, 0, n));
+    for (size_t i = 0; i < t->pre_tokenizers.n; i++) {
+        const bal_step *s = &t->pre_tokenizers.items[i];
+        if (s->kind == BAL_STEP_SPLIT) {
+            BAL_TRY(split_all(s, s->regex, out, &next));
+        } else if (s->kind == BAL_STEP_BYTE_LEVEL) {
+            if (s->add_prefix_space) {
+                BAL_TRY(mark_words(s, out, at_start, &next));
+                pieces_swap(out, &next);
+            }
+            if (s->use_regex)
+                BAL_TRY(split_all(s, t->byte_level_regex, out, &next));
+            BAL_TRY(to_byte_level(out, &next));
+            pieces_swap(out, &next);
+        } else {
+            BAL_TRY(mark_words(s, out, at_start, &next));
+            pieces_swap(out, &next);
+            bal_step by_mark = {.kind = BAL_STEP_SPLIT, .literal = s->content, .behavior = BAL_SPLIT_MERGED_WITH_NEXT};
+            if (s->split)
+                BAL_TRY(split_all(&by_mark, NULL, out, &next));
+        }
+    }
+out:
+    bal_pieces_dispose(&next);
+    return status;
+}

@@ -1,0 +1,247 @@
+/* Encoding and the public face of tokenizers.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/text/tokenizer_impl.h"
+
+#include <string.h>
+#include <utf8proc.h>
+
+bal_status bal_ids_append(bal_ids *ids, int32_t id)
+{
+    if (ids->n == ids->cap) {
+        size_t cap = ids->cap == 0 ? 64 : 2 * ids->cap;
+        int32_t *data = bal_realloc(ids->data, cap, sizeof *data);
+        if (data == NULL)
+            return BAL_ENOMEM;
+        ids->data = data;
+        ids->cap = cap;
+    }
+    ids->data[ids->n++] = id;
+    return BAL_OK;
+}
+
+void bal_ids_clear(bal_ids *ids)
+{
+    ids->n = 0;
+}
+
+void bal_ids_dispose(bal_ids *ids)
+{
+    bal_free(ids->data);
+    *ids = (bal_ids){0};
+}
+
+static bool is_word(uint32_t cp)
+{
+    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    return cp == '_' || (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_NO) || c == UTF8PROC_CATEGORY_PC;
+}
+
+static bool word_before(const char *text, size_t at)
+{
+    uint32_t cp = 0;
+    size_t i = at;
+    while (i > 0 && ((unsigned char)text[--i] & 0xC0) == 0x80)
+        ;
+    return at > 0 && bal_utf8_decode((const unsigned char *)text + i, at - i, &cp) > 0 && is_word(cp);
+}
+
+static bool word_after(const char *text, size_t n, size_t at)
+{
+    uint32_t cp = 0;
+    return bal_utf8_decode((const unsigned char *)text + at, n - at, &cp) > 0 && is_word(cp);
+}
+
+/* The first added token in text[from..n): leftmost, of these the longest.  [*begin, *end) includes the white space that
+ * lstrip and rstrip take.  NULL: none. */
+static const bal_added *find_added(const bal_added_set *s, const char *text, size_t n, size_t from, size_t *begin, size_t *end)
+{
+    for (size_t i = from; s->n > 0 && i < n; i++) {
+        unsigned char b = (unsigned char)text[i];
+        for (uint32_t j = s->first[b]; j < s->first[b + 1]; j++) {
+            const bal_added *a = &s->items[j];
+            if (a->n > n - i || memcmp(text + i, a->text, a->n) != 0)
+                continue;
+            if (a->single_word && (word_before(text, i) || word_after(text, n, i + a->n)))
+                continue;
+            *begin = i;
+            *end = i + a->n;
+            while (a->lstrip && *begin > from && strchr(" \t\n\r\f\v", text[*begin - 1]) != NULL)
+                (*begin)--;
+            while (a->rstrip && *end < n && strchr(" \t\n\r\f\v", text[*end]) != NULL)
+                (*end)++;
+            return a;
+        }
+    }
+    return NULL;
+}
+
+typedef struct encoder {
+    const bal_tokenizer *t;
+    bal_buf normal;
+    bal_pieces pieces;
+    bal_ids *out;
+    bool at_start;
+} encoder;
+
+static bal_status encode_plain(encoder *e, const char *text, size_t n)
+{
+    if (n == 0)
+        return BAL_OK;
+    bal_status status = bal_pre_tokenize(e->t, text, n, e->at_start, &e->pieces);
+    for (size_t i = 0; i < e->pieces.n && status == BAL_OK; i++)
+        status = bal_bpe_encode(e->t, e->pieces.text.data + e->pieces.items[i].begin, e->pieces.items[i].n, e->out);
+    e->at_start = false;
+    return status;
+}
+
+static bal_status encode_raw(encoder *e, const char *text, size_t n)
+{
+    size_t done = 0, begin = 0, end = 0;
+    if (n == 0)
+        return BAL_OK;
+    bal_status status = bal_normalize(e->t, text, n, &e->normal);
+    const char *normal = bal_buf_cstr(&e->normal);
+    const bal_added *a;
+    while (status == BAL_OK && (a = find_added(&e->t->normalized, normal, e->normal.len, done, &begin, &end)) != NULL) {
+        status = encode_plain(e, normal + done, begin - done);
+        if (status == BAL_OK)
+            status = bal_ids_append(e->out, a->id);
+        e->at_start = false;
+        done = end;
+    }
+    return status == BAL_OK ? encode_plain(e, normal + done, e->normal.len - done) : status;
+}
+
+bal_status bal_tokenizer_encode(const bal_tokenizer *t, const char *text, size_t n, bool special, bal_ids *out)
+{
+    encoder e = {.t = t, .out = out, .at_start = true};
+    bal_buf clean = {0};
+    size_t done = 0, begin = 0, end = 0;
+    bal_status status = BAL_OK;
+    const bal_added *a;
+    BAL_TRY(bal_utf8_lossy(text, n, &clean));
+    for (size_t i = 0; special && i < t->n_prefix; i++)
+        BAL_TRY(bal_ids_append(out, t->prefix[i]));
+    const char *in = bal_buf_cstr(&clean);
+    while ((a = find_added(&t->raw, in, clean.len, done, &begin, &end)) != NULL) {
+        BAL_TRY(encode_raw(&e, in + done, begin - done));
+        BAL_TRY(bal_ids_append(out, a->id));
+        e.at_start = false;
+        done = end;
+    }
+    BAL_TRY(encode_raw(&e, in + done, clean.len - done));
+    for (size_t i = 0; special && i < t->n_suffix; i++)
+        BAL_TRY(bal_ids_append(out, t->suffix[i]));
+out:
+    bal_buf_dispose(&clean);
+    bal_buf_dispose(&e.normal);
+    bal_pieces_dispose(&e.pieces);
+    return status;
+}
+
+bal_status bal_tokenizer_load(bal_tokenizer **out, const char *path)
+{
+    bal_status status = BAL_OK;
+    *out = NULL;
+    bal_tokenizer *t = bal_alloc(1, sizeof *t);
+    char *inside = NULL;
+    if (t == NULL)
+        return BAL_ENOMEM;
+    t->unk = t->bos = t->eos = t->pad = -1;
+    for (int i = 0; i < 256; i++)
+        t->byte_ids[i] = -1;
+    if (bal_folder_exists(path)) {
+        inside = bal_path_join(path, "tokenizer.json");
+        if (inside != NULL && !bal_file_exists(inside)) {
+            bal_free(inside);
+            inside = bal_path_join(path, "tokenizer.json.gz");
+        }
+        BAL_TRY(inside == NULL ? BAL_ENOMEM : BAL_OK);
+        if (!bal_file_exists(inside))
+            BAL_TRY(bal_fail(BAL_ENOENT, "%s holds no tokenizer.json", path));
+        path = inside;
+    }
+    if (bal_ends_with(path, ".gguf"))
+        BAL_TRY(bal_tokenizer_load_gguf(t, path));
+    else
+        BAL_TRY(bal_tokenizer_load_json(t, path));
+    *out = t;
+    t = NULL;
+out:
+    bal_free(inside);
+    bal_tokenizer_free(t);
+    return status;
+}
+
+static void steps_dispose(bal_steps *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        pcre2_code_free(s->items[i].regex);
+        bal_free(s->items[i].literal);
+        bal_free(s->items[i].content);
+    }
+}
+
+void bal_tokenizer_free(bal_tokenizer *t)
+{
+    if (t == NULL)
+        return;
+    steps_dispose(&t->normalizers);
+    steps_dispose(&t->pre_tokenizers);
+    steps_dispose(&t->decoders);
+    pcre2_code_free(t->byte_level_regex);
+    bal_free(t->tokens);
+    bal_free(t->texts);
+    bal_free(t->by_text.slots);
+    bal_free(t->merges.slots);
+    bal_free(t->raw.items);
+    bal_free(t->normalized.items);
+    bal_free(t->chat_template);
+    bal_free(t);
+}
+
+size_t bal_tokenizer_vocab_size(const bal_tokenizer *t)
+{
+    return t->n_tokens;
+}
+
+int32_t bal_tokenizer_id(const bal_tokenizer *t, const char *token)
+{
+    return bal_vocab_find(t, token, strlen(token));
+}
+
+const char *bal_tokenizer_token(const bal_tokenizer *t, int32_t id)
+{
+    return id < 0 || (size_t)id >= t->n_tokens ? NULL : t->tokens[id].text;
+}
+
+bool bal_tokenizer_is_special(const bal_tokenizer *t, int32_t id)
+{
+    return id >= 0 && (size_t)id < t->n_tokens && t->tokens[id].special;
+}
+
+int32_t bal_tokenizer_bos(const bal_tokenizer *t)
+{
+    return t->bos;
+}
+
+int32_t bal_tokenizer_eos(const bal_tokenizer *t)
+{
+    return t->eos;
+}
+
+int32_t bal_tokenizer_pad(const bal_tokenizer *t)
+{
+    return t->pad;
+}
+
+const char *bal_tokenizer_chat_template(const bal_tokenizer *t)
+{
+    return t->chat_template;
+}
+
+const char *bal_tokenizer_kind(const bal_tokenizer *t)
+{
+    return t->kind;
+}

@@ -1,0 +1,159 @@
+/* The parts of a tokenizer, shared by the files of lib/text.  Encoding runs:
+ *   text -> cut at added tokens -> normalizers -> cut at added tokens of normalized text -> pre-tokenizers
+ *        -> BPE on each piece -> post-processor
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_TEXT_TOKENIZER_IMPL_H
+#define BAL_TEXT_TOKENIZER_IMPL_H
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+
+#include "lib/io/json.h"
+#include "lib/text/tokenizer.h"
+
+#include <pcre2.h>
+
+enum { BAL_MAX_VOCAB = 1 << 24, BAL_MAX_TOKEN_BYTES = 1 << 16, BAL_MAX_STEPS = 64 };
+
+/* ---- hash tables (open addressing, filled at loading only) ---- */
+
+typedef struct bal_text_map { /* text -> id; the texts belong to the vocabulary */
+    uint32_t *slots;          /* id + 1, 0 = empty */
+    size_t mask;
+} bal_text_map;
+
+typedef struct bal_merge {
+    uint64_t key; /* left << 32 | right, +1 */
+    uint32_t rank, id;
+} bal_merge;
+
+typedef struct bal_merge_map {
+    bal_merge *slots;
+    size_t mask;
+} bal_merge_map;
+
+typedef struct bal_token {
+    const char *text; /* NUL-terminated, in the vocabulary's alphabet; NULL for a hole */
+    uint32_t n;
+    bool special, added;
+    float score; /* GGUF "llama" only */
+} bal_token;
+
+typedef struct bal_added {
+    const char *text; /* as it is searched for */
+    uint32_t n;
+    int32_t id;
+    bool single_word, lstrip, rstrip, normalized;
+} bal_added;
+
+/* Added tokens by their first byte, longest first. */
+typedef struct bal_added_set {
+    bal_added *items;
+    size_t n;
+    uint32_t first[257]; /* items of byte b are first[b] .. first[b + 1] */
+} bal_added_set;
+
+/* ---- steps ---- */
+
+typedef enum bal_behavior {
+    BAL_SPLIT_REMOVED,
+    BAL_SPLIT_ISOLATED,
+    BAL_SPLIT_MERGED_WITH_PREVIOUS,
+    BAL_SPLIT_MERGED_WITH_NEXT,
+    BAL_SPLIT_CONTIGUOUS
+} bal_behavior;
+
+typedef enum bal_step_kind {
+    BAL_STEP_NFC,
+    BAL_STEP_NFD,
+    BAL_STEP_NFKC,
+    BAL_STEP_NFKD,
+    BAL_STEP_LOWERCASE,
+    BAL_STEP_STRIP_ACCENTS,
+    BAL_STEP_STRIP,     /* normalizer: left, right; decoder: content, start, stop */
+    BAL_STEP_REPLACE,
+    BAL_STEP_PREPEND,
+    BAL_STEP_SPLIT,
+    BAL_STEP_BYTE_LEVEL,
+    BAL_STEP_METASPACE,
+    BAL_STEP_BYTE_FALLBACK,
+    BAL_STEP_FUSE,
+    BAL_STEP_WORDPIECE
+} bal_step_kind;
+
+typedef struct bal_step {
+    bal_step_kind kind;
+    pcre2_code *regex;      /* SPLIT, REPLACE with a pattern; NULL: literal */
+    char *literal, *content; /* SPLIT, REPLACE: what is searched; REPLACE, PREPEND, STRIP, METASPACE: text */
+    bal_behavior behavior;
+    bool invert, add_prefix_space, use_regex, left, right, split, cleanup;
+    int prepend;            /* METASPACE: 0 never, 1 first, 2 always */
+    int start, stop;
+} bal_step;
+
+typedef struct bal_steps {
+    bal_step items[BAL_MAX_STEPS];
+    size_t n;
+} bal_steps;
+
+struct bal_tokenizer {
+    bal_token *tokens;
+    size_t n_tokens;
+    char *texts;             /* all token texts end to end */
+    size_t n_texts, cap_texts;
+    bal_text_map by_text;
+    bal_merge_map merges;
+    bool by_score;           /* GGUF "llama": a pair merges when its text is a token, best score first */
+    bool ignore_merges, fuse_unk, byte_fallback;
+    int32_t unk, bos, eos, pad;
+    int32_t byte_ids[256];   /* ids of <0x00> .. <0xFF>, -1 when missing */
+    bal_steps normalizers, pre_tokenizers, decoders;
+    bool has_decoder;
+    pcre2_code *byte_level_regex;
+    bal_added_set raw, normalized; /* added tokens that are searched before and after the normalizers */
+    int32_t prefix[16], suffix[16]; /* post-processor */
+    size_t n_prefix, n_suffix;
+    char *chat_template;
+    const char *kind;
+};
+
+/* vocab.c */
+bal_status bal_vocab_reserve(bal_tokenizer *t, size_t n_tokens, size_t n_bytes);
+bal_status bal_vocab_add(bal_tokenizer *t, int32_t id, const char *text, size_t n);
+bal_status bal_vocab_index(bal_tokenizer *t);
+int32_t bal_vocab_find(const bal_tokenizer *t, const char *text, size_t n);
+bal_status bal_merges_reserve(bal_tokenizer *t, size_t n);
+bal_status bal_merges_add(bal_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id);
+const bal_merge *bal_merges_find(const bal_tokenizer *t, uint32_t left, uint32_t right);
+bal_status bal_added_index(bal_added_set *s);
+
+/* bpe.c: ids of one piece. */
+bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out);
+
+/* steps.c: a list of pieces in one text buffer. */
+typedef struct bal_piece {
+    size_t begin, n;
+} bal_piece;
+typedef struct bal_pieces {
+    bal_buf text;
+    bal_piece *items;
+    size_t n, cap;
+} bal_pieces;
+bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal_buf *out);
+/* at_start: the piece begins the input (METASPACE "first"). */
+bal_status bal_pre_tokenize(const bal_tokenizer *t, const char *text, size_t n, bool at_start, bal_pieces *out);
+void bal_pieces_dispose(bal_pieces *p);
+bal_status bal_replace(const bal_step *s, const char *text, size_t n, bal_buf *out);
+
+/* bytes.c: GPT-2's alphabet, in which every byte is a printable character. */
+size_t bal_byte_to_char(unsigned char byte, unsigned char out[4]);
+int bal_char_to_byte(uint32_t cp); /* -1: not of the alphabet */
+/* Appends text with every broken part replaced by U+FFFD. */
+bal_status bal_utf8_lossy(const char *text, size_t n, bal_buf *out);
+
+/* load_json.c, load_gguf.c */
+bal_status bal_tokenizer_load_json(bal_tokenizer *t, const char *path);
+bal_status bal_tokenizer_load_gguf(bal_tokenizer *t, const char *path);
+bal_status bal_regex_compile(pcre2_code **out, const char *pattern, const char *where);
+extern const char bal_gpt2_pattern[];
+
+#endif
