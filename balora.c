@@ -20,6 +20,7 @@ typedef struct command {
 /* In alphabetical order, one a line. */
 static const command k_commands[] = {
     {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
+    {"bench", cmd_bench, "speed of matrix products, a training step, loading"},
     {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {NULL, NULL, NULL}, /* the end */

@@ -11,8 +11,19 @@
 #include <stdint.h>
 
 typedef enum bal_gguf_type {
-    BAL_GGUF_U8, BAL_GGUF_I8, BAL_GGUF_U16, BAL_GGUF_I16, BAL_GGUF_U32, BAL_GGUF_I32, BAL_GGUF_F32, BAL_GGUF_BOOL,
-    BAL_GGUF_TEXT, BAL_GGUF_ARRAY, BAL_GGUF_U64, BAL_GGUF_I64, BAL_GGUF_F64
+    BAL_GGUF_U8,
+    BAL_GGUF_I8,
+    BAL_GGUF_U16,
+    BAL_GGUF_I16,
+    BAL_GGUF_U32,
+    BAL_GGUF_I32,
+    BAL_GGUF_F32,
+    BAL_GGUF_BOOL,
+    BAL_GGUF_TEXT,
+    BAL_GGUF_ARRAY,
+    BAL_GGUF_U64,
+    BAL_GGUF_I64,
+    BAL_GGUF_F64
 } bal_gguf_type;
 
 /* Text is not NUL-terminated in the file: pointer and length into the map. */
@@ -22,8 +33,8 @@ typedef struct bal_gguf_text {
 } bal_gguf_text;
 
 typedef struct bal_gguf_value {
-    const char *key;            /* NUL-terminated copy */
-    bal_gguf_type type;         /* of the value, or of an array's elements */
+    const char *key;    /* NUL-terminated copy */
+    bal_gguf_type type; /* of the value, or of an array's elements */
     bool is_array;
     size_t n;                   /* elements; 1 for a scalar */
     const void *data;           /* raw little-endian scalars in the map (unaligned); NULL for texts */

@@ -18,12 +18,12 @@ enum { BAL_MAX_DIMS = 8 };
 
 typedef struct bal_tensor {
     const char *name;
-    char dtype_name[12];  /* as in the file: "F32", "BF16", "I64", "Q4_1" ... */
-    bal_dtype dtype;      /* BAL_DTYPE_COUNT when it is not one that we compute with */
+    char dtype_name[12]; /* as in the file: "F32", "BF16", "I64", "Q4_1" ... */
+    bal_dtype dtype;     /* BAL_DTYPE_COUNT when it is not one that we compute with */
     size_t n_dims, shape[BAL_MAX_DIMS];
     size_t n_elements, n_bytes;
-    const void *data;     /* in the map */
-    const char *file;     /* path, for messages */
+    const void *data; /* in the map */
+    const char *file; /* path, for messages */
 } bal_tensor;
 
 typedef struct bal_safetensors bal_safetensors;

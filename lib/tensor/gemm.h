@@ -13,8 +13,8 @@
 
 /* C(M,N) = alpha op(A) op(B) + beta C; op(A) is M x K, op(B) K x N; ta: A is stored K x M; tb: B is stored N x K.
  * Inside a bal_parallel_for range it runs on that thread alone, else on all threads.  M, N or K may be 0. */
-void bal_gemm(bool ta, bool tb, size_t M, size_t N, size_t K, real_t alpha, const real_t *A, size_t lda, const real_t *B,
-              size_t ldb, real_t beta, real_t *C, size_t ldc);
+void bal_gemm(bool ta, bool tb, size_t M, size_t N, size_t K, real_t alpha, const real_t *A, size_t lda,
+              const real_t *B, size_t ldb, real_t beta, real_t *C, size_t ldc);
 /* The same in double, whatever real_t is. */
 void bal_dgemm(bool ta, bool tb, size_t M, size_t N, size_t K, double alpha, const double *A, size_t lda,
                const double *B, size_t ldb, double beta, double *C, size_t ldc);
@@ -36,6 +36,10 @@ void bal_gemm_init(void);
  * pool has. */
 void bal_blas_threads_begin(void);
 void bal_blas_threads_end(void);
+/* The yardstick of benchmarks: seconds, best of `tries`, that the library's own threads (as many as the pool has)
+ * need for C(M,N) = A(M,K) B(K,N), B stored N x K when tb.  Float in every build; all matrices contiguous. */
+double bal_gemm_library_seconds(bool tb, size_t M, size_t N, size_t K, const float *A, const float *B, float *C,
+                                size_t tries);
 const char *bal_gemm_core(void);
 const char *bal_gemm_version(void);
 

@@ -19,8 +19,8 @@
  * address of the one to use. */
 #ifdef BAL_HAVE_ISA_avx512
 #define BAL_ISA_DECLARE(type, name) extern const type name##_base, name##_avx2, name##_avx512
-#define BAL_ISA_PICK(name)                                                                                            \
-    (bal_isa_level() == BAL_ISA_LEVEL_AVX512 ? &name##_avx512                                                         \
+#define BAL_ISA_PICK(name)                                                                                             \
+    (bal_isa_level() == BAL_ISA_LEVEL_AVX512 ? &name##_avx512                                                          \
                                              : (bal_isa_level() == BAL_ISA_LEVEL_AVX2 ? &name##_avx2 : &name##_base))
 #else
 #define BAL_ISA_DECLARE(type, name) extern const type name##_base

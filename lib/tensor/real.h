@@ -6,11 +6,11 @@
 #ifdef BAL_F64
 typedef double real_t;
 #define BAL_REAL_IS_DOUBLE 1
-#define REAL(x) (x)
+#define REAL(x)            (x)
 #else
 typedef float real_t;
 #define BAL_REAL_IS_DOUBLE 0
-#define REAL(x) (x##f)
+#define REAL(x)            (x##f)
 #endif
 
 #endif

@@ -52,7 +52,7 @@ void bal_view_dequant_parallel(const bal_view *v, size_t row0, size_t n_rows, re
 void bal_row_to_f32(bal_dtype t, const void *row, size_t cols, float *out);
 
 float bal_f16_to_f32(uint16_t h);
-uint16_t bal_f32_to_f16(float f);  /* round to nearest even */
+uint16_t bal_f32_to_f16(float f); /* round to nearest even */
 float bal_bf16_to_f32(uint16_t h);
 uint16_t bal_f32_to_bf16(float f); /* round to nearest even */
 

@@ -1,0 +1,151 @@
+/* balora bench FIGURE: speed as JSON.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/file.h"
+#include "lib/base/str.h"
+#include "lib/io/json.h"
+#include "lib/io/options.h"
+#include "tools/bench.h"
+#include "tools/commands.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+static const bal_option k_options[] = {
+    {.name = "model",
+     .type = BAL_OPTION_PATH,
+     .offset = offsetof(bal_bench_config, model),
+     .group = "Model",
+     .help = "model folder or GGUF file"},
+    {.name = "method",
+     .type = BAL_OPTION_CHOICE,
+     .offset = offsetof(bal_bench_config, method),
+     .default_text = "lora",
+     .choices = "lora|ba-lora-nlg",
+     .group = "Step",
+     .help = "ba-lora-nlg: with the teacher and the three terms of its preset"},
+    {.name = "init",
+     .type = BAL_OPTION_TEXT,
+     .offset = offsetof(bal_bench_config, init),
+     .default_text = "lora",
+     .group = "Step",
+     .help = "start of the adapter: lora, gaussian, pissa, pissa_niter_N"},
+    {.name = "r",
+     .type = BAL_OPTION_INT,
+     .offset = offsetof(bal_bench_config, r),
+     .default_text = "16",
+     .min = 1,
+     .max = 65536,
+     .group = "Step",
+     .help = "rank of the adapter, on all seven linear modules"},
+    {.name = "checkpoint_activations",
+     .type = BAL_OPTION_FLAG,
+     .offset = offsetof(bal_bench_config, checkpoint_activations),
+     .group = "Step",
+     .help = "recompute the layers in backward"},
+    {.name = "tokens",
+     .type = BAL_OPTION_INT,
+     .offset = offsetof(bal_bench_config, tokens),
+     .default_text = "512",
+     .min = 2,
+     .max = 1048576,
+     .group = "Data",
+     .help = "length of a sequence (of --rows: at most so long)"},
+    {.name = "sequences",
+     .type = BAL_OPTION_INT,
+     .offset = offsetof(bal_bench_config, sequences),
+     .default_text = "1",
+     .min = 1,
+     .max = 65536,
+     .group = "Data",
+     .help = "sequences in the batch"},
+    {.name = "labelled",
+     .type = BAL_OPTION_REAL,
+     .offset = offsetof(bal_bench_config, labelled),
+     .default_text = "1",
+     .min = 0.01,
+     .max = 1,
+     .group = "Data",
+     .help = "share of each sequence, at its end, that carries labels"},
+    {.name = "rows",
+     .type = BAL_OPTION_PATH,
+     .offset = offsetof(bal_bench_config, rows),
+     .group = "Data",
+     .help = "JSON lines {\"input_ids\", \"labels\"}: a batch of real rows, all of them unless --sequences says fewer"},
+    {.name = "repeat",
+     .type = BAL_OPTION_INT,
+     .offset = offsetof(bal_bench_config, repeat),
+     .default_text = "3",
+     .min = 1,
+     .max = BAL_BENCH_MAX_REPEAT,
+     .group = "Measurement",
+     .help = "repetitions after one that is not counted"},
+    {.name = "reference",
+     .type = BAL_OPTION_FLAG,
+     .offset = offsetof(bal_bench_config, reference),
+     .default_text = "true",
+     .group = "Measurement",
+     .help = "measure sgemm 1024 before and after each repetition"},
+};
+
+static const bal_command k_command = {
+    .name = "bench",
+    .usage = "FIGURE [--model PATH] [options]",
+    .summary = "speed of matrix products, a training step, loading",
+    .description =
+        "FIGURE is gemm, load or step.  The last line on standard output is one JSON object: value is the best\n"
+        "rate in the unit named there, median the median, vs_sgemm the share of the sgemm 1024 rate.\n\n"
+        "  balora bench gemm --threads 2\n"
+        "  balora bench step --model MODEL --method ba-lora-nlg --labelled 0.5 --repeat 5\n",
+    .options = k_options,
+    .n_options = sizeof k_options / sizeof k_options[0],
+    .max_positional = 1,
+};
+
+static bal_status run_figure(const char *name, cJSON *out, const bal_bench_config *c, const bal_options *o)
+{
+    static const char *const names[] = {"gemm", "load", "step"};
+    if (strcmp(name, "gemm") == 0)
+        return bal_bench_gemm(out, c, &bal_options_common(o)->log);
+    bool known = strcmp(name, "load") == 0 || strcmp(name, "step") == 0;
+    if (!known) {
+        const char *near = bal_nearest(name, names, sizeof names / sizeof names[0]);
+        return bal_fail(BAL_EINVAL, "bench knows gemm, load and step, not '%.60s'%s%s%s", name,
+                        near == NULL ? "" : "; did you mean '", near == NULL ? "" : near, near == NULL ? "" : "'?");
+    }
+    if (c->model == NULL)
+        return bal_fail(BAL_EINVAL, "bench %s needs --model PATH", name);
+    return strcmp(name, "load") == 0 ? bal_bench_load(out, c)
+                                     : bal_bench_step(out, c, bal_options_given(o, "sequences"));
+}
+
+static bal_status bench(const bal_options *o, const bal_bench_config *c)
+{
+    size_t n;
+    const char *const *words = bal_options_positional(o, &n);
+    if (n != 1)
+        return bal_fail(BAL_EINVAL, "a FIGURE is needed: gemm, load or step");
+    bal_buf b = {0};
+    cJSON *out = cJSON_CreateObject();
+    bal_status status;
+    BAL_TRY(out == NULL ? bal_fail(BAL_ENOMEM, "out of memory") : bal_options_start(o));
+    (void)cJSON_AddStringToObject(out, "figure", words[0]);
+    BAL_TRY(run_figure(words[0], out, c, o));
+    BAL_TRY(bal_json_put(&b, out, false));
+    (void)printf("%s\n", bal_buf_cstr(&b));
+out:
+    bal_buf_dispose(&b);
+    cJSON_Delete(out);
+    return status;
+}
+
+int cmd_bench(int argc, char **argv)
+{
+    bal_bench_config config = {0};
+    bal_options *o = NULL;
+    bool help = false;
+    bal_status status = bal_options_parse(&o, &k_command, argc, argv, &config, &help);
+    if (status == BAL_OK && !help)
+        status = bench(o, &config);
+    bal_options_free(o);
+    return bal_command_finish(&k_command, status);
+}
