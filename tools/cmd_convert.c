@@ -20,15 +20,39 @@ typedef struct convert_config {
 #define FIELD(name) offsetof(convert_config, name)
 
 static const bal_option k_options[] = {
-    {.name = "adapter", .type = BAL_OPTION_PATH, .offset = FIELD(adapter), .group = "Input", .help = "PEFT folder to convert"},
-    {.name = "model", .letter = 'm', .type = BAL_OPTION_PATH, .offset = FIELD(model), .group = "Input",
+    {.name = "adapter",
+     .type = BAL_OPTION_PATH,
+     .offset = FIELD(adapter),
+     .group = "Input",
+     .help = "PEFT folder to convert"},
+    {.name = "model",
+     .letter = 'm',
+     .type = BAL_OPTION_PATH,
+     .offset = FIELD(model),
+     .group = "Input",
      .help = "base model: folder or GGUF file (names, shapes, and the SVD when the start is not stored)"},
-    {.name = "initial_adapter", .type = BAL_OPTION_PATH, .offset = FIELD(initial_adapter), .group = "Input",
+    {.name = "initial_adapter",
+     .type = BAL_OPTION_PATH,
+     .offset = FIELD(initial_adapter),
+     .group = "Input",
      .help = "PEFT folder with PiSSA's initial factors, when the adapter's folder does not hold them"},
-    {.name = "to", .type = BAL_OPTION_CHOICE, .offset = FIELD(to), .default_text = "lora", .choices = "lora", .group = "Output",
+    {.name = "to",
+     .type = BAL_OPTION_CHOICE,
+     .offset = FIELD(to),
+     .default_text = "lora",
+     .choices = "lora",
+     .group = "Output",
      .help = "lora: plain LoRA that peft loads on the original base"},
-    {.name = "out", .letter = 'o', .type = BAL_OPTION_PATH, .offset = FIELD(out), .group = "Output", .help = "folder to write"},
-    {.name = "overwrite", .type = BAL_OPTION_FLAG, .offset = FIELD(overwrite), .group = "Output",
+    {.name = "out",
+     .letter = 'o',
+     .type = BAL_OPTION_PATH,
+     .offset = FIELD(out),
+     .group = "Output",
+     .help = "folder to write"},
+    {.name = "overwrite",
+     .type = BAL_OPTION_FLAG,
+     .offset = FIELD(overwrite),
+     .group = "Output",
      .help = "replace an adapter folder that is there"},
 };
 
@@ -36,9 +60,10 @@ static const bal_command k_command = {
     .name = "convert",
     .usage = "--adapter DIR --model PATH --to lora --out DIR",
     .summary = "an adapter in another form: PiSSA to plain LoRA of rank 2r",
-    .description = "The converted adapter gives the same outputs on the original base model in any program that reads LoRA:\n"
-                   "A' = [A; A0], B' = [B, -B0], alpha doubled (with rsLoRA: times sqrt 2).\n\n"
-                   "  balora convert --adapter runs/pissa/pissa --model SmolLM2-135M-Instruct --to lora --out plain",
+    .description =
+        "The converted adapter gives the same outputs on the original base model in any program that reads LoRA:\n"
+        "A' = [A; A0], B' = [B, -B0], alpha doubled (with rsLoRA: times sqrt 2).\n\n"
+        "  balora convert --adapter runs/pissa/pissa --model SmolLM2-135M-Instruct --to lora --out plain",
     .options = k_options,
     .n_options = sizeof k_options / sizeof *k_options,
 };
@@ -46,8 +71,8 @@ static const bal_command k_command = {
 static bal_status report(const bal_options *o, const convert_config *c, const bal_adapter *from, const bal_adapter *to)
 {
     if (!bal_options_common(o)->json) {
-        printf("%s: LoRA of rank %zu, alpha %g, on %zu modules%s\n", c->out, to->config.r, to->config.lora_alpha, to->n_loras,
-               from->initial == NULL ? " (was plain already)" : "");
+        printf("%s: LoRA of rank %zu, alpha %g, on %zu modules%s\n", c->out, to->config.r, to->config.lora_alpha,
+               to->n_loras, from->initial == NULL ? " (was plain already)" : "");
         return BAL_OK;
     }
     bal_status status = BAL_OK;
@@ -72,13 +97,17 @@ static bal_status convert(const bal_options *o, const convert_config *c)
     bal_out_folder out = {0};
     char note[256] = "";
     if (c->adapter == NULL || c->model == NULL || c->out == NULL)
-        return bal_fail(BAL_EINVAL, "%s is needed", c->adapter == NULL ? "--adapter DIR" : c->model == NULL ? "--model PATH" : "--out DIR");
+        return bal_fail(BAL_EINVAL, "%s is needed",
+                        c->adapter == NULL ? "--adapter DIR"
+                        : c->model == NULL ? "--model PATH"
+                                           : "--out DIR");
     BAL_TRY(bal_options_start(o));
     bal_gemm_init();
     BAL_TRY(bal_out_folder_begin(&out, c->out, c->adapter, "adapter_config.json", c->overwrite));
     status = bal_model_load(&model, c->model);
     if (status == BAL_OK)
-        status = bal_adapter_load(&from, c->adapter, c->initial_adapter, model->modules, model->n_modules, false, note, sizeof note);
+        status = bal_adapter_load(&from, c->adapter, c->initial_adapter, model->modules, model->n_modules, false, note,
+                                  sizeof note);
     if (status == BAL_OK && note[0] != '\0')
         bal_log_line(&bal_options_common(o)->log, BAL_LOG_WARN, "%s", note);
     if (status == BAL_OK)

@@ -42,10 +42,12 @@ static bal_status check_target(const char *dir, const char *input, const char *m
     bool known = path != NULL && bal_file_exists(path);
     bal_free(path);
     return known ? BAL_OK
-                 : bal_fail(BAL_EINVAL, "--out %s holds files but no %s, so it is not overwritten; remove it yourself", dir, marker);
+                 : bal_fail(BAL_EINVAL, "--out %s holds files but no %s, so it is not overwritten; remove it yourself",
+                            dir, marker);
 }
 
-bal_status bal_out_folder_begin(bal_out_folder *o, const char *dir, const char *input, const char *marker, bool overwrite)
+bal_status bal_out_folder_begin(bal_out_folder *o, const char *dir, const char *input, const char *marker,
+                                bool overwrite)
 {
     bal_status status = BAL_OK;
     bal_buf beside = {0};

@@ -13,7 +13,8 @@ typedef struct bal_out_folder {
 
 /* marker: a file that a folder of this kind holds ("adapter_config.json"); with overwrite, a folder that is there and
  * not empty must hold it, so that a slip in --out cannot remove anything else.  A folder equal to input is refused. */
-bal_status bal_out_folder_begin(bal_out_folder *o, const char *dir, const char *input, const char *marker, bool overwrite);
+bal_status bal_out_folder_begin(bal_out_folder *o, const char *dir, const char *input, const char *marker,
+                                bool overwrite);
 /* Moves what was written to dir when status is BAL_OK, else removes it; frees o and returns the final status. */
 bal_status bal_out_folder_end(bal_out_folder *o, bal_status status);
 

@@ -233,8 +233,9 @@ static bal_status check_rank(size_t r, const bal_module *m)
 {
     size_t out = m->w->rows, in = m->w->cols, least = out < in ? out : in;
     if (r > least)
-        return bal_fail(BAL_EINVAL, "rank %zu is larger than the matrix of module '%s' (%zu x %zu) allows; use r %zu or less",
-                        r, m->name, out, in, least);
+        return bal_fail(BAL_EINVAL,
+                        "rank %zu is larger than the matrix of module '%s' (%zu x %zu) allows; use r %zu or less", r,
+                        m->name, out, in, least);
     return BAL_OK;
 }
 

@@ -26,29 +26,29 @@ typedef struct bal_adapter_config {
     double lora_alpha;
     double lora_dropout;
     bool use_rslora;
-    char init[32];             /* "lora" (kaiming), "gaussian", "pissa", "pissa_niter_N" */
-    char **target_modules;     /* names or suffixes, as peft */
+    char init[32];         /* "lora" (kaiming), "gaussian", "pissa", "pissa_niter_N" */
+    char **target_modules; /* names or suffixes, as peft */
     size_t n_target_modules;
-    char *base_model;          /* base_model_name_or_path; may be NULL */
-    char task_type[16];        /* "CAUSAL_LM" */
+    char *base_model;   /* base_model_name_or_path; may be NULL */
+    char task_type[16]; /* "CAUSAL_LM" */
 } bal_adapter_config;
 
 typedef struct bal_lora {
     char *module;
     size_t in, out, r;
     double scale;
-    real_t *a, *b;             /* A (r, in), B (out, r), in the adapter's params */
-    real_t *da, *db;           /* their gradients, accumulated; NULL when not trained */
-    const real_t *a0, *b0;     /* the initial factors of a residual start, else NULL */
+    real_t *a, *b;         /* A (r, in), B (out, r), in the adapter's params */
+    real_t *da, *db;       /* their gradients, accumulated; NULL when not trained */
+    const real_t *a0, *b0; /* the initial factors of a residual start, else NULL */
 } bal_lora;
 
 typedef struct bal_adapter {
     bal_adapter_config config;
     bal_lora *loras;
     size_t n_loras;
-    bal_params params;         /* segments are named as in adapter_model.safetensors, A before B, module by module */
-    real_t *initial;           /* params.n values of the residual start, laid out like params; NULL for plain LoRA */
-    double captured_energy;    /* PiSSA: smallest over modules of captured / best possible energy; 1 if exact */
+    bal_params params;      /* segments are named as in adapter_model.safetensors, A before B, module by module */
+    real_t *initial;        /* params.n values of the residual start, laid out like params; NULL for plain LoRA */
+    double captured_energy; /* PiSSA: smallest over modules of captured / best possible energy; 1 if exact */
 } bal_adapter;
 
 /* A new adapter on those of modules[0..n) that target_modules names ("all-linear": all but the head).  train
@@ -62,7 +62,7 @@ bal_status bal_adapter_new(bal_adapter **out, const bal_adapter_config *config, 
  * inside dir (our checkpoints) supplies the initial factors by itself. */
 bal_status bal_adapter_load(bal_adapter **out, const char *dir, const char *initial_dir, const bal_module *modules,
                             size_t n, bool train, char *note, size_t note_bytes);
-void bal_adapter_free(bal_adapter *a); /* accepts NULL */
+void bal_adapter_free(bal_adapter *a);                                /* accepts NULL */
 bal_lora *bal_adapter_find(const bal_adapter *a, const char *module); /* NULL if not adapted */
 
 /* Writes adapter_config.json (portable keys) and adapter_model.safetensors into dir (made if missing). */

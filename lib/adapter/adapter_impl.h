@@ -20,6 +20,7 @@ bool bal_adapter_parse_pissa(const char *init, size_t *niter);
 bal_status bal_adapter_init_plain(bal_adapter *a, uint64_t seed);
 /* Writes PiSSA's A0, B0 of every module to out, laid out like a->params, and sets a->captured_energy.
  * views[i] is the frozen matrix of a->loras[i]. */
-bal_status bal_adapter_init_pissa(bal_adapter *a, const bal_view *const *views, size_t niter, uint64_t seed, real_t *out);
+bal_status bal_adapter_init_pissa(bal_adapter *a, const bal_view *const *views, size_t niter, uint64_t seed,
+                                  real_t *out);
 
 #endif

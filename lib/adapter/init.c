@@ -26,7 +26,8 @@ bool bal_adapter_parse_pissa(const char *init, size_t *niter)
     *niter = 0;
     if (strcmp(init, "pissa") == 0)
         return true;
-    if (!bal_starts_with(init, "pissa_niter_") || bal_parse_i64(init + strlen("pissa_niter_"), 1, MAX_NITER, &n) != BAL_OK)
+    if (!bal_starts_with(init, "pissa_niter_") ||
+        bal_parse_i64(init + strlen("pissa_niter_"), 1, MAX_NITER, &n) != BAL_OK)
         return false;
     *niter = (size_t)n;
     return true;
@@ -43,7 +44,8 @@ bal_status bal_adapter_init_plain(bal_adapter *a, uint64_t seed)
 {
     bool gaussian = strcmp(a->config.init, "gaussian") == 0;
     if (!gaussian && strcmp(a->config.init, "lora") != 0)
-        return bal_fail(BAL_EINVAL, "adapter start '%s' is unknown; use lora, gaussian, pissa or pissa_niter_N (N from 1 to %d)",
+        return bal_fail(BAL_EINVAL,
+                        "adapter start '%s' is unknown; use lora, gaussian, pissa or pissa_niter_N (N from 1 to %d)",
                         a->config.init, MAX_NITER);
     for (size_t i = 0; i < a->n_loras; i++) {
         bal_lora *l = &a->loras[i];
@@ -62,8 +64,8 @@ typedef struct pissa_job {
     size_t niter;
     uint64_t seed;
     real_t *out;
-    double *captured;       /* per module */
-    pthread_mutex_t lock;   /* for the failure: messages belong to the thread that failed */
+    double *captured;     /* per module */
+    pthread_mutex_t lock; /* for the failure: messages belong to the thread that failed */
     bal_status status;
     size_t failed;
     char message[512];
@@ -164,7 +166,8 @@ static void start_range(void *context, size_t begin, size_t end, size_t thread)
     }
 }
 
-bal_status bal_adapter_init_pissa(bal_adapter *a, const bal_view *const *views, size_t niter, uint64_t seed, real_t *out)
+bal_status bal_adapter_init_pissa(bal_adapter *a, const bal_view *const *views, size_t niter, uint64_t seed,
+                                  real_t *out)
 {
     pissa_job job = {.a = a, .views = views, .niter = niter, .seed = seed, .out = out, .status = BAL_OK};
     job.captured = bal_alloc(a->n_loras, sizeof *job.captured);

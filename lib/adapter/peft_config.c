@@ -16,10 +16,22 @@
 enum { MAX_CONFIG_BYTES = 16 << 20, MAX_RANK = 1 << 20, MAX_TARGETS = 100000 };
 
 /* Features that change what the factors mean; a file that uses one of them must not be read as if it did not. */
-static const char *const REFUSED[] = {"use_dora",        "lora_bias",       "fan_in_fan_out",          "rank_pattern",
-                                      "alpha_pattern",   "modules_to_save", "trainable_token_indices", "layer_replication",
-                                      "target_parameters", "use_qalora",    "use_bdlora",              "alora_invocation_tokens",
-                                      "arrow_config",    "kasa_config",     "velora_config",           "monteclora_config"};
+static const char *const REFUSED[] = {"use_dora",
+                                      "lora_bias",
+                                      "fan_in_fan_out",
+                                      "rank_pattern",
+                                      "alpha_pattern",
+                                      "modules_to_save",
+                                      "trainable_token_indices",
+                                      "layer_replication",
+                                      "target_parameters",
+                                      "use_qalora",
+                                      "use_bdlora",
+                                      "alora_invocation_tokens",
+                                      "arrow_config",
+                                      "kasa_config",
+                                      "velora_config",
+                                      "monteclora_config"};
 /* Starts that leave the frozen weights as they are. */
 static const char *const PLAIN_STARTS[] = {"gaussian", "eva", "orthogonal", "mica"};
 
@@ -41,8 +53,9 @@ static bal_status check_features(const cJSON *json, const char *where)
                         type != NULL ? type : "missing");
     for (size_t i = 0; i < sizeof REFUSED / sizeof *REFUSED; i++)
         if (in_use(bal_json_member(json, REFUSED[i])))
-            return bal_fail(BAL_EUNSUPPORTED, "%s uses '%s', which is not supported yet; merge the adapter with peft first",
-                            where, REFUSED[i]);
+            return bal_fail(BAL_EUNSUPPORTED,
+                            "%s uses '%s', which is not supported yet; merge the adapter with peft first", where,
+                            REFUSED[i]);
     status = bal_json_text(json, where, "bias", &bias, NULL);
     if (status == BAL_OK && bias != NULL && strcmp(bias, "none") != 0)
         return bal_fail(BAL_EUNSUPPORTED, "%s: bias '%s' is not supported; only \"none\" is", where, bias);
@@ -129,7 +142,8 @@ bal_status bal_peft_config_read(peft_config *out, const char *dir)
     out->config.r = (size_t)r;
     out->config.use_rslora = rslora;
     if (!(isfinite(out->config.lora_alpha) && out->config.lora_alpha > 0))
-        BAL_TRY(bal_fail(BAL_EFORMAT, "%s: lora_alpha is %g; it must be a positive number", path, out->config.lora_alpha));
+        BAL_TRY(
+            bal_fail(BAL_EFORMAT, "%s: lora_alpha is %g; it must be a positive number", path, out->config.lora_alpha));
     BAL_TRY(bal_json_text(json, path, "task_type", &text, NULL));
     (void)snprintf(out->config.task_type, sizeof out->config.task_type, "%.15s", text != NULL ? text : "");
     text = NULL;
@@ -211,8 +225,9 @@ bal_status bal_peft_config_write(const bal_adapter *a, const char *init, const c
     BAL_TRY(bal_json_put_f64(&b, c->lora_alpha));
     BAL_TRY(bal_buf_text(&b, ",\n  \"lora_dropout\": "));
     BAL_TRY(bal_json_put_f64(&b, c->lora_dropout));
-    BAL_TRY(bal_buf_printf(&b, ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %zu,\n"
-                               "  \"revision\": null,\n  \"target_modules\": ",
+    BAL_TRY(bal_buf_printf(&b,
+                           ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %zu,\n"
+                           "  \"revision\": null,\n  \"target_modules\": ",
                            c->r));
     BAL_TRY(put_targets(&b, a));
     BAL_TRY(bal_buf_text(&b, ",\n  \"task_type\": "));

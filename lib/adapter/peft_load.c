@@ -24,8 +24,8 @@ static bal_status open_tensors(bal_safetensors **out, const char *dir)
     if (path == NULL || old == NULL)
         status = BAL_ENOMEM;
     else if (!bal_file_exists(path) && bal_file_exists(old))
-        status = bal_fail(BAL_EUNSUPPORTED, "%s holds adapter_model.bin; save it again with safetensors (peft: save_pretrained)",
-                          dir);
+        status = bal_fail(BAL_EUNSUPPORTED,
+                          "%s holds adapter_model.bin; save it again with safetensors (peft: save_pretrained)", dir);
     else
         status = bal_safetensors_open(out, path);
     bal_free(path);
@@ -49,14 +49,17 @@ static bal_status check_shape(const bal_tensor *t, char which, size_t r, const b
 {
     size_t rows = which == 'A' ? r : m->w->rows, cols = which == 'A' ? m->w->cols : r;
     if (t->n_dims != 2)
-        return bal_fail(BAL_EFORMAT, "adapter tensor '%s' in %s has %zu dimensions instead of 2", t->name, t->file, t->n_dims);
+        return bal_fail(BAL_EFORMAT, "adapter tensor '%s' in %s has %zu dimensions instead of 2", t->name, t->file,
+                        t->n_dims);
     if (t->shape[0] != rows || t->shape[1] != cols)
-        return bal_fail(BAL_EFORMAT, "adapter tensor '%s' in %s is %zu x %zu, but rank %zu on this model's '%s' (%zu x %zu) "
-                                     "needs %zu x %zu; is it the adapter of another base model?",
+        return bal_fail(BAL_EFORMAT,
+                        "adapter tensor '%s' in %s is %zu x %zu, but rank %zu on this model's '%s' (%zu x %zu) "
+                        "needs %zu x %zu; is it the adapter of another base model?",
                         t->name, t->file, t->shape[0], t->shape[1], r, m->name, m->w->rows, m->w->cols, rows, cols);
-    if (t->dtype != BAL_DTYPE_F32 && t->dtype != BAL_DTYPE_F16 && t->dtype != BAL_DTYPE_BF16 && t->dtype != BAL_DTYPE_F64)
-        return bal_fail(BAL_EUNSUPPORTED, "adapter tensor '%s' in %s has dtype %s; F32, F16 and BF16 are read", t->name, t->file,
-                        t->dtype_name);
+    if (t->dtype != BAL_DTYPE_F32 && t->dtype != BAL_DTYPE_F16 && t->dtype != BAL_DTYPE_BF16 &&
+        t->dtype != BAL_DTYPE_F64)
+        return bal_fail(BAL_EUNSUPPORTED, "adapter tensor '%s' in %s has dtype %s; F32, F16 and BF16 are read", t->name,
+                        t->file, t->dtype_name);
     return BAL_OK;
 }
 
@@ -69,14 +72,16 @@ static bal_status collect(const bal_safetensors *file, size_t r, const bal_modul
         size_t len = 0, m = 0;
         char which = 0;
         if (!split_name(t->name, &module, &len, &which))
-            return bal_fail(BAL_EUNSUPPORTED, "tensor '%s' in %s is not a LoRA factor (…lora_A.weight, …lora_B.weight); adapters "
-                                              "with other tensors are not supported yet",
+            return bal_fail(BAL_EUNSUPPORTED,
+                            "tensor '%s' in %s is not a LoRA factor (…lora_A.weight, …lora_B.weight); adapters "
+                            "with other tensors are not supported yet",
                             t->name, t->file);
         while (m < n && (strlen(modules[m].name) != len || strncmp(modules[m].name, module, len) != 0))
             m++;
         if (m == n)
-            return bal_fail(BAL_EFORMAT, "adapter tensor '%s' in %s has no module in this model; is it the adapter of another base "
-                                         "model?",
+            return bal_fail(BAL_EFORMAT,
+                            "adapter tensor '%s' in %s has no module in this model; is it the adapter of another base "
+                            "model?",
                             t->name, t->file);
         *(which == 'A' ? &found[m].a : &found[m].b) = t;
         bal_status status = check_shape(t, which, r, &modules[m]);
@@ -182,16 +187,18 @@ static bal_status load_initial(bal_adapter *a, const char *dir, const bal_module
         return BAL_ENOMEM;
     BAL_TRY(load_pair(&start, &c, dir, modules, n, picked, false));
     if (start->config.r != a->config.r)
-        BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has rank %zu, the adapter has %zu", dir, start->config.r, a->config.r));
+        BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has rank %zu, the adapter has %zu", dir, start->config.r,
+                         a->config.r));
     if (start->n_loras != a->n_loras)
-        BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has %zu modules, the adapter has %zu", dir, start->n_loras, a->n_loras));
+        BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has %zu modules, the adapter has %zu", dir,
+                         start->n_loras, a->n_loras));
     BAL_TRY(bal_adapter_make_initial(a));
     memcpy(a->initial, start->params.values, a->params.n * sizeof(real_t));
     for (size_t i = 0; i < a->n_loras; i++) {
         bal_lora *l = &a->loras[i];
         if (strcmp(l->module, start->loras[i].module) != 0)
-            BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has module '%s', the adapter '%s'", dir, start->loras[i].module,
-                             l->module));
+            BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has module '%s', the adapter '%s'", dir,
+                             start->loras[i].module, l->module));
         /* one scale for both products: a start written with another alpha is brought to this one */
         double ratio = start->loras[i].scale / l->scale;
         real_t *b0 = a->initial + (l->b - a->params.values);
@@ -227,7 +234,8 @@ static bal_status find_initial(const char *dir, char **out)
     return BAL_OK;
 }
 
-static bal_status redo_start(bal_adapter *a, const bal_module *modules, const size_t *picked, char *note, size_t note_bytes)
+static bal_status redo_start(bal_adapter *a, const bal_module *modules, const size_t *picked, char *note,
+                             size_t note_bytes)
 {
     bal_status status = BAL_OK;
     const bal_view **views = bal_alloc(a->n_loras, sizeof *views);
@@ -238,7 +246,8 @@ static bal_status redo_start(bal_adapter *a, const bal_module *modules, const si
     BAL_TRY(bal_adapter_make_initial(a));
     BAL_TRY(bal_adapter_init_pissa(a, views, 0, 0, a->initial));
     if (note != NULL)
-        (void)snprintf(note, note_bytes, "the adapter says pissa and has no initial factors: the SVD of %zu matrices was redone",
+        (void)snprintf(note, note_bytes,
+                       "the adapter says pissa and has no initial factors: the SVD of %zu matrices was redone",
                        a->n_loras);
 out:
     bal_free(views);
@@ -257,12 +266,14 @@ static bal_status give_start(bal_adapter *a, const peft_config *c, const char *d
         if (!c->residual) /* saved again, the config must say that W is not what (A, B) alone is added to */
             (void)snprintf(a->config.init, sizeof a->config.init, "pissa");
     } else if (c->unknown_start) {
-        BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "%s: init_lora_weights '%s' starts from changed base weights; give its initial factors with "
-                                           "--initial-adapter, or convert it to plain LoRA with peft",
+        BAL_TRY(bal_fail(BAL_EUNSUPPORTED,
+                         "%s: init_lora_weights '%s' starts from changed base weights; give its initial factors with "
+                         "--initial-adapter, or convert it to plain LoRA with peft",
                          dir, c->config.init));
     } else if (c->residual && strcmp(c->config.init, "pissa") != 0) {
-        BAL_TRY(bal_fail(BAL_EINVAL, "%s: '%s' cannot be repeated, since it was drawn at random; give its initial factors with "
-                                     "--initial-adapter",
+        BAL_TRY(bal_fail(BAL_EINVAL,
+                         "%s: '%s' cannot be repeated, since it was drawn at random; give its initial factors with "
+                         "--initial-adapter",
                          dir, c->config.init));
     } else if (c->residual) {
         BAL_TRY(redo_start(a, modules, picked, note, note_bytes));

@@ -28,7 +28,8 @@ out:
 static bal_status write_folder(const bal_adapter *a, const real_t *values, const char *init, const char *dir)
 {
     bal_status status = BAL_OK;
-    char *config = bal_path_join(dir, "adapter_config.json"), *tensors = bal_path_join(dir, "adapter_model.safetensors");
+    char *config = bal_path_join(dir, "adapter_config.json"),
+         *tensors = bal_path_join(dir, "adapter_model.safetensors");
     if (config == NULL || tensors == NULL)
         BAL_TRY(BAL_ENOMEM);
     BAL_TRY(bal_folder_make(dir));

@@ -60,8 +60,8 @@ static void cap_range(void *context, size_t begin, size_t end, size_t thread)
     }
 }
 
-void bal_head_logits(const head_layer *h, size_t M, const real_t *X, size_t v0, size_t n, real_t *Z, size_t ldz, real_t *panel,
-                     bool capped)
+void bal_head_logits(const head_layer *h, size_t M, const real_t *X, size_t v0, size_t n, real_t *Z, size_t ldz,
+                     real_t *panel, bool capped)
 {
     for (size_t v = 0; v < n;) {
         size_t step = n - v;
@@ -85,7 +85,8 @@ void bal_head_backward(const head_layer *h, size_t M, const real_t *dZ, size_t l
     }
 }
 
-void bal_head_weight_grad(const head_layer *h, size_t M, const real_t *dZ, size_t ldz, size_t v0, size_t n, const real_t *X)
+void bal_head_weight_grad(const head_layer *h, size_t M, const real_t *dZ, size_t ldz, size_t v0, size_t n,
+                          const real_t *X)
 {
     if (h->head->dw != NULL)
         bal_gemm(true, false, n, h->D, M, 1, dZ, ldz, X, h->D, 1, h->head->dw + v0 * h->D, h->D);

@@ -70,8 +70,9 @@ static bal_status check(const bal_model *m, const bal_loss_config *c)
 {
     bool any_teacher = on(c->lambda_consistency) || c->need_teacher;
     if (m->head.lora != NULL)
-        return bal_fail(BAL_EUNSUPPORTED, "an adapter on the output head ('%s') cannot be trained or scored yet; leave it out of "
-                                          "target_modules",
+        return bal_fail(BAL_EUNSUPPORTED,
+                        "an adapter on the output head ('%s') cannot be trained or scored yet; leave it out of "
+                        "target_modules",
                         m->head.name != NULL ? m->head.name : "lm_head");
     if (any_teacher && !(c->temperature > 0 && isfinite(c->temperature)))
         return bal_fail(BAL_EINVAL, "temperature is %g; it must be positive", c->temperature);
@@ -80,10 +81,13 @@ static bal_status check(const bal_model *m, const bal_loss_config *c)
     if (c->svd_top_k == 0)
         return bal_fail(BAL_EINVAL, "svd_top_k is 0; it must be at least 1 (or lambda_svd 0)");
     if (c->svd_solver == BAL_SVD_RANDOMISED && c->svd_norm == BAL_SVD_NUCLEAR)
-        return bal_fail(BAL_EINVAL, "the randomised svd_solver finds only the leading values; the nuclear norm needs all of them: use "
-                                    "svd_norm frobenius or the exact solver");
+        return bal_fail(
+            BAL_EINVAL,
+            "the randomised svd_solver finds only the leading values; the nuclear norm needs all of them: use "
+            "svd_norm frobenius or the exact solver");
     if (c->svd_solver == BAL_SVD_GRAM && (m->config.logit_softcap > 0 || c->train_head))
-        return bal_fail(BAL_EINVAL, "the gram svd_solver needs a linear, frozen head; this one is %s: use auto or logits",
+        return bal_fail(BAL_EINVAL,
+                        "the gram svd_solver needs a linear, frozen head; this one is %s: use auto or logits",
                         c->train_head ? "trained" : "soft-capped");
     return BAL_OK;
 }
@@ -136,7 +140,8 @@ void bal_loss_values_zero(bal_loss_values *v, const bal_loss_config *c)
     v->consistency = on(c->lambda_consistency) ? 0 : NAN;
     v->diversity = on(c->lambda_diversity) ? 0 : NAN;
     v->spectral = on(c->lambda_svd) ? 0 : NAN;
-    v->teacher_entropy = c->need_teacher || (on(c->lambda_consistency) && c->consistency == BAL_CONSISTENCY_KL) ? 0 : NAN;
+    v->teacher_entropy =
+        c->need_teacher || (on(c->lambda_consistency) && c->consistency == BAL_CONSISTENCY_KL) ? 0 : NAN;
 }
 
 void bal_loss_values_finish(bal_loss_values *v, const bal_loss_weights *w)
@@ -234,24 +239,27 @@ static void run_rows(bal_lm_loss *l, rows_pass *p, bal_loss_values *v)
         run_chunk(l, p, i, p->n_rows - i < l->chunk ? p->n_rows - i : l->chunk, v);
 }
 
-static bal_status check_batch(const bal_lm_loss *l, const bal_batch *b, const real_t *teacher, const real_t *dconsistency)
+static bal_status check_batch(const bal_lm_loss *l, const bal_batch *b, const real_t *teacher,
+                              const real_t *dconsistency)
 {
     if (b->n_tokens > l->max_tokens)
-        return bal_fail(BAL_ELIMIT, "a batch of %zu tokens does not fit the loss, made for %zu", b->n_tokens, l->max_tokens);
+        return bal_fail(BAL_ELIMIT, "a batch of %zu tokens does not fit the loss, made for %zu", b->n_tokens,
+                        l->max_tokens);
     if (l->with_teacher && teacher == NULL)
         return bal_fail(BAL_EINVAL, "the consistency term needs the teacher's hidden states");
     if (dconsistency != NULL && l->config.train_head)
-        return bal_fail(BAL_EUNSUPPORTED, "the adaptive consistency weight needs a frozen head, and all weights are trained; use a "
-                                          "fixed lambda_consistency");
+        return bal_fail(BAL_EUNSUPPORTED,
+                        "the adaptive consistency weight needs a frozen head, and all weights are trained; use a "
+                        "fixed lambda_consistency");
     for (size_t i = 0; i < b->n_rows; i++)
         if (b->target[i] < 0 || (size_t)b->target[i] >= l->head.V)
-            return bal_fail(BAL_EFORMAT, "the label after token %u is %d, but the vocabulary has %zu entries", (unsigned)b->rows[i],
-                            (int)b->target[i], l->head.V);
+            return bal_fail(BAL_EFORMAT, "the label after token %u is %d, but the vocabulary has %zu entries",
+                            (unsigned)b->rows[i], (int)b->target[i], l->head.V);
     return BAL_OK;
 }
 
-static bal_status add_spectral(bal_lm_loss *l, const bal_batch *b, const real_t *final, double step_reg_rows, double strength,
-                               bal_loss_values *v, real_t *dfinal)
+static bal_status add_spectral(bal_lm_loss *l, const bal_batch *b, const real_t *final, double step_reg_rows,
+                               double strength, bal_loss_values *v, real_t *dfinal)
 {
     bal_spectral_result r;
     double share = (double)b->n_reg_rows / step_reg_rows;

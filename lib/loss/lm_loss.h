@@ -19,13 +19,13 @@ typedef struct bal_loss_config {
     double lambda_consistency, lambda_diversity, lambda_svd; /* base values; 0: the term is off and costs nothing */
     bal_consistency consistency;
     double temperature;
-    size_t top_k_entropy;  /* 0, or >= vocabulary: the whole vocabulary */
+    size_t top_k_entropy; /* 0, or >= vocabulary: the whole vocabulary */
     size_t svd_top_k;
     bal_svd_norm svd_norm;
     bal_svd_solver svd_solver;
-    bool need_teacher;     /* teacher entropy is wanted even with lambda_consistency 0 (adaptive lambda1) */
-    size_t chunk_rows;     /* 0: chosen */
-    bool train_head;       /* also accumulate the head's dw (full fine-tuning) */
+    bool need_teacher; /* teacher entropy is wanted even with lambda_consistency 0 (adaptive lambda1) */
+    size_t chunk_rows; /* 0: chosen */
+    bool train_head;   /* also accumulate the head's dw (full fine-tuning) */
 } bal_loss_config;
 
 /* Strength of the terms now (base value times schedule).  With base != 0 and current 0 the value is computed, the
@@ -42,7 +42,7 @@ typedef struct bal_loss_values { /* before lambda; NaN for a term that is off */
     double sigma[BAL_MAX_SIGMA]; /* leading singular values of the logits, as far as computed */
     size_t n_sigma;
     size_t n_rows, n_reg_rows;
-    size_t spectral_undefined;   /* micro-batches whose spectral term was 0 by rule (M < 2 or F <= 1e-8) */
+    size_t spectral_undefined; /* micro-batches whose spectral term was 0 by rule (M < 2 or F <= 1e-8) */
 } bal_loss_values;
 
 typedef struct bal_lm_loss bal_lm_loss;

@@ -11,13 +11,13 @@
  * a flag; gradients are those with a non-zero strength. */
 typedef struct row_request {
     const bal_row_ops *ops;
-    size_t V, top_k;          /* top_k 0: the whole vocabulary */
+    size_t V, top_k; /* top_k 0: the whole vocabulary */
     double T, cap;
     bal_consistency form;
     bool task, consistency, diversity, entropy; /* entropy: the teacher's */
-    bool gradient;            /* z becomes dL/dz of task, diversity and (unless apart) consistency */
-    bool apart;               /* zt becomes the consistency gradient at strength 1 / N */
-    double a_task, a_consistency, a_diversity; /* strength / N */
+    bool gradient;                              /* z becomes dL/dz of task, diversity and (unless apart) consistency */
+    bool apart;                                 /* zt becomes the consistency gradient at strength 1 / N */
+    double a_task, a_consistency, a_diversity;  /* strength / N */
 } row_request;
 
 typedef struct row_result {
@@ -44,12 +44,13 @@ head_layer bal_head_of(const bal_model *m);
 /* Elements of the panel that the functions below need. */
 size_t bal_head_panel_size(const head_layer *h);
 /* Z(M, n) = X E[v0..v0+n)^T + bias, n <= V; capped when `capped`. */
-void bal_head_logits(const head_layer *h, size_t M, const real_t *X, size_t v0, size_t n, real_t *Z, size_t ldz, real_t *panel,
-                     bool capped);
+void bal_head_logits(const head_layer *h, size_t M, const real_t *X, size_t v0, size_t n, real_t *Z, size_t ldz,
+                     real_t *panel, bool capped);
 /* dX(M, D) = beta dX + dZ(M, n) E[v0..v0+n). */
 void bal_head_backward(const head_layer *h, size_t M, const real_t *dZ, size_t ldz, size_t v0, size_t n, real_t beta,
                        real_t *dX, real_t *panel);
 /* The head's own gradients += dZ^T X, column sums of dZ. */
-void bal_head_weight_grad(const head_layer *h, size_t M, const real_t *dZ, size_t ldz, size_t v0, size_t n, const real_t *X);
+void bal_head_weight_grad(const head_layer *h, size_t M, const real_t *dZ, size_t ldz, size_t v0, size_t n,
+                          const real_t *X);
 
 #endif

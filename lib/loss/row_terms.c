@@ -12,8 +12,8 @@
 
 typedef struct row_sums {
     real_t max, teacher_max;
-    double sum_1, sum_t;      /* of exp(z - max), exp((z - max) / T) */
-    double teacher[3];        /* rows.h */
+    double sum_1, sum_t;                  /* of exp(z - max), exp((z - max) / T) */
+    double teacher[3];                    /* rows.h */
     double square, teacher_square, cross; /* for the normalised form */
 } row_sums;
 
@@ -105,7 +105,8 @@ static double mse_value(const row_request *q, const real_t *z, const real_t *zt,
     return q->ops->distance(q->V, z, 1 / r->square, zt, 1 / r->teacher_square) / (double)q->V;
 }
 
-static void mse_gradient(const row_request *q, const real_t *z, const real_t *zt, const row_sums *r, double a, real_t *g)
+static void mse_gradient(const row_request *q, const real_t *z, const real_t *zt, const row_sums *r, double a,
+                         real_t *g)
 {
     if (r->square <= LEAST_NORM)
         return;
@@ -113,7 +114,8 @@ static void mse_gradient(const row_request *q, const real_t *z, const real_t *zt
     q->ops->add_pair(q->V, z, scale * cosine / r->square, zt, -scale / r->teacher_square, g);
 }
 
-static void consistency_gradient(const row_request *q, const real_t *z, const real_t *zt, const row_sums *r, double a, real_t *g)
+static void consistency_gradient(const row_request *q, const real_t *z, const real_t *zt, const row_sums *r, double a,
+                                 real_t *g)
 {
     if (q->form == BAL_CONSISTENCY_KL)
         q->ops->add_kl(q->V, z, r->max, q->T, a * q->T / r->sum_t, a * q->T / r->teacher[0], zt, g);
@@ -122,7 +124,8 @@ static void consistency_gradient(const row_request *q, const real_t *z, const re
 }
 
 /* Values of the terms with the teacher.  Afterwards zt holds exp((z0 - max) / T) (KL) or still z0 (normalised form). */
-static void teacher_values(const row_request *q, const real_t *z, real_t *zt, row_sums *r, const row_scratch *s, row_result *out)
+static void teacher_values(const row_request *q, const real_t *z, real_t *zt, row_sums *r, const row_scratch *s,
+                           row_result *out)
 {
     real_t *e = zt;
     r->teacher_max = q->ops->max(q->V, zt);

@@ -112,7 +112,8 @@ static void add_kl(size_t n, const real_t *restrict z, real_t m, double T, doubl
         g[j] += own * exp_of((z[j] - m) * inv) - other * e[j];
 }
 
-static void add_entropy(size_t n, const real_t *restrict z, real_t m, double log_sum, double H, double a, real_t *restrict g)
+static void add_entropy(size_t n, const real_t *restrict z, real_t m, double log_sum, double H, double a,
+                        real_t *restrict g)
 {
     const real_t scale = (real_t)(a * exp(-log_sum)), shift = (real_t)(H - log_sum);
     for (size_t j = 0; j < n; j++)
@@ -144,7 +145,8 @@ static double distance(size_t n, const real_t *z, double a, const real_t *zt, do
     return sum;
 }
 
-static void add_pair(size_t n, const real_t *restrict z, double a, const real_t *restrict zt, double b, real_t *restrict g)
+static void add_pair(size_t n, const real_t *restrict z, double a, const real_t *restrict zt, double b,
+                     real_t *restrict g)
 {
     for (size_t j = 0; j < n; j++)
         g[j] += (real_t)(a * (double)z[j] + b * (double)zt[j]);
@@ -163,5 +165,5 @@ static void finish(size_t n, real_t *restrict z, const real_t *restrict g, doubl
     }
 }
 
-const bal_row_ops BAL_ISA_NAME(bal_row_ops) = {row_max, exp_sums, teacher,  exp_moment, put_exp, add_kl,
+const bal_row_ops BAL_ISA_NAME(bal_row_ops) = {row_max,     exp_sums, teacher,  exp_moment, put_exp, add_kl,
                                                add_entropy, products, distance, add_pair,   finish};

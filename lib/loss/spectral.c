@@ -33,7 +33,8 @@ static size_t least(size_t a, size_t b)
 void bal_spectral_plan(bal_spectral *s, const bal_model *m, const bal_loss_config *c, size_t max_rows)
 {
     head_layer h = bal_head_of(m);
-    *s = (bal_spectral){.model = m, .k = c->svd_top_k, .max_rows = max_rows, .norm = c->svd_norm, .train_head = c->train_head};
+    *s = (bal_spectral){
+        .model = m, .k = c->svd_top_k, .max_rows = max_rows, .norm = c->svd_norm, .train_head = c->train_head};
     s->randomised = c->svd_solver == BAL_SVD_RANDOMISED;
     s->gram = h.cap <= 0 && !c->train_head && c->svd_solver != BAL_SVD_LOGITS;
     s->D1 = h.D + (h.head->bias != NULL ? 1 : 0);
@@ -101,7 +102,8 @@ static void make_gram(bal_spectral *s)
                 s->W[i * D1 + D] = (double)head->bias[v + i];
         }
         for (size_t j = 0; j < D1; j += G_COLS)
-            bal_dgemm(true, false, least(G_COLS, D1 - j), D1 - j, n, 1, s->W + j, D1, s->W + j, D1, 1, s->G + j * D1 + j, D1);
+            bal_dgemm(true, false, least(G_COLS, D1 - j), D1 - j, n, 1, s->W + j, D1, s->W + j, D1, 1,
+                      s->G + j * D1 + j, D1);
     }
     for (size_t i = 0; i < D1; i++)
         for (size_t j = 0; j < i; j++)
@@ -267,8 +269,8 @@ static bal_status gram_pairs(bal_spectral *s, size_t M, size_t *n)
     return BAL_OK;
 }
 
-static bal_status run_gram(bal_spectral *s, const real_t *final, const uint32_t *rows, size_t M, double weight, real_t *dfinal,
-                           bal_spectral_result *out)
+static bal_status run_gram(bal_spectral *s, const real_t *final, const uint32_t *rows, size_t M, double weight,
+                           real_t *dfinal, bal_spectral_result *out)
 {
     size_t D = s->model->head.w.cols, D1 = s->D1, n = 0;
     gather_job job = {s, final, rows};
@@ -339,8 +341,8 @@ static void logits_gradient(bal_spectral *s, const head_layer *h, size_t M, size
     }
 }
 
-static bal_status run_logits(bal_spectral *s, const real_t *final, const uint32_t *rows, size_t M, double weight, real_t *dfinal,
-                             bal_spectral_result *out)
+static bal_status run_logits(bal_spectral *s, const real_t *final, const uint32_t *rows, size_t M, double weight,
+                             real_t *dfinal, bal_spectral_result *out)
 {
     head_layer h = bal_head_of(s->model);
     size_t n = least(s->max_q, M);
@@ -371,12 +373,13 @@ static bal_status run_logits(bal_spectral *s, const real_t *final, const uint32_
     return BAL_OK;
 }
 
-bal_status bal_spectral_run(bal_spectral *s, const real_t *final, const uint32_t *rows, size_t M, double weight, real_t *dfinal,
-                            bal_spectral_result *out)
+bal_status bal_spectral_run(bal_spectral *s, const real_t *final, const uint32_t *rows, size_t M, double weight,
+                            real_t *dfinal, bal_spectral_result *out)
 {
     *out = (bal_spectral_result){0};
     out->undefined = M < 2;
     if (out->undefined)
         return BAL_OK;
-    return s->gram ? run_gram(s, final, rows, M, weight, dfinal, out) : run_logits(s, final, rows, M, weight, dfinal, out);
+    return s->gram ? run_gram(s, final, rows, M, weight, dfinal, out)
+                   : run_logits(s, final, rows, M, weight, dfinal, out);
 }

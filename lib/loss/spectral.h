@@ -17,13 +17,13 @@ typedef struct bal_spectral {
     bool gram, randomised, train_head;
     bal_eigen eigen;
     /* Gram path, double */
-    double *G, *root;       /* E^T E and its square root, D1 x D1 (root only when there may be more rows than D1) */
-    double *H, *HG;         /* max_rows x D1 */
-    double *W;              /* work: D1 x D1, twice, or max_q x D1 */
+    double *G, *root; /* E^T E and its square root, D1 x D1 (root only when there may be more rows than D1) */
+    double *H, *HG;   /* max_rows x D1 */
+    double *W;        /* work: D1 x D1, twice, or max_q x D1 */
     /* both */
-    double *K, *U;          /* max_n x max_n; rows are the left singular vectors, max_q x max_rows */
+    double *K, *U; /* max_n x max_n; rows are the left singular vectors, max_q x max_rows */
     double *P, *sigma, *c;
-    double *sketch;         /* randomised: max_rows x max_q, twice */
+    double *sketch; /* randomised: max_rows x max_q, twice */
     /* logits path */
     real_t *X, *dX, *Z, *dZ, *Ur, *Pr, *panel;
     double *Zd;
@@ -33,7 +33,7 @@ typedef struct bal_spectral {
 typedef struct bal_spectral_result {
     double value, sigma[BAL_MAX_SIGMA];
     size_t n_sigma;
-    bool undefined;         /* fewer than two rows, or F <= 1e-8: value 0, no gradient */
+    bool undefined; /* fewer than two rows, or F <= 1e-8: value 0, no gradient */
 } bal_spectral_result;
 
 /* Chooses the path and carves the buffers (arena may be a measuring one); eigen workspace bytes are extra. */

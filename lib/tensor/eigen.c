@@ -27,7 +27,8 @@ bal_status bal_eigen_init(bal_eigen *e, size_t max_n, size_t max_k)
 {
     *e = (bal_eigen){.max_n = max_n, .max_k = max_k, .n_work = max_n * WORK_PER_ROW, .n_iwork = max_n * IWORK_PER_ROW};
     if (max_n > MAX_SIDE)
-        return bal_fail(BAL_ELIMIT, "eigenvalues of a %zu x %zu matrix: at most %d rows are possible", max_n, max_n, MAX_SIDE);
+        return bal_fail(BAL_ELIMIT, "eigenvalues of a %zu x %zu matrix: at most %d rows are possible", max_n, max_n,
+                        MAX_SIDE);
     e->work = bal_alloc(e->n_work, sizeof *e->work);
     e->w = bal_alloc(max_n, sizeof *e->w);
     e->iwork = bal_alloc(e->n_iwork, sizeof *e->iwork);
@@ -60,21 +61,24 @@ static void reverse_rows(size_t k, size_t n, double *Z)
 bal_status bal_eigen_largest(bal_eigen *e, size_t n, double *A, size_t k, double *w, double *Z)
 {
     if (n > e->max_n || k > e->max_k || k > n)
-        return bal_fail(BAL_ELIMIT, "%zu eigenvalues of a %zu x %zu matrix were asked for; there is room for %zu of %zu", k, n, n,
+        return bal_fail(BAL_ELIMIT,
+                        "%zu eigenvalues of a %zu x %zu matrix were asked for; there is room for %zu of %zu", k, n, n,
                         e->max_k, e->max_n);
     if (k == 0)
         return BAL_OK;
     for (size_t i = 0; i < n * n; i++)
         if (!isfinite(A[i]))
-            return bal_fail(BAL_ENUMERIC, "eigenvalues of a %zu x %zu matrix: entry (%zu, %zu) is %g", n, n, i / n, i % n, A[i]);
+            return bal_fail(BAL_ENUMERIC, "eigenvalues of a %zu x %zu matrix: entry (%zu, %zu) is %g", n, n, i / n,
+                            i % n, A[i]);
     int order = (int)n, low = (int)(n - k) + 1, lwork = (int)e->n_work, liwork = (int)e->n_iwork, info = 0, found = 0;
     double none = 0, tolerance = 0;
     bal_blas_threads_begin();
-    dsyevr_("V", k == n ? "A" : "I", "L", &order, A, &order, &none, &none, &low, &order, &tolerance, &found, e->w, Z, &order,
-            e->support, e->work, &lwork, e->iwork, &liwork, &info, 1, 1, 1);
+    dsyevr_("V", k == n ? "A" : "I", "L", &order, A, &order, &none, &none, &low, &order, &tolerance, &found, e->w, Z,
+            &order, e->support, e->work, &lwork, e->iwork, &liwork, &info, 1, 1, 1);
     bal_blas_threads_end();
     if (info != 0 || found != (int)k)
-        return bal_fail(BAL_ENUMERIC, "the eigenvalues of a %zu x %zu matrix do not converge (dsyevr %d, %d of %zu found)", n, n,
+        return bal_fail(BAL_ENUMERIC,
+                        "the eigenvalues of a %zu x %zu matrix do not converge (dsyevr %d, %d of %zu found)", n, n,
                         info, found, k);
     for (size_t i = 0; i < k; i++)
         w[i] = e->w[k - 1 - i];

@@ -89,15 +89,17 @@ TEST(conversion_is_pefts)
         bal_adapter *ours = NULL, *plain = NULL, *theirs = NULL;
         if (!base_open(&b, k_pissa[c]))
             continue;
-        CHECK_OK(bal_adapter_load(&ours, in_case(k_pissa[c], "adapter"), in_case(k_pissa[c], "initial_adapter"), b.modules, b.n, false,
-                                  NULL, 0));
-        CHECK_OK(bal_adapter_load(&theirs, in_case(k_pissa[c], "converted_adapter"), NULL, b.modules, b.n, false, NULL, 0));
+        CHECK_OK(bal_adapter_load(&ours, in_case(k_pissa[c], "adapter"), in_case(k_pissa[c], "initial_adapter"),
+                                  b.modules, b.n, false, NULL, 0));
+        CHECK_OK(
+            bal_adapter_load(&theirs, in_case(k_pissa[c], "converted_adapter"), NULL, b.modules, b.n, false, NULL, 0));
         if (ours != NULL && theirs != NULL && CHECK_OK(bal_adapter_to_plain(&plain, ours))) {
             CHECK(difference(theirs, ours) <= 1e-6);
             CHECK(difference(theirs, plain) <= 1e-6);
             CHECK(plain->config.r == theirs->config.r && plain->initial == NULL);
             CHECK_NEAR(plain->config.lora_alpha, theirs->config.lora_alpha, 1e-9);
-            CHECK(memcmp(plain->params.values, theirs->params.values, plain->params.n * sizeof(real_t)) == 0); /* same order */
+            CHECK(memcmp(plain->params.values, theirs->params.values, plain->params.n * sizeof(real_t)) ==
+                  0); /* same order */
         }
         bal_adapter_free(ours);
         bal_adapter_free(plain);
@@ -171,7 +173,8 @@ TEST(pefts_folders)
         bal_adapter *a = NULL;
         if (!base_open(&b, cases[c].name))
             continue;
-        bal_status status = bal_adapter_load(&a, in_case(cases[c].name, "adapter"), NULL, b.modules, b.n, true, NULL, 0);
+        bal_status status =
+            bal_adapter_load(&a, in_case(cases[c].name, "adapter"), NULL, b.modules, b.n, true, NULL, 0);
         CHECK_MSG(status == cases[c].status, "%s: status %d, %s", cases[c].name, (int)status, bal_error_message());
         if (status == BAL_OK && cases[c].loras > 0)
             CHECK_MSG(a->n_loras == cases[c].loras, "%s: %zu modules", cases[c].name, a->n_loras);
@@ -189,7 +192,8 @@ TEST(another_base_is_noticed)
         SKIP("../shared/golden is not there");
     if (!base_open(&b, "adp_gemma2_lora"))
         return;
-    CHECK_STATUS(bal_adapter_load(&a, in_case("adp_lora", "adapter"), NULL, b.modules, b.n, false, NULL, 0), BAL_EFORMAT);
+    CHECK_STATUS(bal_adapter_load(&a, in_case("adp_lora", "adapter"), NULL, b.modules, b.n, false, NULL, 0),
+                 BAL_EFORMAT);
     CHECK(strstr(bal_error_message(), "another base") != NULL);
     bal_safetensors_close(b.file);
 }

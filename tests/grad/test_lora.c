@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum { M = 5, IN = 7, OUT = 6, R = 3, LDX = IN + 2, LDY = OUT + 3 };
-#define STEP 1e-5
+#define STEP  1e-5
 #define BOUND (BAL_REAL_IS_DOUBLE ? 1e-7 : 1e-4)
 
 typedef enum mutation { NONE, SCALE, NO_START, START_SIGN, TRANSPOSED, OVERWRITTEN, MUTATIONS } mutation;

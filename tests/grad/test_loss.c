@@ -13,19 +13,19 @@
 #include <string.h>
 
 enum { MAX_T = 40, MAX_D = 8, MAX_V = 60 };
-#define STEP 1e-5
+#define STEP  1e-5
 #define BOUND (BAL_REAL_IS_DOUBLE ? 1e-7 : 2e-4)
 
 typedef enum mutation {
     NONE,
     TASK_SIGN,
-    TASK_MEAN,     /* mean over the micro-batch instead of the step */
+    TASK_MEAN, /* mean over the micro-batch instead of the step */
     KL_NO_T2,
     KL_SWAPPED,
     KL_T_FORGOTTEN,
     MSE_RAW,
     ENTROPY_SIGN,
-    ENTROPY_K,     /* one logit more */
+    ENTROPY_K, /* one logit more */
     ENTROPY_NO_SOFTMAX,
     SVD_K,
     SVD_NORM,
@@ -113,7 +113,8 @@ static int descending(const void *a, const void *b)
 static double ref_consistency(const double *z, const double *z0)
 {
     const problem *p = &g_p;
-    double q[MAX_V], q0[MAX_V], sum = 0, norm = 0, norm0 = 0, T = p->mutation == KL_T_FORGOTTEN ? 1 : p->config.temperature;
+    double q[MAX_V], q0[MAX_V], sum = 0, norm = 0, norm0 = 0,
+                                T = p->mutation == KL_T_FORGOTTEN ? 1 : p->config.temperature;
     if (p->config.consistency == BAL_CONSISTENCY_NORMALIZED_MSE) {
         for (size_t v = 0; v < p->V; v++) {
             norm += z[v] * z[v];
@@ -199,7 +200,8 @@ static void make_model(bal_model *m)
     m->config.vocab = p->V;
     m->config.logit_softcap = p->cap;
     m->head.name = name;
-    m->head.w = (bal_view){BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32, p->V, p->D, p->D * sizeof(real_t), p->E, 0};
+    m->head.w =
+        (bal_view){BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32, p->V, p->D, p->D * sizeof(real_t), p->E, 0};
     m->head.bias = p->with_bias ? p->bias : NULL;
     m->head.dw = p->config.train_head ? p->dw : NULL;
     m->head.dbias = p->config.train_head && p->with_bias ? p->dbias : NULL;
@@ -208,7 +210,11 @@ static void make_model(bal_model *m)
 static bal_batch make_batch(void)
 {
     problem *p = &g_p;
-    return (bal_batch){.n_tokens = p->T, .n_rows = p->n_rows, .n_reg_rows = p->n_reg, .rows = p->rows, .reg_rows = p->reg,
+    return (bal_batch){.n_tokens = p->T,
+                       .n_rows = p->n_rows,
+                       .n_reg_rows = p->n_reg,
+                       .rows = p->rows,
+                       .reg_rows = p->reg,
                        .target = p->target};
 }
 
@@ -224,7 +230,8 @@ static bal_status run_library(bal_loss_values *v, real_t *dfinal, real_t *dconsi
     if (!CHECK_OK(status))
         return status;
     uint64_t held = bal_mem_bytes() - before, said = bal_lm_loss_bytes(&m, &p->config, p->T);
-    CHECK_MSG(held <= said + 256 && said <= held + 256, "the loss holds %zu bytes and says %zu", (size_t)held, (size_t)said);
+    CHECK_MSG(held <= said + 256 && said <= held + 256, "the loss holds %zu bytes and says %zu", (size_t)held,
+              (size_t)said);
     bal_loss_values_zero(v, &p->config);
     uint64_t count = bal_mem_count();
     status = bal_lm_loss_run(l, &b, p->final, p->teacher, p->N, p->R, &p->weights, v, dfinal, dconsistency);
@@ -239,8 +246,8 @@ static void check_value(const char *what, double got, double want, double lambda
     if (lambda == 0)
         CHECK_MSG(isnan(got), "%s is off and not NaN", what);
     else
-        CHECK_MSG(fabs(got - want) <= (BAL_REAL_IS_DOUBLE ? 1e-11 : 1e-5) * (1 + fabs(want)), "%s is %.15g, not %.15g", what, got,
-                  want);
+        CHECK_MSG(fabs(got - want) <= (BAL_REAL_IS_DOUBLE ? 1e-11 : 1e-5) * (1 + fabs(want)), "%s is %.15g, not %.15g",
+                  what, got, want);
 }
 
 /* |num - ana| / (|num| + |ana|), infinite when something is not finite. */
@@ -355,8 +362,8 @@ TEST(spectral)
     check_spectral(9, 5, 11, 4, 2);   /* fewer rows than columns of H */
     check_spectral(20, 5, 11, 17, 3); /* more rows than the vocabulary */
     check_spectral(12, 7, 11, 7, 1);
-    check_spectral(9, 6, 11, 5, 5);   /* k = M */
-    check_spectral(9, 6, 11, 5, 40);  /* k above everything */
+    check_spectral(9, 6, 11, 5, 5);  /* k = M */
+    check_spectral(9, 6, 11, 5, 40); /* k above everything */
     check_spectral(30, 3, 40, 20, 2);
 }
 
@@ -421,7 +428,7 @@ TEST(close_singular_values_stay_finite)
             memset(g_p.E, 0, sizeof g_p.E);
             memset(g_p.final, 0, sizeof g_p.final);
             for (size_t d = 0; d < 4; d++)
-                g_p.E[d * 4 + d] = 1; /* orthonormal columns: Z has the singular values of H */
+                g_p.E[d * 4 + d] = 1;      /* orthonormal columns: Z has the singular values of H */
             for (size_t i = 0; i < 6; i++) /* rows 4 and 5 repeat rows 0 and 1: sigma = sqrt 2 twice, then 1 twice */
                 g_p.final[g_p.rows[i] * 4 + i % 4] = 1;
             memset(dfinal, 0, sizeof dfinal);
@@ -571,9 +578,10 @@ TEST(mistakes_are_named)
 
 TEST(mutations_are_noticed)
 {
-    static const char *const names[MUTATIONS] = {"none", "task sign", "task mean", "no T^2", "KL swapped", "T forgotten", "raw MSE",
-                                                 "entropy sign", "K + 1", "no second softmax", "k + 1", "other norm", "M/N forgotten",
-                                                 "cap forgotten", "bias forgotten"};
+    static const char *const names[MUTATIONS] = {"none",          "task sign",         "task mean",     "no T^2",
+                                                 "KL swapped",    "T forgotten",       "raw MSE",       "entropy sign",
+                                                 "K + 1",         "no second softmax", "k + 1",         "other norm",
+                                                 "M/N forgotten", "cap forgotten",     "bias forgotten"};
     for (int i = 0; i < MUTATIONS; i++) {
         set_up(14, 6, 30, 10);
         use(0.6, 0.8, 1.1);

@@ -63,9 +63,7 @@ TEST(an_adapter_survives_every_failed_allocation)
         for (uint64_t n = 1; n < MOST; n++) {
             uint64_t before = bal_mem_bytes();
             bal_mem_fail_nth(n);
-            bal_status status = what == 0   ? make_and_save("pissa_niter_2", dir)
-                                : what == 1 ? load(dir)
-                                            : load(pair);
+            bal_status status = what == 0 ? make_and_save("pissa_niter_2", dir) : what == 1 ? load(dir) : load(pair);
             bal_mem_fail_nth(0);
             CHECK(bal_mem_bytes() == before);
             if (status == BAL_OK)
@@ -84,7 +82,11 @@ TEST(an_adapter_survives_every_failed_allocation)
 TEST(the_loss_survives_every_failed_allocation)
 {
     bal_model m = {0};
-    bal_loss_config c = {.lambda_consistency = 1, .lambda_diversity = 1, .lambda_svd = 1, .temperature = 2, .top_k_entropy = 3,
+    bal_loss_config c = {.lambda_consistency = 1,
+                         .lambda_diversity = 1,
+                         .lambda_svd = 1,
+                         .temperature = 2,
+                         .top_k_entropy = 3,
                          .svd_top_k = 2};
     make_modules();
     m.head.w = g_view;

@@ -34,7 +34,8 @@ static void make_modules(void)
 
 static bal_adapter_config config_of(char **targets, size_t n, const char *init)
 {
-    bal_adapter_config c = {.r = 3, .lora_alpha = 6, .target_modules = targets, .n_target_modules = n, .task_type = "CAUSAL_LM"};
+    bal_adapter_config c = {
+        .r = 3, .lora_alpha = 6, .target_modules = targets, .n_target_modules = n, .task_type = "CAUSAL_LM"};
     (void)snprintf(c.init, sizeof c.init, "%s", init);
     return c;
 }
@@ -92,7 +93,8 @@ TEST(targets_match_as_in_peft)
         CHECK(a->params.n == 3 * (OUT0 + IN0 + OUT1 + IN1));
         CHECK(bal_adapter_find(a, "lm_head") == NULL && bal_adapter_find(b, "lm_head") == NULL);
     }
-    bal_adapter_config bad = config_of(none, 2, "lora"), large = config_of(all, 1, "lora"), word = config_of(all, 1, "pizza");
+    bal_adapter_config bad = config_of(none, 2, "lora"), large = config_of(all, 1, "lora"),
+                       word = config_of(all, 1, "pizza");
     CHECK_STATUS(bal_adapter_new(&c, &bad, g_modules, 3, 1, true), BAL_EINVAL);
     CHECK(strstr(bal_error_message(), "k_proj") != NULL && strstr(bal_error_message(), "down_proj") != NULL);
     large.r = 7;
@@ -164,7 +166,8 @@ static void check_side_path(const char *init)
     bal_adapter *a = new_adapter(all, 1, init);
     disturb(a);
     bal_lora *l = &a->loras[0];
-    static real_t X[TOKENS * IN0], Y[TOKENS * OUT0], dX[TOKENS * IN0], H[TOKENS * 6], scratch[TOKENS * 6], D[OUT0 * IN0];
+    static real_t X[TOKENS * IN0], Y[TOKENS * OUT0], dX[TOKENS * IN0], H[TOKENS * 6], scratch[TOKENS * 6],
+        D[OUT0 * IN0];
     memset(D, 0, sizeof D);
     for (size_t i = 0; i < TOKENS * IN0; i++) {
         X[i] = (real_t)sin((double)i);
@@ -194,7 +197,7 @@ static void check_side_path(const char *init)
             CHECK_NEAR(dX[t * IN0 + j], x, 1e-5);
             h += (double)X[t * IN0 + j] * (double)l->a[IN0 + j];
         }
-        da += l->scale * g * (double)X[t * IN0 + 3]; /* da[0][3] */
+        da += l->scale * g * (double)X[t * IN0 + 3];  /* da[0][3] */
         db += l->scale * (double)Y[t * OUT0 + 1] * h; /* db[1][1] = db[4] with r 3 */
     }
     CHECK_NEAR(l->da[3], da, 1e-5);

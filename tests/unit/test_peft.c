@@ -37,7 +37,8 @@ static void make_modules(void)
 
 static bal_adapter_config config_of(char **targets, size_t n, const char *init)
 {
-    bal_adapter_config c = {.r = 3, .lora_alpha = 6, .target_modules = targets, .n_target_modules = n, .task_type = "CAUSAL_LM"};
+    bal_adapter_config c = {
+        .r = 3, .lora_alpha = 6, .target_modules = targets, .n_target_modules = n, .task_type = "CAUSAL_LM"};
     (void)snprintf(c.init, sizeof c.init, "%s", init);
     return c;
 }
@@ -89,18 +90,20 @@ TEST(folders_are_written_and_read)
 {
     char *all[] = {g_all}, note[256];
     bal_adapter *a = new_adapter(all, 1, "pissa"), *back = NULL;
-    char *dir = bal_path_join(test_folder(), "run"), *pair = bal_path_join(dir, "pissa"), *config = bal_path_join(dir, "adapter_config.json");
+    char *dir = bal_path_join(test_folder(), "run"), *pair = bal_path_join(dir, "pissa"),
+         *config = bal_path_join(dir, "adapter_config.json");
     bal_buf text = {0};
     disturb(a);
     for (int turn = 0; turn < 2; turn++) /* the second time over the first */
         CHECK_OK(bal_adapter_save_final(a, dir));
     CHECK_OK(bal_file_read(config, 10000, &text));
-    CHECK_TEXT(bal_buf_cstr(&text),
-               "{\n  \"auto_mapping\": null,\n  \"base_model_name_or_path\": null,\n  \"bias\": \"none\",\n"
-               "  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n  \"init_lora_weights\": true,\n"
-               "  \"layers_pattern\": null,\n  \"layers_to_transform\": null,\n  \"lora_alpha\": 12,\n  \"lora_dropout\": 0,\n"
-               "  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": 6,\n  \"revision\": null,\n"
-               "  \"target_modules\": [\n    \"down_proj\",\n    \"q_proj\"\n  ],\n  \"task_type\": \"CAUSAL_LM\"\n}\n");
+    CHECK_TEXT(
+        bal_buf_cstr(&text),
+        "{\n  \"auto_mapping\": null,\n  \"base_model_name_or_path\": null,\n  \"bias\": \"none\",\n"
+        "  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n  \"init_lora_weights\": true,\n"
+        "  \"layers_pattern\": null,\n  \"layers_to_transform\": null,\n  \"lora_alpha\": 12,\n  \"lora_dropout\": 0,\n"
+        "  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": 6,\n  \"revision\": null,\n"
+        "  \"target_modules\": [\n    \"down_proj\",\n    \"q_proj\"\n  ],\n  \"task_type\": \"CAUSAL_LM\"\n}\n");
     if (CHECK_OK(bal_adapter_load(&back, dir, NULL, g_modules, 3, false, note, sizeof note)))
         CHECK(back->initial == NULL && back->config.r == 6 && largest_difference(a, back) <= 1e-6);
     bal_adapter_free(back);
@@ -137,7 +140,8 @@ static bal_status load_with(const char *json)
     return status;
 }
 
-#define CONFIG(MORE) "{\"peft_type\":\"LORA\",\"r\":3,\"lora_alpha\":6,\"target_modules\":[\"q_proj\",\"down_proj\"]" MORE "}"
+#define CONFIG(MORE)                                                                                                   \
+    "{\"peft_type\":\"LORA\",\"r\":3,\"lora_alpha\":6,\"target_modules\":[\"q_proj\",\"down_proj\"]" MORE "}"
 
 TEST(configs_of_other_programs)
 {
@@ -153,7 +157,8 @@ TEST(configs_of_other_programs)
     CHECK_STATUS(load_with(CONFIG(",\"init_lora_weights\":\"pissa_niter_4\"")), BAL_EINVAL);
     CHECK(strstr(bal_error_message(), "--initial-adapter") != NULL);
     CHECK_STATUS(load_with("{\"peft_type\":\"LOHA\",\"r\":3}"), BAL_EUNSUPPORTED);
-    CHECK_STATUS(load_with("{\"peft_type\":\"LORA\",\"r\":4,\"target_modules\":[\"q_proj\"]}"), BAL_EFORMAT); /* shapes */
+    CHECK_STATUS(load_with("{\"peft_type\":\"LORA\",\"r\":4,\"target_modules\":[\"q_proj\"]}"),
+                 BAL_EFORMAT); /* shapes */
     CHECK_STATUS(load_with("{\"peft_type\":\"LORA\",\"r\":-4}"), BAL_EFORMAT);
     CHECK_STATUS(load_with("[1]"), BAL_EFORMAT);
     CHECK_STATUS(load_with(CONFIG(",\"target_modules\":[\"q_proj\"]")), BAL_EFORMAT); /* a key twice */
