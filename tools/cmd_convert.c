@@ -115,7 +115,7 @@ static bal_status convert(const bal_options *o, const convert_config *c)
     if (status == BAL_OK)
         status = bal_adapter_save(to, out.beside);
     status = bal_out_folder_end(&out, status);
-    if (status == BAL_OK)
+    if (status == BAL_OK && from != NULL && to != NULL)
         status = report(o, c, from, to);
 out:
     bal_adapter_free(to);

@@ -170,7 +170,7 @@ void bal_adapter_free(bal_adapter *a)
     for (size_t i = 0; i < a->n_loras; i++)
         bal_free(a->loras[i].module);
     bal_free(a->loras);
-    for (size_t i = 0; i < a->params.n_segments; i++)
+    for (size_t i = 0; a->params.segments != NULL && i < a->params.n_segments; i++)
         bal_free(a->params.segments[i].name);
     bal_free(a->params.segments);
     bal_free(a->params.values);
@@ -245,7 +245,7 @@ bal_status bal_adapter_new(bal_adapter **out, const bal_adapter_config *config, 
     bal_status status = BAL_OK;
     bal_adapter *a = NULL;
     size_t n_picked = 0, niter = 0, *picked = bal_alloc(n, sizeof *picked);
-    const bal_view **views = bal_alloc(n, sizeof *views);
+    const bal_view **views = bal_alloc(n, sizeof *views); // NOLINT(bugprone-sizeof-expression): an array of pointers
     *out = NULL;
     if (picked == NULL || views == NULL)
         BAL_TRY(BAL_ENOMEM);

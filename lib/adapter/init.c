@@ -105,6 +105,31 @@ out:
     return status;
 }
 
+/* The r leading triplets of W, exact or randomised as the job asks, and the energy captured. */
+static bal_status leading_triplets(pissa_job *job, size_t index, size_t m, size_t n, const double *W, double *U,
+                                   double *s, double *Vt)
+{
+    const bal_lora *l = &job->a->loras[index];
+    size_t r = l->r, least = m < n ? m : n;
+    if (r > least)
+        return bal_fail(BAL_EINVAL, "rank %zu is larger than the matrix (%zu x %zu) allows", r, m, n);
+    if (job->niter == 0)
+        return bal_svd_leading(m, n, W, r, U, s, Vt);
+    bal_rng rng;
+    double captured = 0, best = 0;
+    module_stream(&rng, job->seed, "pissa", l->module);
+    bal_status status =
+        bal_rsvd(m, n, W, r, least - r < OVERSAMPLE ? least - r : OVERSAMPLE, job->niter, &rng, U, s, Vt);
+    if (status != BAL_OK ||
+        least > MAX_JUDGED) /* the best energy of a very large matrix would cost more than the start */
+        return status;
+    for (size_t i = 0; i < r; i++)
+        captured += s[i] * s[i];
+    status = best_energy(m, n, W, r, &best);
+    job->captured[index] = best > 0 ? captured / best : 1;
+    return status;
+}
+
 static bal_status start_module(pissa_job *job, size_t index)
 {
     bal_status status = BAL_OK;
@@ -116,21 +141,7 @@ static bal_status start_module(pissa_job *job, size_t index)
     double *U = bal_alloc(m * r, sizeof *U), *s = bal_alloc(r, sizeof *s), *Vt = bal_alloc(r * n, sizeof *Vt);
     if (W == NULL || U == NULL || s == NULL || Vt == NULL)
         BAL_TRY(BAL_ENOMEM);
-    if (job->niter == 0) {
-        BAL_TRY(bal_svd_leading(m, n, W, r, U, s, Vt));
-    } else {
-        bal_rng rng;
-        size_t least = m < n ? m : n, extra = least - r < OVERSAMPLE ? least - r : OVERSAMPLE;
-        double captured = 0, best = 0;
-        module_stream(&rng, job->seed, "pissa", l->module);
-        BAL_TRY(bal_rsvd(m, n, W, r, extra, job->niter, &rng, U, s, Vt));
-        for (size_t i = 0; i < r; i++)
-            captured += s[i] * s[i];
-        if (least <= MAX_JUDGED) {
-            BAL_TRY(best_energy(m, n, W, r, &best));
-            job->captured[index] = best > 0 ? captured / best : 1;
-        }
-    }
+    BAL_TRY(leading_triplets(job, index, m, n, W, U, s, Vt));
     real_t *A = job->out + (l->a - job->a->params.values), *B = job->out + (l->b - job->a->params.values);
     for (size_t k = 0; k < r; k++) {
         double root = sqrt((s[k] > 0 ? s[k] : 0) / l->scale);
@@ -169,7 +180,8 @@ static void start_range(void *context, size_t begin, size_t end, size_t thread)
 bal_status bal_adapter_init_pissa(bal_adapter *a, const bal_view *const *views, size_t niter, uint64_t seed,
                                   real_t *out)
 {
-    pissa_job job = {.a = a, .views = views, .niter = niter, .seed = seed, .out = out, .status = BAL_OK};
+    pissa_job job = {.a = a, .views = views, .niter = niter, .seed = seed, .status = BAL_OK};
+    job.out = out;
     job.captured = bal_alloc(a->n_loras, sizeof *job.captured);
     if (job.captured == NULL)
         return BAL_ENOMEM;

@@ -119,13 +119,40 @@ static bal_status read_targets(const cJSON *json, const char *where, peft_config
     return BAL_OK;
 }
 
+static bal_status read_numbers(const cJSON *json, const char *where, bal_adapter_config *c)
+{
+    bal_status status = BAL_OK;
+    int64_t r = 8;
+    c->lora_alpha = 8; /* peft's defaults for absent keys */
+    BAL_TRY(bal_json_i64(json, where, "r", 1, MAX_RANK, &r, NULL));
+    BAL_TRY(bal_json_f64(json, where, "lora_alpha", &c->lora_alpha, NULL));
+    BAL_TRY(bal_json_f64(json, where, "lora_dropout", &c->lora_dropout, NULL));
+    BAL_TRY(bal_json_bool(json, where, "use_rslora", &c->use_rslora, NULL));
+    c->r = (size_t)r;
+    if (!(isfinite(c->lora_alpha) && c->lora_alpha > 0))
+        status = bal_fail(BAL_EFORMAT, "%s: lora_alpha is %g; it must be a positive number", where, c->lora_alpha);
+    else if (!(c->lora_dropout >= 0 && c->lora_dropout < 1))
+        status = bal_fail(BAL_EFORMAT, "%s: lora_dropout is %g; it must lie in [0, 1)", where, c->lora_dropout);
+out:
+    return status;
+}
+
+static bal_status read_texts(const cJSON *json, const char *where, bal_adapter_config *c)
+{
+    const char *task = NULL, *model = NULL;
+    bal_status status = bal_json_text(json, where, "task_type", &task, NULL);
+    if (status == BAL_OK)
+        status = bal_json_text(json, where, "base_model_name_or_path", &model, NULL);
+    (void)snprintf(c->task_type, sizeof c->task_type, "%.15s", task != NULL ? task : "");
+    if (status == BAL_OK && model != NULL && (c->base_model = bal_strdup(model)) == NULL)
+        status = BAL_ENOMEM;
+    return status;
+}
+
 bal_status bal_peft_config_read(peft_config *out, const char *dir)
 {
     bal_status status = BAL_OK;
     cJSON *json = NULL;
-    int64_t r = 8;
-    bool rslora = false;
-    const char *text = NULL;
     *out = (peft_config){0};
     char *path = bal_path_join(dir, "adapter_config.json");
     if (path == NULL)
@@ -134,22 +161,8 @@ bal_status bal_peft_config_read(peft_config *out, const char *dir)
     if (!cJSON_IsObject(json))
         BAL_TRY(bal_fail(BAL_EFORMAT, "%s is not a JSON object", path));
     BAL_TRY(check_features(json, path));
-    out->config.lora_alpha = 8; /* peft's defaults for absent keys */
-    BAL_TRY(bal_json_i64(json, path, "r", 1, MAX_RANK, &r, NULL));
-    BAL_TRY(bal_json_f64(json, path, "lora_alpha", &out->config.lora_alpha, NULL));
-    BAL_TRY(bal_json_f64(json, path, "lora_dropout", &out->config.lora_dropout, NULL));
-    BAL_TRY(bal_json_bool(json, path, "use_rslora", &rslora, NULL));
-    out->config.r = (size_t)r;
-    out->config.use_rslora = rslora;
-    if (!(isfinite(out->config.lora_alpha) && out->config.lora_alpha > 0))
-        BAL_TRY(
-            bal_fail(BAL_EFORMAT, "%s: lora_alpha is %g; it must be a positive number", path, out->config.lora_alpha));
-    BAL_TRY(bal_json_text(json, path, "task_type", &text, NULL));
-    (void)snprintf(out->config.task_type, sizeof out->config.task_type, "%.15s", text != NULL ? text : "");
-    text = NULL;
-    BAL_TRY(bal_json_text(json, path, "base_model_name_or_path", &text, NULL));
-    if (text != NULL && (out->config.base_model = bal_strdup(text)) == NULL)
-        BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(read_numbers(json, path, &out->config));
+    BAL_TRY(read_texts(json, path, &out->config));
     BAL_TRY(read_start(json, path, out));
     BAL_TRY(read_targets(json, path, out));
 out:
@@ -211,30 +224,42 @@ static bal_status put_text_or_null(bal_buf *b, const char *text)
     return text != NULL && text[0] != '\0' ? bal_json_put_text(b, text) : bal_buf_text(b, "null");
 }
 
-bal_status bal_peft_config_write(const bal_adapter *a, const char *init, const char *path)
+static bal_status put_start(bal_buf *b, const char *init)
 {
-    bal_status status = BAL_OK;
-    bal_buf b = {0};
+    return strcmp(init, "lora") == 0 ? bal_buf_text(b, "true") : bal_json_put_text(b, init);
+}
+
+static bal_status put_config(bal_buf *b, const bal_adapter *a, const char *init)
+{
     const bal_adapter_config *c = &a->config;
-    BAL_TRY(bal_buf_text(&b, "{\n  \"auto_mapping\": null,\n  \"base_model_name_or_path\": "));
-    BAL_TRY(put_text_or_null(&b, c->base_model));
-    BAL_TRY(bal_buf_text(&b, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n"
-                             "  \"init_lora_weights\": "));
-    BAL_TRY(strcmp(init, "lora") == 0 ? bal_buf_text(&b, "true") : bal_json_put_text(&b, init));
-    BAL_TRY(bal_buf_text(&b, ",\n  \"layers_pattern\": null,\n  \"layers_to_transform\": null,\n  \"lora_alpha\": "));
-    BAL_TRY(bal_json_put_f64(&b, c->lora_alpha));
-    BAL_TRY(bal_buf_text(&b, ",\n  \"lora_dropout\": "));
-    BAL_TRY(bal_json_put_f64(&b, c->lora_dropout));
-    BAL_TRY(bal_buf_printf(&b,
+    bal_status status = BAL_OK;
+    BAL_TRY(bal_buf_text(b, "{\n  \"auto_mapping\": null,\n  \"base_model_name_or_path\": "));
+    BAL_TRY(put_text_or_null(b, c->base_model));
+    BAL_TRY(bal_buf_text(b, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n"
+                            "  \"init_lora_weights\": "));
+    BAL_TRY(put_start(b, init));
+    BAL_TRY(bal_buf_text(b, ",\n  \"layers_pattern\": null,\n  \"layers_to_transform\": null,\n  \"lora_alpha\": "));
+    BAL_TRY(bal_json_put_f64(b, c->lora_alpha));
+    BAL_TRY(bal_buf_text(b, ",\n  \"lora_dropout\": "));
+    BAL_TRY(bal_json_put_f64(b, c->lora_dropout));
+    BAL_TRY(bal_buf_printf(b,
                            ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %zu,\n"
                            "  \"revision\": null,\n  \"target_modules\": ",
                            c->r));
-    BAL_TRY(put_targets(&b, a));
-    BAL_TRY(bal_buf_text(&b, ",\n  \"task_type\": "));
-    BAL_TRY(put_text_or_null(&b, c->task_type));
-    BAL_TRY(bal_buf_text(&b, c->use_rslora ? ",\n  \"use_rslora\": true\n}\n" : "\n}\n"));
-    BAL_TRY(bal_file_replace(path, b.data, b.len));
+    BAL_TRY(put_targets(b, a));
+    BAL_TRY(bal_buf_text(b, ",\n  \"task_type\": "));
+    BAL_TRY(put_text_or_null(b, c->task_type));
+    BAL_TRY(bal_buf_text(b, c->use_rslora ? ",\n  \"use_rslora\": true\n}\n" : "\n}\n"));
 out:
+    return status;
+}
+
+bal_status bal_peft_config_write(const bal_adapter *a, const char *init, const char *path)
+{
+    bal_buf b = {0};
+    bal_status status = put_config(&b, a, init);
+    if (status == BAL_OK)
+        status = bal_file_replace(path, b.data, b.len);
     bal_buf_dispose(&b);
     return status;
 }

@@ -238,7 +238,7 @@ static bal_status redo_start(bal_adapter *a, const bal_module *modules, const si
                              size_t note_bytes)
 {
     bal_status status = BAL_OK;
-    const bal_view **views = bal_alloc(a->n_loras, sizeof *views);
+    const bal_view **views = bal_alloc(a->n_loras, sizeof *views); // NOLINT(bugprone-sizeof-expression): of pointers
     if (views == NULL)
         return BAL_ENOMEM;
     for (size_t i = 0; i < a->n_loras; i++)

@@ -162,7 +162,7 @@ void bal_loss_row(const row_request *q, real_t *z, real_t *zt, int32_t target, c
     bool own = q->gradient && q->a_diversity != 0;
     if (q->diversity && !own)
         out->diversity = q->top_k > 0 ? top_entropy(q, z, (double)r.max, s, NULL) : full_entropy(q, z, &r, NULL);
-    if (q->apart) {
+    if (q->apart && zt != NULL) {
         memset(g, 0, V * sizeof *g);
         consistency_gradient(q, z, zt, &r, q->a_consistency, g);
         for (size_t j = 0; j < V; j++) { /* zt is free now: it takes the gradient, through the cap of z */
@@ -180,7 +180,7 @@ void bal_loss_row(const row_request *q, real_t *z, real_t *zt, int32_t target, c
     }
     if (q->diversity && own)
         out->diversity = q->top_k > 0 ? top_entropy(q, z, (double)r.max, s, g) : full_entropy(q, z, &r, g);
-    if (q->consistency && !q->apart && q->a_consistency != 0)
+    if (q->consistency && zt != NULL && !q->apart && q->a_consistency != 0)
         consistency_gradient(q, z, zt, &r, q->a_consistency, g);
     q->ops->finish(V, z, g, q->cap);
 }
