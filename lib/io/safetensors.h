@@ -54,6 +54,11 @@ bal_status bal_safetensors_writer_add(bal_safetensors_writer *w, const char *nam
 /* The same for real_t data, written as F32 (converted at commit in f64 builds). */
 bal_status bal_safetensors_writer_add_real(bal_safetensors_writer *w, const char *name, size_t n_dims,
                                            const size_t *shape, const real_t *data);
+/* The same for a tensor that is made while it is written: fn fills n_rows x (elements of a row), row 0 first, in
+ * blocks; a row is everything but the first dimension.  Converted to dtype.  context must live until commit. */
+typedef bal_status bal_fill_fn(void *context, size_t row0, size_t n_rows, real_t *out);
+bal_status bal_safetensors_writer_add_fill(bal_safetensors_writer *w, const char *name, bal_dtype dtype, size_t n_dims,
+                                           const size_t *shape, bal_fill_fn *fn, void *context);
 bal_status bal_safetensors_writer_metadata(bal_safetensors_writer *w, const char *key, const char *value);
 bal_status bal_safetensors_writer_commit(bal_safetensors_writer *w, const char *path);
 void bal_safetensors_writer_free(bal_safetensors_writer *w);

@@ -8,9 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Where the values of a tensor come from, when not from memory in the tensor's own type. */
+typedef struct origin {
+    bool is_real; /* data is real_t, whatever the dtype says */
+    bal_fill_fn *fill;
+    void *context;
+} origin;
+
 struct bal_safetensors_writer {
     bal_tensor_list tensors;
-    bool *is_real; /* data is real_t, whatever the dtype says */
+    origin *origins;
     size_t cap;
     bal_buf metadata; /* members of "__metadata__", comma-separated */
     bool no_metadata;
@@ -26,7 +33,7 @@ bal_status bal_safetensors_writer_new(bal_safetensors_writer **out)
 }
 
 static bal_status add(bal_safetensors_writer *w, const char *name, bal_dtype dtype, size_t n_dims, const size_t *shape,
-                      const void *data, bool is_real)
+                      const void *data, origin from)
 {
     bal_tensor t = {.dtype = dtype, .n_dims = n_dims, .data = data, .file = "output"};
     if (n_dims > BAL_MAX_DIMS)
@@ -41,26 +48,32 @@ static bal_status add(bal_safetensors_writer *w, const char *name, bal_dtype dty
         return bal_fail(BAL_ELIMIT, "tensor '%s' is too large", name);
     if (w->tensors.n == w->cap) {
         size_t cap = w->cap == 0 ? 64 : 2 * w->cap;
-        bool *is_real_new = bal_realloc(w->is_real, cap, sizeof *is_real_new);
-        if (is_real_new == NULL)
+        origin *grown = bal_realloc(w->origins, cap, sizeof *grown);
+        if (grown == NULL)
             return BAL_ENOMEM;
-        w->is_real = is_real_new;
+        w->origins = grown;
         w->cap = cap;
     }
-    w->is_real[w->tensors.n] = is_real;
+    w->origins[w->tensors.n] = from;
     return bal_tensor_list_add(&w->tensors, &t, name, strlen(name));
 }
 
 bal_status bal_safetensors_writer_add(bal_safetensors_writer *w, const char *name, bal_dtype dtype, size_t n_dims,
                                       const size_t *shape, const void *data)
 {
-    return add(w, name, dtype, n_dims, shape, data, false);
+    return add(w, name, dtype, n_dims, shape, data, (origin){0});
 }
 
 bal_status bal_safetensors_writer_add_real(bal_safetensors_writer *w, const char *name, size_t n_dims,
                                            const size_t *shape, const real_t *data)
 {
-    return add(w, name, BAL_DTYPE_F32, n_dims, shape, data, true);
+    return add(w, name, BAL_DTYPE_F32, n_dims, shape, data, (origin){.is_real = true});
+}
+
+bal_status bal_safetensors_writer_add_fill(bal_safetensors_writer *w, const char *name, bal_dtype dtype, size_t n_dims,
+                                           const size_t *shape, bal_fill_fn *fn, void *context)
+{
+    return add(w, name, dtype, n_dims, shape, NULL, (origin){.fill = fn, .context = context});
 }
 
 bal_status bal_safetensors_writer_metadata(bal_safetensors_writer *w, const char *key, const char *value)
@@ -123,20 +136,63 @@ out:
     return status;
 }
 
-static bal_status write_data(bal_writer *out, const bal_tensor *t, bool is_real)
+/* n values as dtype, in place over a buffer of at least 8 n bytes. */
+static void narrow(bal_dtype dtype, const real_t *in, size_t n, void *out)
 {
-    if (!BAL_REAL_IS_DOUBLE || !is_real)
-        return bal_writer_write(out, t->data, t->n_bytes);
-    const real_t *data = t->data;
+    float *f32 = out;
+    double *f64 = out;
+    uint16_t *half = out;
+    for (size_t i = 0; i < n; i++) {
+        if (dtype == BAL_DTYPE_F64)
+            f64[i] = (double)in[i];
+        else if (dtype == BAL_DTYPE_F32)
+            f32[i] = (float)in[i];
+        else
+            half[i] = dtype == BAL_DTYPE_F16 ? bal_f32_to_f16((float)in[i]) : bal_f32_to_bf16((float)in[i]);
+    }
+}
+
+static bal_status write_converted(bal_writer *out, bal_dtype dtype, const real_t *data, size_t n)
+{
+    double part[1024];
     bal_status status = BAL_OK;
-    float part[1024];
-    for (size_t i = 0; i < t->n_elements && status == BAL_OK; i += 1024) {
-        size_t n = t->n_elements - i < 1024 ? t->n_elements - i : 1024;
-        for (size_t j = 0; j < n; j++)
-            part[j] = (float)data[i + j];
-        status = bal_writer_write(out, part, n * sizeof *part);
+    for (size_t i = 0; i < n && status == BAL_OK; i += 1024) {
+        size_t m = n - i < 1024 ? n - i : 1024;
+        narrow(dtype, data + i, m, part);
+        status = bal_writer_write(out, part, m * bal_dtype_block_bytes(dtype));
     }
     return status;
+}
+
+/* Blocks of about a million values, at least one row. */
+static bal_status write_filled(bal_writer *out, const bal_tensor *t, const origin *from)
+{
+    size_t rows = t->n_dims == 0 ? 1 : t->shape[0], cols = rows == 0 ? 0 : t->n_elements / rows;
+    if (t->n_elements == 0)
+        return BAL_OK;
+    size_t block = ((size_t)1 << 20) / cols + 1;
+    block = block < rows ? block : rows;
+    bal_status status = BAL_OK;
+    real_t *values = bal_alloc(block * cols, sizeof *values);
+    if (values == NULL)
+        return BAL_ENOMEM;
+    for (size_t r = 0; r < rows && status == BAL_OK; r += block) {
+        size_t n = rows - r < block ? rows - r : block;
+        status = from->fill(from->context, r, n, values);
+        if (status == BAL_OK)
+            status = write_converted(out, t->dtype, values, n * cols);
+    }
+    bal_free(values);
+    return status;
+}
+
+static bal_status write_data(bal_writer *out, const bal_tensor *t, const origin *from)
+{
+    if (from->fill != NULL)
+        return write_filled(out, t, from);
+    if (!BAL_REAL_IS_DOUBLE || !from->is_real)
+        return bal_writer_write(out, t->data, t->n_bytes);
+    return write_converted(out, t->dtype, t->data, t->n_elements);
 }
 
 bal_status bal_safetensors_writer_commit(bal_safetensors_writer *w, const char *path)
@@ -156,7 +212,7 @@ bal_status bal_safetensors_writer_commit(bal_safetensors_writer *w, const char *
     BAL_TRY(bal_writer_open(&out, path));
     BAL_TRY(bal_writer_write(&out, header.data, header.len));
     for (size_t i = 0; i < n; i++)
-        BAL_TRY(write_data(&out, &w->tensors.items[order[i]], w->is_real[order[i]]));
+        BAL_TRY(write_data(&out, &w->tensors.items[order[i]], &w->origins[order[i]]));
     status = bal_writer_commit(&out);
 out:
     bal_writer_abort(&out);
@@ -170,7 +226,7 @@ void bal_safetensors_writer_free(bal_safetensors_writer *w)
     if (w == NULL)
         return;
     bal_tensor_list_dispose(&w->tensors);
-    bal_free(w->is_real);
+    bal_free(w->origins);
     bal_buf_dispose(&w->metadata);
     bal_free(w);
 }

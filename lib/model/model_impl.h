@@ -18,4 +18,17 @@ bal_status bal_model_allocate(bal_model **out, const bal_model_config *c, const 
 /* Fills modules and n_parameters once the views are set. */
 bal_status bal_model_list_modules(bal_model *m);
 
+/* A tensor of a model, as it is called in a Hugging Face file. */
+typedef enum bal_part_kind { BAL_PART_MATRIX, BAL_PART_BIAS, BAL_PART_NORM } bal_part_kind;
+typedef struct bal_part {
+    bal_part_kind kind;
+    char name[192];
+    size_t rows, cols;          /* vectors: 1 x n */
+    bal_linear *linear;         /* of a matrix or bias */
+    real_t **vector, **dvector; /* where the pointers to a bias or norm (and its gradient) are kept */
+} bal_part;
+typedef bal_status bal_part_fn(void *context, const bal_part *part);
+/* All tensors in order: embedding, blocks, final norm, and the head unless it is tied. */
+bal_status bal_model_visit(bal_model *m, bal_part_fn *fn, void *context);
+
 #endif

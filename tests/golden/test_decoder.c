@@ -1,0 +1,350 @@
+/* Decoder models against the numbers of transformers and peft: the built program runs on every case of
+ * golden/decoder that concerns a LLaMA model, and on the real one.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/base/str.h"
+#include "lib/io/json.h"
+#include "lib/io/safetensors.h"
+#include "tests/test.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MAX_PATH = 1024, MAX_WORDS = 64 };
+
+/* Cases that need what is not there yet. */
+static const struct {
+    const char *name, *why;
+} k_later[] = {
+    {"adp_dora", "DoRA"},
+    {"adp_embedding", "LoRA on the embedding"},
+    {"adp_lm_head", "LoRA on the output head"},
+    {"adp_lora_bias", "lora_bias"},
+    {"adp_patterns", "rank_pattern and alpha_pattern"},
+    {"adp_subset_layers", "layers_to_transform"},
+    {"loss_lm_head_spectral", "LoRA on the output head"},
+};
+
+/* build/MODE/balora, from build/MODE/tests/golden/test_decoder. */
+static bool program_path(char out[MAX_PATH])
+{
+    ssize_t n = readlink("/proc/self/exe", out, MAX_PATH - 16);
+    if (n <= 0)
+        return false;
+    out[n] = '\0';
+    for (int up = 0; up < 3; up++) {
+        char *slash = strrchr(out, '/');
+        if (slash == NULL)
+            return false;
+        *slash = '\0';
+    }
+    (void)snprintf(out + strlen(out), MAX_PATH - strlen(out), "/balora");
+    return true;
+}
+
+/* Runs balora with the words in the folder dir; the exit status, or -1. */
+static int run_program(const char *dir, char *const *words)
+{
+    char program[MAX_PATH];
+    int status = 0;
+    if (!program_path(program))
+        return -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (chdir(dir) == 0)
+            (void)execv(program, words);
+        _exit(127);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+        return -1;
+    return WEXITSTATUS(status);
+}
+
+static cJSON *read_json(const char *dir, const char *name)
+{
+    char path[MAX_PATH];
+    cJSON *json = NULL;
+    (void)snprintf(path, sizeof path, "%.950s/%.60s", dir, name);
+    CHECK_OK(bal_json_read(&json, path, 1 << 26));
+    return json;
+}
+
+/* tolerance of the part of the name before the first dot */
+static bool find_tolerance(const cJSON *all, const char *name, double *rel, double *abs)
+{
+    char kind[64];
+    (void)snprintf(kind, sizeof kind, "%.*s", (int)strcspn(name, "."), name);
+    const cJSON *one = bal_json_member(all, kind);
+    return one != NULL && bal_json_f64(one, "case.json", "rel", rel, NULL) == BAL_OK &&
+           bal_json_f64(one, "case.json", "abs", abs, NULL) == BAL_OK;
+}
+
+static void compare_tensor(const char *case_name, const bal_tensor *want, const bal_tensor *got, double rel, double abs)
+{
+    double largest = 0, worst = 0;
+    size_t where = 0;
+    if (!CHECK_MSG(got != NULL, "%s: %s is not in the output", case_name, want->name) ||
+        !CHECK_MSG(got->n_elements == want->n_elements && got->n_dims == want->n_dims && got->dtype == BAL_DTYPE_F32,
+                   "%s: %s has another shape", case_name, want->name))
+        return;
+    const float *g = got->data, *w = want->data;
+    for (size_t i = 0; i < want->n_elements; i++)
+        largest = fmax(largest, fabs((double)w[i]));
+    for (size_t i = 0; i < want->n_elements; i++) {
+        double d = fabs((double)g[i] - (double)w[i]);
+        if (!(d <= worst)) {
+            worst = d;
+            where = i;
+        }
+    }
+    CHECK_MSG(worst <= rel * largest + abs, "%s: %s differs by %.3g at %zu (%.3g of the largest, allowed %.3g)",
+              case_name, want->name, worst, where, worst / largest, rel);
+}
+
+static void compare_files(const char *case_name, const char *want_path, const char *got_path, const cJSON *tolerance)
+{
+    bal_safetensors *want = NULL, *got = NULL;
+    if (CHECK_OK(bal_safetensors_open(&want, want_path)) && CHECK_OK(bal_safetensors_open(&got, got_path))) {
+        for (size_t i = 0; i < bal_safetensors_count(want); i++) {
+            const bal_tensor *t = bal_safetensors_at(want, i);
+            double rel = 0, abs = 0;
+            if (CHECK_MSG(find_tolerance(tolerance, t->name, &rel, &abs), "%s: no tolerance for %s", case_name,
+                          t->name))
+                compare_tensor(case_name, t, bal_safetensors_find(got, t->name), rel, abs);
+        }
+    }
+    bal_safetensors_close(want);
+    bal_safetensors_close(got);
+}
+
+/* balora forward on a case; out receives the path of what it wrote. */
+static bool forward_case(const char *dir, const char *name, const char *model, const cJSON *options, char out[MAX_PATH])
+{
+    const char *words[MAX_WORDS] = {"balora", "forward", "--model", model, "--input", "input.json", "--out", out};
+    size_t n = 8;
+    const cJSON *word = NULL;
+    (void)snprintf(out, MAX_PATH, "%s/%s.safetensors", test_folder(), name);
+    cJSON_ArrayForEach(word, options) if (n < MAX_WORDS - 1 && cJSON_IsString(word)) words[n++] = word->valuestring;
+    char *argv[MAX_WORDS] = {0};
+    for (size_t i = 0; i < n; i++)
+        argv[i] = bal_strdup(words[i]);
+    int status = run_program(dir, argv);
+    for (size_t i = 0; i < n; i++)
+        bal_free(argv[i]);
+    return CHECK_MSG(status == 0, "%s: balora forward ended with %d", name, status);
+}
+
+static bool is_llama(const char *dir)
+{
+    const char *type = NULL;
+    cJSON *config = read_json(dir, "model/config.json");
+    bool yes = bal_json_text(config, "config.json", "model_type", &type, NULL) == BAL_OK && type != NULL &&
+               strcmp(type, "llama") == 0;
+    cJSON_Delete(config);
+    return yes;
+}
+
+static const char *why_later(const char *name)
+{
+    for (size_t i = 0; i < sizeof k_later / sizeof k_later[0]; i++)
+        if (strcmp(k_later[i].name, name) == 0)
+            return k_later[i].why;
+    return NULL;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Names of the folder's entries that begin with prefix, sorted; returns their number. */
+static size_t list_cases(const char *dir, const char *prefix, char *names[128])
+{
+    size_t n = 0;
+    DIR *d = opendir(dir);
+    if (d == NULL)
+        return 0;
+    for (struct dirent *e = readdir(d); e != NULL && n < 128; e = readdir(d))
+        if (bal_starts_with(e->d_name, prefix))
+            names[n++] = bal_strdup(e->d_name);
+    (void)closedir(d);
+    qsort(names, n, sizeof *names, compare_names);
+    return n;
+}
+
+static void run_cases(const char *prefix)
+{
+    char *names[128], root[MAX_PATH], dir[MAX_PATH], out[MAX_PATH], want[MAX_PATH];
+    const char *shared = test_shared("golden/decoder");
+    size_t run = 0;
+    if (shared == NULL)
+        SKIP("golden/decoder is not there");
+    (void)snprintf(root, sizeof root, "%s", shared);
+    size_t n = list_cases(root, prefix, names);
+    CHECK(n > 0);
+    for (size_t i = 0; i < n; i++) {
+        (void)snprintf(dir, sizeof dir, "%.700s/%.200s", root, names[i]);
+        (void)snprintf(want, sizeof want, "%.900s/expected.safetensors", dir);
+        const char *why = is_llama(dir) ? why_later(names[i]) : "not a LLaMA model";
+        if (why != NULL) {
+            printf("  left out: %s (%s)\n", names[i], why);
+        } else {
+            cJSON *info = read_json(dir, "case.json");
+            if (forward_case(dir, names[i], "model", bal_json_member(info, "options"), out))
+                compare_files(names[i], want, out, bal_json_member(info, "tolerance"));
+            cJSON_Delete(info);
+            run++;
+        }
+        bal_free(names[i]);
+    }
+    CHECK(run > 0);
+}
+
+TEST(forward)
+{
+    run_cases("fwd_");
+}
+
+TEST(adapters)
+{
+    run_cases("adp_");
+}
+
+TEST(losses)
+{
+    run_cases("loss_");
+}
+
+/* ---- the real model ---- */
+
+static bool real_case(const char *name, char dir[MAX_PATH], char model[MAX_PATH], cJSON **info)
+{
+    char part[128];
+    const char *file = NULL;
+    (void)snprintf(part, sizeof part, "golden/real/%s", name);
+    const char *shared = test_shared(part);
+    if (shared == NULL)
+        return false;
+    (void)snprintf(dir, MAX_PATH, "%s", shared);
+    *info = read_json(dir, "case.json");
+    if (bal_json_text(*info, "case.json", "model", &file, NULL) != BAL_OK || file == NULL)
+        return false;
+    shared = test_shared(file);
+    return shared != NULL && realpath(shared, model) != NULL;
+}
+
+TEST(real_forward)
+{
+    char dir[MAX_PATH], model[MAX_PATH], out[MAX_PATH], want[MAX_PATH];
+    cJSON *info = NULL;
+    bal_safetensors *expected = NULL, *got = NULL;
+    double logits = 0, hidden = 0, loss = 0;
+    if (!real_case("smollm2-forward", dir, model, &info)) {
+        cJSON_Delete(info);
+        SKIP("golden/real or its model is not there");
+    }
+    const cJSON *tolerance = bal_json_member(info, "tolerance");
+    CHECK_OK(bal_json_f64(tolerance, "case.json", "logits_abs", &logits, NULL));
+    CHECK_OK(bal_json_f64(tolerance, "case.json", "hidden_rel_to_largest", &hidden, NULL));
+    CHECK_OK(bal_json_f64(tolerance, "case.json", "loss_rel", &loss, NULL));
+    (void)snprintf(want, sizeof want, "%.900s/expected.safetensors", dir);
+    if (forward_case(dir, "smollm2-forward", model, bal_json_member(info, "options"), out) &&
+        CHECK_OK(bal_safetensors_open(&expected, want)) && CHECK_OK(bal_safetensors_open(&got, out))) {
+        for (size_t i = 0; i < bal_safetensors_count(expected); i++) {
+            const bal_tensor *t = bal_safetensors_at(expected, i);
+            bool is_logits = bal_starts_with(t->name, "logits");
+            double rel = is_logits ? 0 : bal_starts_with(t->name, "hidden") ? hidden : loss;
+            compare_tensor("smollm2-forward", t, bal_safetensors_find(got, t->name), rel, is_logits ? logits : 0);
+        }
+    }
+    bal_safetensors_close(expected);
+    bal_safetensors_close(got);
+    cJSON_Delete(info);
+}
+
+/* One line of expected.jsonl against the row of logits that it speaks of. */
+static void compare_position(const cJSON *line, const float *row, size_t vocab, double abs, double abs_lse,
+                             double rel_l2)
+{
+    double top = -INFINITY, sum = 0, squares = 0, want_lse = NAN, want_l2 = NAN;
+    const cJSON *ids = bal_json_member(line, "top_ids"), *values = bal_json_member(line, "top_logits"), *id = NULL;
+    const cJSON *value = values == NULL ? NULL : values->child;
+    CHECK_OK(bal_json_f64(line, "expected.jsonl", "logsumexp", &want_lse, NULL));
+    CHECK_OK(bal_json_f64(line, "expected.jsonl", "l2", &want_l2, NULL));
+    for (size_t i = 0; i < vocab; i++)
+        top = fmax(top, (double)row[i]);
+    for (size_t i = 0; i < vocab; i++) {
+        sum += exp((double)row[i] - top);
+        squares += (double)row[i] * (double)row[i];
+    }
+    CHECK_NEAR(top + log(sum), want_lse, abs_lse);
+    CHECK_NEAR(sqrt(squares), want_l2, rel_l2 * want_l2);
+    cJSON_ArrayForEach(id, ids)
+    {
+        if (!CHECK(value != NULL && id->valuedouble >= 0 && id->valuedouble < (double)vocab))
+            return;
+        CHECK_NEAR(row[(size_t)id->valuedouble], value->valuedouble, abs);
+        value = value->next;
+    }
+}
+
+/* The lines are in the order of the texts; positions count from the start of a text. */
+static void compare_logits(const char *dir, const bal_tensor *logits, const cJSON *info)
+{
+    char path[MAX_PATH];
+    bal_buf text = {0};
+    double abs = 0, abs_lse = 0, rel_l2 = 0;
+    size_t vocab = logits->shape[1], start = 0, lines = 0;
+    const cJSON *tolerance = bal_json_member(info, "tolerance"), *name = bal_json_member(info, "texts")->child;
+    const cJSON *length = bal_json_member(info, "lengths")->child;
+    CHECK_OK(bal_json_f64(tolerance, "case.json", "logit_abs", &abs, NULL));
+    CHECK_OK(bal_json_f64(tolerance, "case.json", "logsumexp_abs", &abs_lse, NULL));
+    CHECK_OK(bal_json_f64(tolerance, "case.json", "l2_rel", &rel_l2, NULL));
+    (void)snprintf(path, sizeof path, "%.900s/expected.jsonl", dir);
+    CHECK_OK(bal_file_read(path, 1 << 26, &text));
+    for (char *at = text.data; at != NULL && *at != '\0';) {
+        size_t n = strcspn(at, "\n");
+        cJSON *line = NULL;
+        const char *label = "";
+        double position = -1;
+        CHECK_OK(bal_json_parse(&line, at, n, "expected.jsonl"));
+        CHECK_OK(bal_json_text(line, "expected.jsonl", "text", &label, NULL));
+        CHECK_OK(bal_json_f64(line, "expected.jsonl", "position", &position, NULL));
+        while (name != NULL && length != NULL && strcmp(name->valuestring, label) != 0) {
+            start += (size_t)length->valuedouble;
+            name = name->next;
+            length = length->next;
+        }
+        if (CHECK(name != NULL && position >= 0 && start + (size_t)position < logits->shape[0]))
+            compare_position(line, (const float *)logits->data + (start + (size_t)position) * vocab, vocab, abs,
+                             abs_lse, rel_l2);
+        cJSON_Delete(line);
+        lines++;
+        at += n + (at[n] == '\n');
+    }
+    CHECK(lines == 36);
+    bal_buf_dispose(&text);
+}
+
+TEST(real_logits)
+{
+    char dir[MAX_PATH], model[MAX_PATH], out[MAX_PATH];
+    cJSON *info = NULL;
+    bal_safetensors *got = NULL;
+    if (!real_case("smollm2-logits", dir, model, &info)) {
+        cJSON_Delete(info);
+        SKIP("golden/real or its model is not there");
+    }
+    if (forward_case(dir, "smollm2-logits", model, NULL, out) && CHECK_OK(bal_safetensors_open(&got, out))) {
+        const bal_tensor *logits = bal_safetensors_find(got, "logits");
+        if (CHECK(logits != NULL && logits->n_dims == 2))
+            compare_logits(dir, logits, info);
+    }
+    bal_safetensors_close(got);
+    cJSON_Delete(info);
+}
