@@ -19,10 +19,11 @@ typedef struct command {
 
 /* In alphabetical order, one a line. */
 static const command k_commands[] = {
-    {"forward", cmd_forward, "logits, hidden states, losses and gradients of given token ids"},
-    {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
     {"bench", cmd_bench, "speed of matrix products, a training step, loading"},
     {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
+    {"forward", cmd_forward, "logits, hidden states, losses and gradients of given token ids"},
+    {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
+    {"runs", cmd_runs, "list, show, diff, export, merge and remove runs"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {NULL, NULL, NULL}, /* the end */
 };

@@ -5,9 +5,10 @@
 
 /* In alphabetical order, one a line; each has its line in the table of balora.c. */
 int cmd_bench(int argc, char **argv);
+int cmd_convert(int argc, char **argv);
 int cmd_forward(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
-int cmd_convert(int argc, char **argv);
+int cmd_runs(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
 
 #endif

@@ -14,7 +14,7 @@ enum { RECIPE_MAX_BYTES = 1 << 20, MAX_NAME = 80, MAX_OPTIONS = 256 };
 
 #define FIELD(name) offsetof(bal_common_values, name)
 const bal_option bal_common_options[] = {
-    {"config", 0, BAL_OPTION_TEXT, FIELD(config), NULL, 0, 0, NULL, NULL, "Common",
+    {"config", 0, BAL_OPTION_PATH, FIELD(config), NULL, 0, 0, NULL, NULL, "Common",
      "recipe: a JSON file of option values; flags win over it"},
     {"preset", 0, BAL_OPTION_TEXT, FIELD(preset), NULL, 0, 0, NULL, NULL, "Common", "named set of values"},
     {"json", 0, BAL_OPTION_FLAG, FIELD(json), NULL, 0, 0, NULL, NULL, "Common",

@@ -154,8 +154,8 @@ out:
 }
 
 /* Objects become dotted keys; lists stay as JSON text; null is left out.  Depth is bounded by the JSON reader. */
-static bal_status flatten(bal_store *s, int64_t run, const char *prefix,
-                          const cJSON *object) // NOLINT(misc-no-recursion)
+// NOLINTNEXTLINE(misc-no-recursion)
+static bal_status flatten(bal_store *s, int64_t run, const char *prefix, const cJSON *object)
 {
     bal_status status = BAL_OK;
     for (const cJSON *v = object->child; v != NULL && status == BAL_OK; v = v->next) {
