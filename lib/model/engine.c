@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/model/engine.h"
+
+#include "lib/base/clock.h"
+#include "lib/base/log.h"
+#include "lib/base/mem.h"
+#include "lib/model/decode.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { DEFAULT_BATCH = 32, STEP_ROWS = 256, HEAD_ROWS = 32, MIN_SHARED = 16, TEXT_BYTES_PER_TOKEN = 16 };
+static const size_t k_max_cache = (size_t)2 << 30;
+
+typedef enum slot_state { SLOT_FREE, SLOT_PROMPT, SLOT_DECODE } slot_state;
+
+typedef struct slot {
+    slot_state state;
+    size_t request;
+    int32_t *tokens;   /* [capacity + 1] prompt, then what was generated (or the continuation) */
+    size_t n_ready;    /* tokens whose keys and values are there, also after the request is done */
+    size_t n_cached;   /* the same after the step that is being put together */
+    size_t n_tokens, n_prompt, n_dropped;
+    size_t n_input;    /* tokens that are known and have to be run */
+    double *nll;       /* SCORE */
+    double sum;
+    bool greedy;
+    bal_rng rng;
+    bal_buf text;
+    double start;
+} slot;
+
+typedef struct engine {
+    const bal_model *m;
+    const bal_engine_options *o;
+    const bal_request *requests;
+    size_t n_requests, next, n_slots, capacity, max_length, max_nll;
+    bal_decoder *decoder;
+    slot *slots;
+    bal_decode_row rows[STEP_ROWS];
+    size_t n_rows;
+    uint32_t head_row[STEP_ROWS];   /* rows of this step whose logits are needed */
+    uint32_t head_slot[STEP_ROWS];
+    size_t n_head;
+    bal_sample_item *items;
+    bal_engine_stats stats;
+} engine;
+
+/* Tokens to keep of the prompt, and cached positions needed. */
+static bal_status plan(const engine *e, size_t i, size_t *keep, size_t *positions)
+{
+    const bal_request *r = &e->requests[i];
+    size_t tail = r->kind == BAL_REQUEST_SCORE ? r->n_continuation : r->max_new_tokens;
+    /* The last token of a continuation is not run, so one more fits (as in lm-eval: the last max_length + 1 ids). */
+    size_t room = e->max_length + (r->kind == BAL_REQUEST_SCORE ? 1 : 0);
+    if (r->n_prompt == 0)
+        return bal_fail(BAL_EINVAL, "request %zu has no prompt; at least one token (BOS) is needed", i + 1);
+    if (r->kind == BAL_REQUEST_SCORE && r->n_continuation == 0)
+        return bal_fail(BAL_EINVAL, "request %zu has an empty continuation", i + 1);
+    if (tail >= room)
+        return bal_fail(BAL_ELIMIT, "request %zu needs %zu tokens after its prompt, but the model's context is %zu", i + 1,
+                        tail, e->max_length);
+    *keep = r->n_prompt < room - tail ? r->n_prompt : room - tail;
+    *positions = *keep + tail;
+    return BAL_OK;
+}
+
+static bal_status size_slots(engine *e)
+{
+    size_t budget = e->o->cache_bytes, batch = e->o->batch == 0 ? DEFAULT_BATCH : e->o->batch, longest = 0;
+    bal_status status;
+    if (batch > STEP_ROWS / 2)
+        batch = STEP_ROWS / 2;
+    e->max_length = e->m->config.max_positions;
+    if (e->o->max_length != 0 && e->o->max_length < e->max_length)
+        e->max_length = e->o->max_length;
+    for (size_t i = 0; i < e->n_requests; i++) {
+        size_t keep = 0, positions = 0;
+        BAL_TRY(plan(e, i, &keep, &positions));
+        longest = positions > longest ? positions : longest;
+        if (e->requests[i].kind == BAL_REQUEST_SCORE && e->requests[i].n_continuation > e->max_nll)
+            e->max_nll = e->requests[i].n_continuation;
+    }
+    e->capacity = (longest + 15) / 16 * 16;
+    if (budget == 0) {
+        int64_t available = bal_free_memory_bytes();
+        budget = available < 0 ? k_max_cache / 4 : (size_t)available / 4;
+        budget = budget > k_max_cache ? k_max_cache : budget;
+    }
+    size_t slots = budget / (e->capacity * bal_decoder_position_bytes(e->m));
+    slots = slots > batch ? batch : slots;
+    slots = slots > e->n_requests ? e->n_requests : slots;
+    e->n_slots = slots == 0 ? 1 : slots;
+    status = BAL_OK;
+out:
+    return status;
+}
+
+static bal_status prepare(engine *e)
+{
+    bal_status status;
+    BAL_TRY(size_slots(e));
+    bal_decoder_options o = {.slots = e->n_slots, .capacity = e->capacity, .rows = STEP_ROWS, .logits = HEAD_ROWS};
+    BAL_TRY(bal_decoder_new(&e->decoder, e->m, &o));
+    e->slots = bal_alloc(e->n_slots, sizeof *e->slots);
+    e->items = bal_alloc(e->m->config.vocab, sizeof *e->items);
+    if (e->slots == NULL || e->items == NULL)
+        return BAL_ENOMEM;
+    for (size_t i = 0; i < e->n_slots; i++) {
+        e->slots[i].tokens = bal_alloc(e->capacity + 1, sizeof *e->slots[i].tokens);
+        e->slots[i].nll = bal_alloc(e->max_nll + 1, sizeof *e->slots[i].nll);
+        if (e->slots[i].tokens == NULL || e->slots[i].nll == NULL)
+            return BAL_ENOMEM;
+        if (e->o->tokenizer != NULL) { /* room now, so that decoding does not allocate */
+            char blank[256] = {0};
+            for (size_t done = 0; done < e->capacity * TEXT_BYTES_PER_TOKEN; done += sizeof blank)
+                BAL_TRY(bal_buf_append(&e->slots[i].text, blank, sizeof blank));
+            bal_buf_clear(&e->slots[i].text);
+        }
+    }
+out:
+    return status;
+}
+
+static void dispose(engine *e)
+{
+    for (size_t i = 0; e->slots != NULL && i < e->n_slots; i++) {
+        bal_free(e->slots[i].tokens);
+        bal_free(e->slots[i].nll);
+        bal_buf_dispose(&e->slots[i].text);
+    }
+    bal_free(e->slots);
+    bal_free(e->items);
+    bal_decoder_free(e->decoder);
+}
+
+/* The slot whose cached tokens begin most like tokens[0..n), and how many are the same. */
+static size_t find_shared(const engine *e, const int32_t *tokens, size_t n, size_t *common)
+{
+    size_t best = 0;
+    *common = 0;
+    for (size_t i = 0; i < e->n_slots; i++) {
+        const slot *s = &e->slots[i];
+        size_t same = 0, limit = s->n_ready < n ? s->n_ready : n;
+        while (same < limit && s->tokens[same] == tokens[same])
+            same++;
+        if (same > *common) {
+            *common = same;
+            best = i;
+        }
+    }
+    return best;
+}
+
+/* The free slot whose cache is worth least: the one with the fewest tokens, so that long prefixes stay. */
+static slot *pick_free(engine *e)
+{
+    slot *best = NULL;
+    for (size_t i = 0; i < e->n_slots; i++)
+        if (e->slots[i].state == SLOT_FREE && (best == NULL || e->slots[i].n_ready < best->n_ready))
+            best = &e->slots[i];
+    return best;
+}
+
+static bool admit(engine *e)
+{
+    size_t keep = 0, positions = 0, common = 0;
+    if (e->next >= e->n_requests || pick_free(e) == NULL)
+        return false;
+    const bal_request *r = &e->requests[e->next];
+    if (plan(e, e->next, &keep, &positions) != BAL_OK)
+        return false; /* cannot be: all were planned before */
+    const int32_t *prompt = r->prompt + (r->n_prompt - keep);
+    size_t n_known = keep;
+    size_t from = find_shared(e, prompt, keep, &common);
+    slot *s = e->slots[from].state == SLOT_FREE && common > 0 ? &e->slots[from] : pick_free(e);
+    size_t to = (size_t)(s - e->slots);
+    if (common >= keep)
+        common = keep - 1; /* the last one is run for its logits */
+    if (r->kind == BAL_REQUEST_SCORE)
+        n_known += r->n_continuation;
+    if (common < MIN_SHARED && from != to)
+        common = 0;
+    bal_decoder_copy(e->decoder, from, to, common);
+    memcpy(s->tokens, prompt, keep * sizeof *prompt);
+    if (r->kind == BAL_REQUEST_SCORE)
+        memcpy(s->tokens + keep, r->continuation, r->n_continuation * sizeof *prompt);
+    s->state = SLOT_PROMPT;
+    s->request = e->next++;
+    s->n_cached = s->n_ready = common;
+    s->n_prompt = keep;
+    s->n_dropped = r->n_prompt - keep;
+    s->n_tokens = n_known;
+    s->n_input = r->kind == BAL_REQUEST_SCORE ? n_known - 1 : n_known;
+    s->sum = 0;
+    s->greedy = true;
+    s->start = bal_clock_seconds();
+    bal_buf_clear(&s->text);
+    char stream[48];
+    (void)snprintf(stream, sizeof stream, "sampling %llu", (unsigned long long)r->stream);
+    bal_rng_init(&s->rng, r->seed, stream);
+    e->stats.prompt_tokens += keep;
+    e->stats.shared_tokens += common;
+    return true;
+}
+
+static void add_row(engine *e, size_t slot_index, bool head)
+{
+    slot *s = &e->slots[slot_index];
+    if (head) {
+        e->head_row[e->n_head] = (uint32_t)e->n_rows;
+        e->head_slot[e->n_head++] = (uint32_t)slot_index;
+    }
+    e->rows[e->n_rows++] = (bal_decode_row){s->tokens[s->n_cached], (uint32_t)slot_index, (uint32_t)s->n_cached};
+    s->n_cached++;
+}
+
+/* One token of each decoding slot, then pieces of prompts, one prompt after the other. */
+static void compose(engine *e)
+{
+    e->n_rows = e->n_head = 0;
+    for (size_t i = 0; i < e->n_slots; i++)
+        if (e->slots[i].state == SLOT_DECODE)
+            add_row(e, i, true);
+    for (;;) {
+        for (size_t i = 0; i < e->n_slots; i++) {
+            slot *s = &e->slots[i];
+            bool score = s->state == SLOT_PROMPT && e->requests[s->request].kind == BAL_REQUEST_SCORE;
+            while (s->state == SLOT_PROMPT && s->n_cached < s->n_input && e->n_rows < STEP_ROWS)
+                add_row(e, i, s->n_cached + 1 >= s->n_prompt && (score || s->n_cached + 1 == s->n_input));
+        }
+        if (e->n_rows >= STEP_ROWS || !admit(e))
+            return;
+    }
+}
+
+static bal_status finish(engine *e, slot *s, const char *reason)
+{
+    bal_answer a = {.ids = s->tokens + s->n_prompt,
+                    .n_ids = s->n_tokens - s->n_prompt,
+                    .text = bal_buf_cstr(&s->text),
+                    .n_text = s->text.len,
+                    .finish_reason = reason,
+                    .log_likelihood = s->sum,
+                    .is_greedy = s->greedy,
+                    .nll = s->nll,
+                    .n_prompt = s->n_prompt,
+                    .n_dropped = s->n_dropped,
+                    .seconds = bal_clock_seconds() - s->start};
+    s->state = SLOT_FREE;
+    return e->o->answer(e->o->context, s->request, &a);
+}
+
+static bool is_eos(const engine *e, int32_t token)
+{
+    const bal_model_config *c = &e->m->config;
+    for (size_t i = 0; i < c->n_eos; i++)
+        if (c->eos[i] == token)
+            return true;
+    return e->o->tokenizer != NULL && bal_tokenizer_eos(e->o->tokenizer) == token;
+}
+
+/* A model's vocabulary may be padded beyond the tokenizer's: such ids have no text. */
+static bal_status decode_known(const bal_tokenizer *t, const int32_t *ids, size_t n, bool skip_special, bal_buf *out)
+{
+    size_t known = bal_tokenizer_vocab_size(t);
+    bal_status status = BAL_OK;
+    for (size_t i = 0, end; status == BAL_OK && i < n; i = end + 1) {
+        for (end = i; end < n && (size_t)ids[end] < known; end++)
+            continue;
+        if (end > i)
+            status = bal_tokenizer_decode(t, ids + i, end - i, skip_special, out);
+    }
+    return status;
+}
+
+/* The text of what was generated, cut before the first stop; *stopped if there is one. */
+static bal_status read_text(engine *e, slot *s, bool *stopped)
+{
+    const bal_request *r = &e->requests[s->request];
+    *stopped = false;
+    if (e->o->tokenizer == NULL)
+        return BAL_OK;
+    bal_buf_clear(&s->text);
+    bal_status status = decode_known(e->o->tokenizer, s->tokens + s->n_prompt, s->n_tokens - s->n_prompt,
+                                     !r->ignore_eos, &s->text);
+    if (status != BAL_OK)
+        return status;
+    size_t cut = s->text.len;
+    for (size_t i = 0; i < r->n_stops; i++) {
+        size_t n = strlen(r->stops[i]);
+        const char *hit = n == 0 || s->text.len == 0 ? NULL : memmem(s->text.data, cut, r->stops[i], n);
+        if (hit != NULL) {
+            cut = (size_t)(hit - s->text.data);
+            *stopped = true;
+        }
+    }
+    if (*stopped) {
+        s->text.len = cut;
+        s->text.data[cut] = '\0';
+    }
+    return BAL_OK;
+}
+
+static bal_status next_token(engine *e, slot *s, const real_t *logits)
+{
+    const bal_request *r = &e->requests[s->request];
+    size_t vocab = e->m->config.vocab, made;
+    bool stopped = false;
+    bal_status status;
+    int32_t token = bal_sample(logits, vocab, &r->sampling, &s->rng, e->items);
+    s->tokens[s->n_tokens++] = token;
+    s->n_input = s->n_tokens;
+    s->state = SLOT_DECODE;
+    made = s->n_tokens - s->n_prompt;
+    e->stats.new_tokens++;
+    if (e->o->token != NULL)
+        e->o->token(e->o->context, s->request, s->tokens + s->n_prompt, made);
+    bool ended = !r->ignore_eos && is_eos(e, token), full = made >= r->max_new_tokens;
+    if (r->n_stops > 0 || ended || full) {
+        if (ended) { /* the text is what comes before it, whatever the tokenizer calls special */
+            s->n_tokens--;
+            status = read_text(e, s, &stopped);
+            s->n_tokens++;
+        } else {
+            status = read_text(e, s, &stopped);
+        }
+        if (status != BAL_OK)
+            return status;
+    }
+    return ended || stopped || full ? finish(e, s, ended || stopped ? "stop" : "length") : BAL_OK;
+}
+
+/* Row at `position` predicts the token after it. */
+static void score_token(engine *e, slot *s, size_t position, const real_t *logits)
+{
+    int32_t token = s->tokens[position + 1];
+    bal_token_score t = bal_logits_score(logits, e->m->config.vocab, token);
+    s->nll[position + 1 - s->n_prompt] = -t.log_probability;
+    s->sum += t.log_probability;
+    s->greedy = s->greedy && t.best == token;
+}
+
+static bal_status use_logits(engine *e)
+{
+    size_t vocab = e->m->config.vocab;
+    for (size_t begin = 0; begin < e->n_head; begin += HEAD_ROWS) {
+        size_t n = e->n_head - begin < HEAD_ROWS ? e->n_head - begin : HEAD_ROWS;
+        const real_t *logits = NULL;
+        bal_status status = bal_decoder_logits(e->decoder, e->head_row + begin, n, &logits);
+        for (size_t i = 0; status == BAL_OK && i < n; i++) {
+            slot *s = &e->slots[e->head_slot[begin + i]];
+            size_t position = e->rows[e->head_row[begin + i]].position;
+            if (s->state == SLOT_FREE) /* was answered without a token */
+                continue;
+            if (e->requests[s->request].kind == BAL_REQUEST_GENERATE) {
+                status = next_token(e, s, logits + i * vocab);
+                continue;
+            }
+            score_token(e, s, position, logits + i * vocab);
+            if (position + 1 == s->n_input)
+                status = finish(e, s, "stop");
+        }
+        if (status != BAL_OK)
+            return status;
+    }
+    return BAL_OK;
+}
+
+/* Requests for no new token are answered without the model. */
+static bal_status answer_empty(engine *e, slot *s)
+{
+    const bal_request *r = &e->requests[s->request];
+    return r->kind == BAL_REQUEST_GENERATE && r->max_new_tokens == 0 ? finish(e, s, "length") : BAL_OK;
+}
+
+bal_status bal_engine_run(const bal_model *m, const bal_engine_options *o, const bal_request *requests, size_t n,
+                          bal_engine_stats *stats)
+{
+    bal_status status;
+    engine *e = bal_alloc(1, sizeof *e);
+    if (e == NULL)
+        return BAL_ENOMEM;
+    *e = (engine){.m = m, .o = o, .requests = requests, .n_requests = n};
+    double start = bal_clock_seconds();
+    if (n > 0)
+        BAL_TRY(prepare(e));
+    status = BAL_OK;
+    while (n > 0) {
+        if (bal_interrupted()) {
+            status = bal_fail(BAL_EINTERRUPT, "interrupted");
+            goto out;
+        }
+        compose(e);
+        for (size_t i = 0; i < e->n_slots; i++)
+            if (e->slots[i].state == SLOT_PROMPT && e->slots[i].n_cached == e->slots[i].n_prompt)
+                BAL_TRY(answer_empty(e, &e->slots[i]));
+        if (e->n_rows == 0)
+            break;
+        BAL_TRY(bal_decoder_step(e->decoder, e->rows, e->n_rows));
+        for (size_t i = 0; i < e->n_slots; i++)
+            e->slots[i].n_ready = e->slots[i].n_cached;
+        BAL_TRY(use_logits(e));
+        e->stats.steps++;
+    }
+    e->stats.slots = e->n_slots;
+    e->stats.seconds = bal_clock_seconds() - start;
+    if (stats != NULL)
+        *stats = e->stats;
+out:
+    dispose(e);
+    bal_free(e);
+    return status;
+}

@@ -1,0 +1,236 @@
+/* Inference with a cache: against the training pass, and the same bits however the tokens were cut into steps, where
+ * they lay and how many threads there were.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/base/rng.h"
+#include "lib/base/threads.h"
+#include "lib/io/safetensors.h"
+#include "lib/model/decode.h"
+#include "lib/model/pass.h"
+#include "lib/model/sample.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { HIDDEN = 36, HEADS = 6, KV_HEADS = 2, HEAD_DIM = 10, INTER = 50, VOCAB = 97, LAYERS = 2, LENGTH = 45, SEQS = 5 };
+
+static void add(bal_safetensors_writer *w, real_t **pool, bal_rng *r, const char *name, size_t rows, size_t cols)
+{
+    size_t shape[2] = {rows, cols}, n = rows * (cols == 0 ? 1 : cols);
+    for (size_t i = 0; i < n; i++)
+        (*pool)[i] = (real_t)((cols == 0 ? 1 : 0) + 0.25 * bal_rng_normal(r));
+    CHECK_OK(bal_safetensors_writer_add_real(w, name, cols == 0 ? 1 : 2, shape, *pool));
+    *pool += n;
+}
+
+static bool write_model(char path[512])
+{
+    static const struct {
+        const char *name;
+        size_t rows, cols;
+    } parts[] = {
+        {"self_attn.q_proj.weight", HEADS * HEAD_DIM, HIDDEN},
+        {"self_attn.k_proj.weight", KV_HEADS * HEAD_DIM, HIDDEN},
+        {"self_attn.v_proj.weight", KV_HEADS * HEAD_DIM, HIDDEN},
+        {"self_attn.o_proj.weight", HIDDEN, HEADS * HEAD_DIM},
+        {"self_attn.q_proj.bias", HEADS * HEAD_DIM, 0},
+        {"self_attn.k_proj.bias", KV_HEADS * HEAD_DIM, 0},
+        {"self_attn.v_proj.bias", KV_HEADS * HEAD_DIM, 0},
+        {"self_attn.o_proj.bias", HIDDEN, 0},
+        {"mlp.gate_proj.weight", INTER, HIDDEN},
+        {"mlp.up_proj.weight", INTER, HIDDEN},
+        {"mlp.down_proj.weight", HIDDEN, INTER},
+        {"input_layernorm.weight", HIDDEN, 0},
+        {"post_attention_layernorm.weight", HIDDEN, 0},
+    };
+    char file[600], name[128], config[512];
+    bal_safetensors_writer *w = NULL;
+    bal_rng r;
+    bal_rng_init(&r, 3, "model");
+    real_t *values = bal_alloc(40000, sizeof *values), *pool = values;
+    (void)snprintf(path, 512, "%s/model", test_folder());
+    (void)snprintf(file, sizeof file, "%s/model.safetensors", path);
+    if (!CHECK(values != NULL) || !CHECK_OK(bal_folder_make(path)) || !CHECK_OK(bal_safetensors_writer_new(&w)))
+        return false;
+    add(w, &pool, &r, "model.embed_tokens.weight", VOCAB, HIDDEN);
+    add(w, &pool, &r, "lm_head.weight", VOCAB, HIDDEN);
+    add(w, &pool, &r, "model.norm.weight", HIDDEN, 0);
+    for (int l = 0; l < LAYERS; l++)
+        for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+            (void)snprintf(name, sizeof name, "model.layers.%d.%s", l, parts[i].name);
+            add(w, &pool, &r, name, parts[i].rows, parts[i].cols);
+        }
+    CHECK(pool <= values + 40000);
+    bool ok = CHECK_OK(bal_safetensors_writer_commit(w, file));
+    bal_safetensors_writer_free(w);
+    bal_free(values);
+    (void)snprintf(config, sizeof config,
+                   "{\"model_type\": \"llama\", \"num_hidden_layers\": %d, \"hidden_size\": %d, "
+                   "\"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, "
+                   "\"intermediate_size\": %d, \"vocab_size\": %d, \"attention_bias\": true, "
+                   "\"max_position_embeddings\": 64, \"tie_word_embeddings\": false}",
+                   LAYERS, HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTER, VOCAB);
+    (void)snprintf(file, sizeof file, "%s/config.json", path);
+    return ok && CHECK_OK(bal_file_replace(file, config, strlen(config)));
+}
+
+static int32_t token_of(size_t seq, size_t position)
+{
+    return (int32_t)((seq * 31 + position * 17 + position * position % 7) % VOCAB);
+}
+
+/* Logits of every position of one sequence, `step` tokens at a time, in slot `slot`, beside `others` other sequences. */
+static bool run(const bal_model *m, size_t seq, size_t slot, size_t step, size_t others, real_t *out)
+{
+    bal_decoder_options o = {.slots = 6, .capacity = LENGTH, .rows = 256, .logits = 7};
+    bal_decoder *d = NULL;
+    bal_decode_row rows[256];
+    bool ok = CHECK_OK(bal_decoder_new(&d, m, &o));
+    for (size_t begin = 0; ok && begin < LENGTH; begin += step) {
+        size_t n = 0, mine[LENGTH], n_mine = 0;
+        for (size_t s = 0; s <= others; s++) {
+            size_t at = (slot + s) % 6;
+            for (size_t p = begin; p < LENGTH && p < begin + step; p++) {
+                if (s == others / 2)
+                    mine[n_mine++] = n;
+                rows[n++] = (bal_decode_row){token_of(s == others / 2 ? seq : 10 + s, p), (uint32_t)at, (uint32_t)p};
+            }
+        }
+        uint64_t count = bal_mem_count();
+        ok = CHECK_OK(bal_decoder_step(d, rows, n));
+        for (size_t i = 0; ok && i < n_mine; i += 3) {
+            uint32_t which[3] = {(uint32_t)mine[i], (uint32_t)mine[i + 1 < n_mine ? i + 1 : i],
+                                 (uint32_t)mine[i + 2 < n_mine ? i + 2 : i]};
+            const real_t *logits = NULL;
+            ok = CHECK_OK(bal_decoder_logits(d, which, 3, &logits));
+            for (size_t j = 0; ok && j < 3 && i + j < n_mine; j++)
+                memcpy(out + (begin + i + j) * VOCAB, logits + j * VOCAB, VOCAB * sizeof *out);
+        }
+        CHECK(bal_mem_count() == count);
+    }
+    bal_decoder_free(d);
+    return ok;
+}
+
+static void compare_with_pass(bal_model *m, const real_t *logits)
+{
+    bal_pass_options o = {.max_tokens = LENGTH, .max_seqs = 1, .max_seq_len = LENGTH};
+    bal_pass *pass = NULL;
+    bal_batch b;
+    int32_t ids[LENGTH];
+    for (size_t p = 0; p < LENGTH; p++)
+        ids[p] = token_of(2, p);
+    if (!CHECK_OK(bal_batch_init(&b, LENGTH, 1)) || !CHECK_OK(bal_pass_new(&pass, m, &o)))
+        return;
+    CHECK_OK(bal_batch_add(&b, ids, NULL, LENGTH));
+    bal_batch_finish(&b, false);
+    if (CHECK_OK(bal_pass_forward(pass, &b, BAL_STUDENT))) {
+        const real_t *final = bal_pass_final(pass, BAL_STUDENT);
+        real_t row[HIDDEN];
+        for (size_t v = 0; v < VOCAB; v++) {
+            bal_view_dequant(&m->head.w, v, 1, row, HIDDEN);
+            for (size_t p = 0; p < LENGTH; p++) {
+                double sum = 0;
+                for (size_t i = 0; i < HIDDEN; i++)
+                    sum += (double)row[i] * (double)final[p * HIDDEN + i];
+                if (!CHECK_NEAR(logits[p * VOCAB + v], sum, 2e-4))
+                    return;
+            }
+        }
+    }
+    bal_pass_free(pass);
+    bal_batch_dispose(&b);
+}
+
+static bal_adapter *attach(bal_model *m)
+{
+    char all[] = "all-linear", *targets[] = {all};
+    bal_adapter_config c = {.r = 3, .lora_alpha = 6, .init = "pissa", .target_modules = targets, .n_target_modules = 1};
+    bal_adapter *a = NULL;
+    bal_rng r;
+    bal_rng_init(&r, 9, "adapter");
+    if (!CHECK_OK(bal_adapter_new(&a, &c, m->modules, m->n_modules, 1, false)))
+        return NULL;
+    for (size_t i = 0; i < a->params.n; i++)
+        a->params.values[i] += (real_t)(0.1 * bal_rng_normal(&r));
+    CHECK_OK(bal_model_attach(m, a));
+    return a;
+}
+
+static void same_bits(const bal_model *m, real_t *want, real_t *got)
+{
+    static const struct {
+        size_t slot, step, others, threads;
+    } cases[] = {{0, LENGTH, 0, 1}, {3, 1, 0, 1}, {5, 7, 4, 1}, {1, LENGTH, 4, 2}, {2, 1, 5, 2}, {4, 16, 2, 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        CHECK_OK(bal_threads_start(cases[i].threads));
+        if (!run(m, 2, cases[i].slot, cases[i].step, cases[i].others, i == 0 ? want : got))
+            break;
+        CHECK_MSG(i == 0 || memcmp(want, got, LENGTH * VOCAB * sizeof *want) == 0, "case %zu has other bits", i);
+    }
+    bal_threads_stop();
+}
+
+TEST(decode_like_pass_and_same_bits)
+{
+    char path[512];
+    bal_model *m = NULL;
+    real_t *want = bal_alloc(LENGTH * VOCAB, sizeof *want), *got = bal_alloc(LENGTH * VOCAB, sizeof *got);
+    if (!CHECK(want != NULL && got != NULL) || !write_model(path) || !CHECK_OK(bal_model_load(&m, path)))
+        return;
+    same_bits(m, want, got);
+    compare_with_pass(m, want);
+    bal_adapter *a = attach(m);
+    if (a != NULL) {
+        same_bits(m, want, got);
+        compare_with_pass(m, want);
+    }
+    bal_model_free(m);
+    bal_adapter_free(a);
+    bal_free(want);
+    bal_free(got);
+}
+
+TEST(scores_of_logits)
+{
+    real_t x[50];
+    for (size_t i = 0; i < 50; i++)
+        x[i] = (real_t)sin((double)(i * i));
+    x[7] = x[31] = 3;
+    double sum = 0;
+    for (size_t i = 0; i < 50; i++)
+        sum += exp((double)x[i]);
+    for (int32_t t = 0; t < 50; t++) {
+        bal_token_score s = bal_logits_score(x, 50, t);
+        CHECK(s.best == 7);
+        CHECK_NEAR(s.log_probability, (double)x[t] - log(sum), 2e-6);
+    }
+}
+
+TEST(sampling)
+{
+    enum { N = 30, DRAWS = 20000 };
+    real_t x[N];
+    bal_sample_item items[N];
+    int count[N] = {0};
+    bal_rng r;
+    bal_rng_init(&r, 5, "sampling 0");
+    for (size_t i = 0; i < N; i++)
+        x[i] = (real_t)(i % 10) / 2;
+    bal_sampling s = {.temperature = 0};
+    CHECK(bal_sample(x, N, &s, &r, items) == 9);
+    s = (bal_sampling){.temperature = 1, .top_k = 4};
+    for (int i = 0; i < DRAWS; i++)
+        count[bal_sample(x, N, &s, &r, items)]++;
+    double e = exp(4.5) * 3 + exp(4.0); /* three logits of 4.5, the first of 4 */
+    for (int i = 0; i < N; i++)
+        CHECK_NEAR(count[i] / (double)DRAWS, i % 10 == 9 ? exp(4.5) / e : (i == 8 ? exp(4.0) / e : 0), 0.015);
+    memset(count, 0, sizeof count);
+    s = (bal_sampling){.temperature = 0.5, .top_p = 0.5}; /* weights 9, 8: e^9 : e^8; 3 e^9 is 63 % of all */
+    for (int i = 0; i < DRAWS; i++)
+        count[bal_sample(x, N, &s, &r, items)]++;
+    CHECK_NEAR((count[9] + count[19] + count[29]) / (double)DRAWS, 1, 0);
+    CHECK_NEAR(count[19] / (double)DRAWS, 1.0 / 3, 0.015);
+}
