@@ -229,6 +229,12 @@ static bal_status put_start(bal_buf *b, const char *init)
     return strcmp(init, "lora") == 0 ? bal_buf_text(b, "true") : bal_json_put_text(b, init);
 }
 
+static bal_status put_number(bal_buf *b, const char *before, double value)
+{
+    bal_status status = bal_buf_text(b, before);
+    return status == BAL_OK ? bal_json_put_f64(b, value) : status;
+}
+
 static bal_status put_config(bal_buf *b, const bal_adapter *a, const char *init)
 {
     const bal_adapter_config *c = &a->config;
@@ -238,10 +244,9 @@ static bal_status put_config(bal_buf *b, const bal_adapter *a, const char *init)
     BAL_TRY(bal_buf_text(b, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n"
                             "  \"init_lora_weights\": "));
     BAL_TRY(put_start(b, init));
-    BAL_TRY(bal_buf_text(b, ",\n  \"layers_pattern\": null,\n  \"layers_to_transform\": null,\n  \"lora_alpha\": "));
-    BAL_TRY(bal_json_put_f64(b, c->lora_alpha));
-    BAL_TRY(bal_buf_text(b, ",\n  \"lora_dropout\": "));
-    BAL_TRY(bal_json_put_f64(b, c->lora_dropout));
+    BAL_TRY(put_number(
+        b, ",\n  \"layers_pattern\": null,\n  \"layers_to_transform\": null,\n  \"lora_alpha\": ", c->lora_alpha));
+    BAL_TRY(put_number(b, ",\n  \"lora_dropout\": ", c->lora_dropout));
     BAL_TRY(bal_buf_printf(b,
                            ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %zu,\n"
                            "  \"revision\": null,\n  \"target_modules\": ",

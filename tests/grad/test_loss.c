@@ -512,6 +512,22 @@ TEST(consistency_apart)
     }
 }
 
+TEST(the_same_bits_every_time)
+{
+    static real_t first[MAX_T * MAX_D], again[MAX_T * MAX_D];
+    bal_loss_values a, b;
+    set_up(30, 8, 60, 25);
+    use(0.6, 0.8, 0.4);
+    for (int solver = BAL_SVD_AUTO; solver <= BAL_SVD_RANDOMISED; solver++) {
+        g_p.config.svd_solver = (bal_svd_solver)solver;
+        memset(first, 0, sizeof first);
+        memset(again, 0, sizeof again);
+        CHECK_OK(run_library(&a, first, NULL));
+        CHECK_OK(run_library(&b, again, NULL));
+        CHECK(memcmp(first, again, sizeof first) == 0 && a.total == b.total);
+    }
+}
+
 /* Gradient of the head itself: central differences of the reference over E. */
 TEST(trained_head)
 {
