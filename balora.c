@@ -42,7 +42,7 @@ static void print_version(void)
 {
     printf("balora %s\n", BAL_VERSION);
     printf("instruction set  %s\n", bal_isa_name());
-    printf("OpenBLAS         %s, core %s\n", bal_gemm_version(), bal_gemm_core());
+    printf("BLAS             %s, core %s\n", bal_gemm_version(), bal_gemm_core());
     printf("SQLite           %s\n", sqlite3_libversion());
     printf("libcurl          %s\n", curl_version_info(CURLVERSION_NOW)->version);
     printf("cJSON            %s\n", cJSON_Version());

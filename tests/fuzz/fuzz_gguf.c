@@ -30,6 +30,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t n)
             sink += touch(bal_gguf_tensor_at(g, i)->data, bal_gguf_tensor_at(g, i)->n_bytes);
         bal_gguf_close(g);
     }
+    (void)sink;
     if (bal_mem_bytes() != held)
         abort();
     return 0;
