@@ -1,0 +1,220 @@
+/* Writing a model as a Hugging Face folder: weights first, config.json last, so that an interrupted save is not taken
+ * for a model.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/model/config.h"
+#include "lib/model/model_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_SIDE_FILE = 1 << 28 };
+
+/* What is copied when it lies beside the source. */
+static const char *const k_side_files[] = {
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",      "vocab.json",
+    "merges.txt",     "tokenizer.model",       "chat_template.jinja",     "generation_config.json",
+};
+
+/* The origin of one tensor's values while it is written. */
+typedef struct tensor_source {
+    const bal_linear *linear; /* of a matrix */
+    const real_t *vector;     /* of a bias or norm */
+    bal_dtype dtype;
+    char *name;
+} tensor_source;
+
+static bal_status fill_tensor(void *context, size_t row0, size_t n_rows, real_t *out)
+{
+    const tensor_source *s = context;
+    size_t cols = s->linear != NULL ? s->linear->w.cols : 1;
+    if (s->linear != NULL) {
+        bal_view_dequant_parallel(&s->linear->w, row0, n_rows, out, cols);
+        if (s->linear->lora != NULL)
+            bal_lora_add_delta(s->linear->lora, row0, n_rows, out, cols);
+    } else {
+        memcpy(out, s->vector + row0, n_rows * sizeof *out);
+    }
+    for (size_t i = 0; i < n_rows * cols; i++) {
+        if (!isfinite(out[i]))
+            return bal_fail(BAL_ENUMERIC, "element (%zu, %zu) of '%s' is not finite", row0 + i / cols, i % cols,
+                            s->name);
+        if (s->dtype == BAL_DTYPE_F16 && !(fabs((double)out[i]) < 65520))
+            return bal_fail(BAL_ENUMERIC, "element (%zu, %zu) of '%s' is %g, too large for F16: write BF16 or F32",
+                            row0 + i / cols, i % cols, s->name, (double)out[i]);
+    }
+    return BAL_OK;
+}
+
+typedef struct saver {
+    bal_safetensors_writer *writer;
+    tensor_source *sources;
+    size_t n, capacity;
+    bal_dtype dtype;
+} saver;
+
+static bal_status count_part(void *context, const bal_part *part)
+{
+    saver *s = context;
+    (void)part;
+    s->capacity++;
+    return BAL_OK;
+}
+
+static bal_status add_part(void *context, const bal_part *part)
+{
+    saver *s = context;
+    tensor_source *source = &s->sources[s->n++];
+    const size_t shape[2] = {part->rows, part->cols};
+    bool matrix = part->kind == BAL_PART_MATRIX;
+    *source = (tensor_source){.linear = matrix ? part->linear : NULL,
+                              .vector = matrix ? NULL : *part->vector,
+                              .dtype = s->dtype,
+                              .name = bal_strdup(part->name)};
+    if (source->name == NULL)
+        return BAL_ENOMEM;
+    return bal_safetensors_writer_add_fill(s->writer, part->name, s->dtype, matrix ? 2 : 1, matrix ? shape : shape + 1,
+                                           fill_tensor, source);
+}
+
+static bal_status save_weights(const bal_model *m, const char *path, bal_dtype dtype)
+{
+    saver s = {.dtype = dtype};
+    bal_status status;
+    union { /* the visitors here only read */
+        const bal_model *in;
+        bal_model *out;
+    } model = {m};
+    BAL_TRY(bal_model_visit(model.out, count_part, &s));
+    s.sources = bal_alloc(s.capacity, sizeof *s.sources);
+    if (s.sources == NULL)
+        return BAL_ENOMEM;
+    BAL_TRY(bal_safetensors_writer_new(&s.writer));
+    BAL_TRY(bal_safetensors_writer_metadata(s.writer, "format", "pt"));
+    BAL_TRY(bal_model_visit(model.out, add_part, &s));
+    BAL_TRY(bal_safetensors_writer_commit(s.writer, path));
+out:
+    bal_safetensors_writer_free(s.writer);
+    for (size_t i = 0; i < s.n; i++)
+        bal_free(s.sources[i].name);
+    bal_free(s.sources);
+    return status;
+}
+
+/* A GGUF file has Llama 3's bands as a tensor of divisors; config.json needs the numbers that they came from. */
+static bal_status recover_bands(const bal_model *m, bal_model_config *c)
+{
+    double want[2048], got[2048];
+    size_t half = c->head_dim / 2;
+    if (m->rope_factors == NULL)
+        return BAL_OK;
+    (void)bal_rope_frequencies(&m->config.rope, c->head_dim, 0, m->rope_factors, want);
+    c->rope.kind = BAL_ROPE_LLAMA3;
+    c->rope.factor = m->rope_factors[half - 1];
+    c->rope.low_freq_factor = 1;
+    c->rope.high_freq_factor = 4;
+    c->rope.original_max_positions = 8192;
+    (void)bal_rope_frequencies(&c->rope, c->head_dim, 0, NULL, got);
+    for (size_t i = 0; i < half; i++)
+        if (!(fabs(got[i] - want[i]) <= 1e-5 * want[i]))
+            return bal_fail(BAL_EUNSUPPORTED,
+                            "'%s': the rope frequencies of 'rope_freqs.weight' are not those of a known "
+                            "scaling, so that no config.json can say them",
+                            m->path);
+    return BAL_OK;
+}
+
+static const char *dtype_word(bal_dtype dtype)
+{
+    return dtype == BAL_DTYPE_F16 ? "float16" : dtype == BAL_DTYPE_BF16 ? "bfloat16" : "float32";
+}
+
+/* The source's own config.json with what may have changed, or a new one. */
+static bal_status config_text(const bal_model *m, bal_dtype dtype, bal_buf *out)
+{
+    const bal_model_source *source = m->source;
+    bal_model_config c = m->config;
+    cJSON *json = NULL;
+    bal_status status;
+    if (source == NULL || source->config_text == NULL) {
+        BAL_TRY(recover_bands(m, &c));
+        BAL_TRY(bal_config_to_json(out, &c, dtype_word(dtype)));
+        goto out;
+    }
+    BAL_TRY(bal_json_parse(&json, source->config_text, strlen(source->config_text), "config.json"));
+    const char *key = cJSON_HasObjectItem(json, "dtype") ? "dtype" : "torch_dtype";
+    cJSON_DeleteItemFromObjectCaseSensitive(json, key);
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "tie_word_embeddings");
+    if (cJSON_AddStringToObject(json, key, dtype_word(dtype)) == NULL ||
+        cJSON_AddBoolToObject(json, "tie_word_embeddings", m->config.tied_head) == NULL) {
+        status = bal_fail(BAL_ENOMEM, "out of memory while config.json was written");
+        goto out;
+    }
+    BAL_TRY(bal_json_put(out, json, true));
+    BAL_TRY(bal_buf_text(out, "\n"));
+out:
+    cJSON_Delete(json);
+    return status;
+}
+
+static bal_status copy_file(const char *from_dir, const char *to_dir, const char *name)
+{
+    bal_buf content = {.limit = MAX_SIDE_FILE};
+    bal_status status = BAL_OK;
+    char *from = bal_path_join(from_dir, name), *to = bal_path_join(to_dir, name);
+    if (from == NULL || to == NULL)
+        status = BAL_ENOMEM;
+    else if (bal_file_exists(from) && strcmp(from, to) != 0) {
+        BAL_TRY(bal_file_read(from, MAX_SIDE_FILE, &content));
+        BAL_TRY(bal_file_replace(to, bal_buf_cstr(&content), content.len));
+    }
+out:
+    bal_buf_dispose(&content);
+    bal_free(from);
+    bal_free(to);
+    return status;
+}
+
+static bal_status copy_side_files(const bal_model *m, const char *dir)
+{
+    bal_status status = BAL_OK;
+    if (m->path[0] == '\0')
+        return BAL_OK;
+    char *from = bal_folder_exists(m->path) ? bal_strdup(m->path) : bal_path_dir(m->path);
+    if (from == NULL)
+        return BAL_ENOMEM;
+    for (size_t i = 0; i < sizeof k_side_files / sizeof k_side_files[0]; i++)
+        BAL_TRY(copy_file(from, dir, k_side_files[i]));
+out:
+    bal_free(from);
+    return status;
+}
+
+bal_status bal_model_save(const bal_model *m, const char *dir, bal_dtype dtype)
+{
+    bal_buf config = {0};
+    bal_status status;
+    char *weights = bal_path_join(dir, "model.safetensors"), *json = bal_path_join(dir, "config.json");
+    if (weights == NULL || json == NULL) {
+        status = BAL_ENOMEM;
+        goto out;
+    }
+    if (dtype != BAL_DTYPE_F32 && dtype != BAL_DTYPE_F16 && dtype != BAL_DTYPE_BF16) {
+        status = bal_fail(BAL_EINVAL, "a model is written as F32, F16 or BF16, not as %s", bal_dtype_name(dtype));
+        goto out;
+    }
+    if (strcmp(dir, m->path) == 0) {
+        status = bal_fail(BAL_EINVAL, "the model in '%s' is being read from there; write to another folder", dir);
+        goto out;
+    }
+    BAL_TRY(config_text(m, dtype, &config));
+    BAL_TRY(bal_folder_make(dir));
+    BAL_TRY(save_weights(m, weights, dtype));
+    BAL_TRY(copy_side_files(m, dir));
+    BAL_TRY(bal_file_replace(json, bal_buf_cstr(&config), config.len));
+out:
+    bal_buf_dispose(&config);
+    bal_free(weights);
+    bal_free(json);
+    return status;
+}
