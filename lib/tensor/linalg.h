@@ -23,4 +23,8 @@ bal_status bal_rsvd(size_t m, size_t n, const double *A, size_t k, size_t oversa
  * s_i about eps (s_1/s_i)^2): what PiSSA needs, several times faster than a full SVD. */
 bal_status bal_svd_leading(size_t m, size_t n, const double *A, size_t k, double *U, double *s, double *Vt);
 
+/* The same for a small n x n matrix by one-sided Jacobi rotations (dgesvj): small singular values of a matrix with
+ * graded columns keep their relative accuracy.  U, Vt n x n. */
+bal_status bal_svd_graded(size_t n, const double *A, double *U, double *s, double *Vt);
+
 #endif
