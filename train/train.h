@@ -1,0 +1,142 @@
+/* A training run: its options, its parts, and what the files of this room do to it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_TRAIN_TRAIN_H
+#define BAL_TRAIN_TRAIN_H
+
+#include "lib/data/dataset.h"
+#include "lib/data/order.h"
+#include "lib/io/options.h"
+#include "lib/io/store.h"
+#include "lib/loss/loss_options.h"
+#include "lib/optim/step.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* The options, as in the tables of train_options.c; `pretrain` leaves some at their defaults. */
+typedef struct train_config {
+    const char *model, *model_config, *tokenizer, *data, *format, *template_, *target_suffix, *out, *method, *init;
+    const char *init_adapter, *adapter, *initial_adapter, *order, *lr_scheduler, *lambda1_schedule, *lambda_focus_schedule;
+    const char *validation_data, *resume, *metrics_out, *name, *experiment, *dtype;
+    bal_text_list target_modules;
+    bal_loss_options loss;
+    bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, overwrite, store, memory_check;
+    int64_t r, batch_size, micro_batch_size, max_steps, warmup_steps, seed, limit, model_max_length, eval_steps;
+    int64_t early_stopping_patience, save_steps, save_total_limit, log_steps;
+    double lora_alpha, lora_dropout, lr, head_lr, epochs, warmup_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon;
+    double max_grad_norm, lambda_warmup_ratio, lambda_ramp_up_ratio, lambda1_min, lambda1_max, validation_split, save_seconds;
+} train_config;
+
+extern const bal_command train_command, pretrain_command;
+
+/* Where a run stands after `step` finished optimiser steps: what a checkpoint keeps besides parameters and moments. */
+typedef struct train_state {
+    uint64_t step, position;   /* position: records taken from the stream */
+    uint64_t skipped_steps, undefined_spectral;
+    double best_validation;    /* NaN: none yet */
+    uint64_t best_step, evaluations_without_gain;
+    bal_rng dropout;
+    uint64_t tokens, rows;
+    double seconds;            /* of training, over all starts */
+} train_state;
+
+enum { TRAIN_COLUMNS = 15, TRAIN_BUFFERED = 256 };
+
+typedef struct train_row {     /* of the metrics, kept until the next write into the store */
+    uint64_t step;
+    double value[TRAIN_COLUMNS];
+} train_row;
+
+typedef struct train_metrics {
+    FILE *file;
+    const char *path;
+    bal_store *store;
+    int64_t run;
+    char uuid[33];
+    train_row *rows;
+    size_t n_rows;
+    double last_flush;
+} train_metrics;
+
+typedef struct trainer {
+    const train_config *config;
+    const bal_options *options;
+    const bal_log *log;
+    const char *command;       /* "train" or "pretrain" */
+    int argc;
+    char **argv;
+    bool full, residual;       /* residual: PiSSA start */
+    bal_model *model;
+    bal_adapter *adapter;      /* NULL for full */
+    bal_params *params;
+    bal_tokenizer *tokenizer;
+    bal_dataset data, validation_data;
+    const bal_dataset *validation; /* NULL: none */
+    uint32_t *train_items, *validation_items;
+    size_t n_train, n_validation;
+    bal_order order;
+    bal_batch *micro;          /* [n_micro] */
+    bal_batch **micro_list;
+    size_t n_micro, micro_size;
+    bal_batch quiet_batch;     /* for validation */
+    bal_step_config step_config;
+    bal_step step;
+    uint64_t max_steps, warmup;
+    bal_lr_schedule lr_schedule;
+    bal_focus_schedule focus;
+    bool lambda1_cosine;
+    size_t bytes_needed;
+    char *resume_from;         /* checkpoint folder, NULL: from the start */
+    train_state state;
+    train_metrics metrics;
+    double started, last_save;
+    bool memory_estimated;
+} trainer;
+
+/* train_options.c: what the options mean together; fills the resolved parts of t that need no model. */
+bal_status train_resolve(trainer *t, train_config *c);
+
+/* setup.c: model, adapter, data, batches; then the step (buffers), after the memory estimate. */
+bal_status train_setup(trainer *t);
+void train_dispose(trainer *t);
+/* estimate.c */
+bal_status train_estimate(trainer *t);
+
+/* announce.c: what is said at the start and at the end. */
+void train_announce(const trainer *t);
+bal_status train_summary(const trainer *t, double validation);
+
+/* checkpoint.c */
+/* Sets t->resume_from by --resume; BAL_ENOENT when the named folder is no checkpoint. */
+bal_status checkpoint_find(trainer *t);
+/* Reads state and checks that the recipe is the same (before the model is loaded: t->state and metrics.uuid). */
+bal_status checkpoint_read_state(trainer *t);
+/* Parameters (full) and moments, once the step exists. */
+bal_status checkpoint_read_tensors(trainer *t);
+bal_status checkpoint_write(trainer *t);
+/* Writes the finished model or adapter into --out. */
+bal_status checkpoint_finish(trainer *t);
+/* The best adapter so far, in out/best. */
+bal_status checkpoint_write_best(trainer *t);
+/* Refuses an --out that cannot be written, or holds a run that is not to be continued. */
+bal_status checkpoint_prepare_out(trainer *t);
+
+/* metrics.c */
+bal_status metrics_open(trainer *t);
+bal_status metrics_add(trainer *t, const bal_step_result *r, const double *lr, double seconds);
+bal_status metrics_validation(trainer *t, double loss);
+/* force: now; else when enough has gathered or time has passed. */
+bal_status metrics_flush(trainer *t, bool force);
+bal_status metrics_close(trainer *t, bal_status status);
+
+/* loop.c */
+bal_status train_loop(trainer *t);
+/* Mean loss over the validation set. */
+bal_status train_validate(trainer *t, double *loss);
+
+/* cmd_train.c: the whole run of both commands. */
+int train_main(const bal_command *command, int argc, char **argv);
+
+#endif
