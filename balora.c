@@ -23,6 +23,7 @@ static const command k_commands[] = {
     {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
     {"forward", cmd_forward, "logits, hidden states, losses and gradients of given token ids"},
     {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
+    {"merge", cmd_merge, "an adapter merged into its base model, as a Hugging Face folder"},
     {"pretrain", cmd_pretrain, "train a small model from scratch, all weights"},
     {"runs", cmd_runs, "list, show, diff, export, merge and remove runs"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
