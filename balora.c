@@ -26,6 +26,7 @@ static const command k_commands[] = {
     {"merge", cmd_merge, "an adapter merged into its base model, as a Hugging Face folder"},
     {"pretrain", cmd_pretrain, "train a small model from scratch, all weights"},
     {"runs", cmd_runs, "list, show, diff, export, merge and remove runs"},
+    {"score", cmd_score, "verdicts on stored outputs, without a model"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"train", cmd_train, "fine-tune a model with LoRA, PiSSA or BA-LoRA"},
     {NULL, NULL, NULL}, /* the end */
