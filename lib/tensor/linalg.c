@@ -7,6 +7,7 @@
 #include "lib/base/mem.h"
 #include "lib/tensor/gemm.h"
 
+#include <cblas.h>
 #include <limits.h>
 #include <math.h>
 #include <stdbool.h>
@@ -168,8 +169,8 @@ out:
     return status;
 }
 
-/* The k largest eigenvalues of symmetric A(n,n), which is overwritten, ascending in w[0..k), and their
- * eigenvectors as the rows of Z(k,n).  w holds n. */
+/* The k largest eigenvalues of symmetric A(n,n), ascending in w[0..k), and their eigenvectors as the rows of Z(k,n).
+ * Of A the upper triangle is read and all is overwritten; w holds n. */
 static bal_status eigh_largest(size_t n, double *A, size_t k, double *w, double *Z)
 {
     int order = (int)n, low = (int)(n - k) + 1, lwork = -1, liwork = -1, isize = 0, info = 0, found = 0;
@@ -292,7 +293,10 @@ static bal_status leading_of_tall(size_t m, size_t n, const double *A, bool tran
     bal_status status = BAL_ENOMEM;
     if (G == NULL || w == NULL || Z == NULL || B == NULL || W == NULL)
         goto out;
-    bal_dgemm(!transposed, transposed, n, n, m, 1, A, lda, A, lda, 0, G, n);
+    bal_blas_threads_begin(); /* one triangle: what eigh_largest() reads */
+    cblas_dsyrk(CblasRowMajor, CblasUpper, transposed ? CblasNoTrans : CblasTrans, (int)n, (int)m, 1.0, A, (int)lda,
+                0.0, G, (int)n);
+    bal_blas_threads_end();
     BAL_TRY(eigh_largest(n, G, k, w, Z));
     bal_dgemm(transposed, true, m, k, n, 1, A, lda, Z, n, 0, B, k);
     BAL_TRY(bal_svd(m, k, B, U, s, W));
@@ -311,7 +315,7 @@ static bool squares_are_safe(size_t n, const double *A)
 {
     double largest = 0;
     for (size_t i = 0; i < n; i++)
-        largest = fmax(largest, fabs(A[i]));
+        largest = fabs(A[i]) > largest ? fabs(A[i]) : largest;
     return largest > 1e-140 && largest < 1e140;
 }
 
