@@ -19,6 +19,7 @@ typedef struct command {
 
 /* In alphabetical order, one a line. */
 static const command k_commands[] = {
+    {"analyze", cmd_analyze, "statistics of an adapter's true update, or of generated texts"},
     {"bench", cmd_bench, "speed of matrix products, a training step, loading"},
     {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
     {"forward", cmd_forward, "logits, hidden states, losses and gradients of given token ids"},

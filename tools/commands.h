@@ -4,6 +4,7 @@
 #define BAL_TOOLS_COMMANDS_H
 
 /* In alphabetical order, one a line; each has its line in the table of balora.c. */
+int cmd_analyze(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_forward(int argc, char **argv);

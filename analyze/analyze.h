@@ -1,0 +1,22 @@
+/* What the kinds of `balora analyze` share.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_ANALYZE_ANALYZE_H
+#define BAL_ANALYZE_ANALYZE_H
+
+#include "lib/base/log.h"
+#include "lib/io/options.h"
+#include "lib/io/store.h"
+
+typedef struct analyze_config {
+    const char *adapter, *initial_adapter, *base, *run, *input, *field, *task, *name, *modules;
+    int64_t step, vocab, max_pairs;
+    bool store;
+} analyze_config;
+
+/* store may be NULL (nothing is kept); run is the analysis's own row in it. */
+bal_status analyze_spectrum(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run);
+bal_status analyze_diversity(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run);
+
+/* Appends {"name": ..., "convention": ..., "value": x | null, "status": ...}. */
+bal_status analyze_put_number(bal_buf *b, const char *name, const char *convention, double value, const char *status, bool *first);
+
+#endif
