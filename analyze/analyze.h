@@ -3,6 +3,7 @@
 #define BAL_ANALYZE_ANALYZE_H
 
 #include "lib/base/log.h"
+#include "lib/base/str.h"
 #include "lib/io/options.h"
 #include "lib/io/store.h"
 
