@@ -23,6 +23,7 @@ static const command k_commands[] = {
     {"bench", cmd_bench, "speed of matrix products, a training step, loading"},
     {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
     {"forward", cmd_forward, "logits, hidden states, losses and gradients of given token ids"},
+    {"generate", cmd_generate, "one prompt or a chat with a model and an adapter"},
     {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
     {"merge", cmd_merge, "an adapter merged into its base model, as a Hugging Face folder"},
     {"pretrain", cmd_pretrain, "train a small model from scratch, all weights"},
