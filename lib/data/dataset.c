@@ -201,7 +201,8 @@ static bal_status add_object(reading *x, const cJSON *object, const char *where)
     bal_status status = BAL_OK;
     if (x->d->format == BAL_DATA_AUTO)
         BAL_TRY(bal_record_detect(object, where, &x->d->format));
-    x->d->n_read++;
+    if (x->d->n_read++ < x->o->skip)
+        return BAL_OK;
     if (x->d->format == BAL_DATA_TOKENS)
         return add_tokens(x->d, object, where, x->o, &x->ids, &x->labels);
     if (x->tokenizer == NULL)

@@ -14,6 +14,7 @@ typedef struct bal_data_options {
     bool train_on_prompt; /* labels on the prompt, too */
     size_t max_length;    /* tokens of a record; longer ones are cut (0: no bound).  Text is split instead. */
     size_t limit;         /* first records of the file (0: all) */
+    size_t skip;          /* records at the beginning that are passed over (they count for the limit) */
     size_t vocab;         /* of the model: a larger id is an error (0: not checked) */
 } bal_data_options;
 
