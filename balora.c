@@ -22,6 +22,7 @@ static const command k_commands[] = {
     {"analyze", cmd_analyze, "statistics of an adapter's true update, or of generated texts"},
     {"bench", cmd_bench, "speed of matrix products, a training step, loading"},
     {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
+    {"data", cmd_data, "data sets: known ones, a record as the model sees it, generated problems"},
     {"forward", cmd_forward, "logits, hidden states, losses and gradients of given token ids"},
     {"generate", cmd_generate, "one prompt or a chat with a model and an adapter"},
     {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
