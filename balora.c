@@ -20,7 +20,7 @@ typedef struct command {
 /* In alphabetical order, one a line. */
 static const command k_commands[] = {
     {"analyze", cmd_analyze, "statistics of an adapter's true update, or of generated texts"},
-    {"bench", cmd_bench, "speed of matrix products, a training step, loading"},
+    {"bench", cmd_bench, "speed of a training step, a prompt, decoding, loading"},
     {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
     {"data", cmd_data, "data sets: known ones, a record as the model sees it, generated problems"},
     {"forward", cmd_forward, "logits, hidden states, losses and gradients of given token ids"},

@@ -16,7 +16,7 @@
 
 typedef struct bal_bench_config {
     const char *model, *method, *init, *rows;
-    int64_t tokens, sequences, r, repeat;
+    int64_t tokens, new_tokens, sequences, r, repeat;
     double labelled;
     bool checkpoint_activations, reference;
 } bal_bench_config;
@@ -50,6 +50,9 @@ bal_status bal_bench_gemm(cJSON *out, const bal_bench_config *c, const bal_log *
 bal_status bal_bench_load(cJSON *out, const bal_bench_config *c);
 /* sequences_given: --sequences was set, and bounds the rows of --rows. */
 bal_status bal_bench_step(cJSON *out, const bal_bench_config *c, bool sequences_given);
+
+bal_status bal_bench_prompt(cJSON *out, const bal_bench_config *c);
+bal_status bal_bench_decode(cJSON *out, const bal_bench_config *c);
 
 /* Linear weights of all blocks and the head, which is what one token is multiplied with. */
 double bal_bench_matrix_parameters(const bal_model *m);

@@ -50,6 +50,14 @@ static const bal_option k_options[] = {
      .max = 1048576,
      .group = "Data",
      .help = "length of a sequence (of --rows: at most so long)"},
+    {.name = "new_tokens",
+     .type = BAL_OPTION_INT,
+     .offset = offsetof(bal_bench_config, new_tokens),
+     .default_text = "128",
+     .min = 1,
+     .max = 1048576,
+     .group = "Data",
+     .help = "decode: tokens of a sequence"},
     {.name = "sequences",
      .type = BAL_OPTION_INT,
      .offset = offsetof(bal_bench_config, sequences),
@@ -90,10 +98,16 @@ static const bal_option k_options[] = {
 static const bal_command k_command = {
     .name = "bench",
     .usage = "FIGURE [--model PATH] [options]",
-    .summary = "speed of matrix products, a training step, loading",
+    .summary = "speed of a training step, a prompt, decoding, loading",
     .description =
-        "FIGURE is gemm, load or step.  The last line on standard output is one JSON object: value is the best\n"
-        "rate in the unit named there, median the median, vs_sgemm the share of the sgemm 1024 rate.\n\n"
+        "FIGURE is one of\n"
+        "  gemm    matrix products of the shapes of a training step, beside the BLAS library's own threads\n"
+        "  step    one optimiser step on a batch of made-up tokens, or of real --rows\n"
+        "  prompt  a prompt of --tokens in one piece\n"
+        "  decode  --new-tokens of each of --sequences, from an empty context\n"
+        "  load    opening a model\n"
+        "The last line on standard output is one JSON object: value is the best rate in its unit, median the\n"
+        "median, vs_sgemm the share of the sgemm 1024 rate (counted operations / time / that rate).\n\n"
         "  balora bench gemm --threads 2\n"
         "  balora bench step --model MODEL --method ba-lora-nlg --labelled 0.5 --repeat 5\n",
     .options = k_options,
@@ -103,19 +117,30 @@ static const bal_command k_command = {
 
 static bal_status run_figure(const char *name, cJSON *out, const bal_bench_config *c, const bal_options *o)
 {
-    static const char *const names[] = {"gemm", "load", "step"};
-    if (strcmp(name, "gemm") == 0)
-        return bal_bench_gemm(out, c, &bal_options_common(o)->log);
-    bool known = strcmp(name, "load") == 0 || strcmp(name, "step") == 0;
-    if (!known) {
-        const char *near = bal_nearest(name, names, sizeof names / sizeof names[0]);
-        return bal_fail(BAL_EINVAL, "bench knows gemm, load and step, not '%.60s'%s%s%s", name,
+    static const char *const names[] = {"decode", "gemm", "load", "prompt", "step"};
+    enum { DECODE, GEMM, LOAD, PROMPT, STEP, N_NAMES };
+    size_t figure = 0;
+    while (figure < N_NAMES && strcmp(name, names[figure]) != 0)
+        figure++;
+    if (figure == N_NAMES) {
+        const char *near = bal_nearest(name, names, N_NAMES);
+        return bal_fail(BAL_EINVAL, "bench knows decode, gemm, load, prompt and step, not '%.60s'%s%s%s", name,
                         near == NULL ? "" : "; did you mean '", near == NULL ? "" : near, near == NULL ? "" : "'?");
     }
-    if (c->model == NULL)
+    if (figure != GEMM && c->model == NULL)
         return bal_fail(BAL_EINVAL, "bench %s needs --model PATH", name);
-    return strcmp(name, "load") == 0 ? bal_bench_load(out, c)
-                                     : bal_bench_step(out, c, bal_options_given(o, "sequences"));
+    switch (figure) {
+    case DECODE:
+        return bal_bench_decode(out, c);
+    case GEMM:
+        return bal_bench_gemm(out, c, &bal_options_common(o)->log);
+    case LOAD:
+        return bal_bench_load(out, c);
+    case PROMPT:
+        return bal_bench_prompt(out, c);
+    default:
+        return bal_bench_step(out, c, bal_options_given(o, "sequences"));
+    }
 }
 
 static bal_status bench(const bal_options *o, const bal_bench_config *c)
@@ -123,7 +148,7 @@ static bal_status bench(const bal_options *o, const bal_bench_config *c)
     size_t n;
     const char *const *words = bal_options_positional(o, &n);
     if (n != 1)
-        return bal_fail(BAL_EINVAL, "a FIGURE is needed: gemm, load or step");
+        return bal_fail(BAL_EINVAL, "a FIGURE is needed: decode, gemm, load, prompt or step");
     bal_buf b = {0};
     cJSON *out = cJSON_CreateObject();
     bal_status status;

@@ -237,7 +237,7 @@ static void side_path(bal_decoder *d, const bal_lora *l, size_t n, const real_t 
 static void linears(bal_decoder *d, const bal_linear *const *l, real_t *const *y, size_t n_linears, const real_t *x,
                     size_t n)
 {
-    bal_rowdot_job jobs[3];
+    bal_rowdot_job jobs[3] = {{.y = NULL}};
     for (size_t i = 0; i < n_linears; i++)
         jobs[i] = (bal_rowdot_job){.w = l[i]->w, .bias = l[i]->bias, .y = y[i], .ldy = l[i]->w.rows};
     bal_rowdot(jobs, n_linears, n, x, l[0]->w.cols, d->scratch);
