@@ -26,7 +26,6 @@ static const struct {
     {"adp_lm_head", "LoRA on the output head"},
     {"adp_lora_bias", "lora_bias"},
     {"adp_patterns", "rank_pattern and alpha_pattern"},
-    {"adp_subset_layers", "layers_to_transform"},
     {"loss_lm_head_spectral", "LoRA on the output head"},
 };
 
@@ -122,6 +121,17 @@ static void compare_files(const char *case_name, const char *want_path, const ch
     bal_safetensors_close(got);
 }
 
+static int run_words(const char *dir, const char *const *words, size_t n)
+{
+    char *argv[MAX_WORDS] = {0};
+    for (size_t i = 0; i < n && i < MAX_WORDS - 1; i++)
+        argv[i] = bal_strdup(words[i]);
+    int status = run_program(dir, argv);
+    for (size_t i = 0; i < n; i++)
+        bal_free(argv[i]);
+    return status;
+}
+
 /* balora forward on a case; out receives the path of what it wrote. */
 static bool forward_case(const char *dir, const char *name, const char *model, const cJSON *options, char out[MAX_PATH])
 {
@@ -129,14 +139,28 @@ static bool forward_case(const char *dir, const char *name, const char *model, c
     size_t n = 8;
     const cJSON *word = NULL;
     (void)snprintf(out, MAX_PATH, "%s/%s.safetensors", test_folder(), name);
-    cJSON_ArrayForEach(word, options) if (n < MAX_WORDS - 1 && cJSON_IsString(word)) words[n++] = word->valuestring;
-    char *argv[MAX_WORDS] = {0};
-    for (size_t i = 0; i < n; i++)
-        argv[i] = bal_strdup(words[i]);
-    int status = run_program(dir, argv);
-    for (size_t i = 0; i < n; i++)
-        bal_free(argv[i]);
+    cJSON_ArrayForEach(word, options)
+    {
+        if (n < MAX_WORDS - 1 && cJSON_IsString(word))
+            words[n++] = word->valuestring;
+    }
+    int status = run_words(dir, words, n);
     return CHECK_MSG(status == 0, "%s: balora forward ended with %d", name, status);
+}
+
+/* The adapter merged into the model by balora merge, against peft's merge_and_unload. */
+static void merge_case(const char *dir, const char *name, const cJSON *tolerance)
+{
+    char want[MAX_PATH], merged[MAX_PATH], out[MAX_PATH];
+    (void)snprintf(want, sizeof want, "%.900s/expected_merged.safetensors", dir);
+    (void)snprintf(merged, sizeof merged, "%.900s/merged_%.60s", test_folder(), name);
+    if (!bal_file_exists(want))
+        return;
+    const char *words[] = {"balora", "merge", "--model", "model", "--adapter", "adapter", "--out", merged, "--quiet"};
+    int status = run_words(dir, words, sizeof words / sizeof words[0]);
+    if (CHECK_MSG(status == 0, "%s: balora merge ended with %d", name, status) &&
+        forward_case(dir, name, merged, NULL, out))
+        compare_files(name, want, out, tolerance);
 }
 
 static bool is_llama(const char *dir)
@@ -197,6 +221,7 @@ static void run_cases(const char *prefix)
             cJSON *info = read_json(dir, "case.json");
             if (forward_case(dir, names[i], "model", bal_json_member(info, "options"), out))
                 compare_files(names[i], want, out, bal_json_member(info, "tolerance"));
+            merge_case(dir, names[i], bal_json_member(info, "tolerance"));
             cJSON_Delete(info);
             run++;
         }

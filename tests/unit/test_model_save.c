@@ -126,3 +126,137 @@ TEST(pass_bytes_are_exact)
     }
     bal_model_free(m);
 }
+
+/* Replaces the first `old` of a text file by `new`. */
+static void edit_file(const char *dir, const char *name, const char *old, const char *new)
+{
+    char *path = bal_path_join(dir, name);
+    bal_buf before = {0}, after = {0};
+    if (CHECK_OK(bal_file_read(path, 1 << 20, &before))) {
+        const char *text = bal_buf_cstr(&before), *at = strstr(text, old);
+        if (CHECK(at != NULL)) {
+            CHECK_OK(bal_buf_append(&after, text, (size_t)(at - text)));
+            CHECK_OK(bal_buf_text(&after, new));
+            CHECK_OK(bal_buf_text(&after, at + strlen(old)));
+            CHECK_OK(bal_file_replace(path, after.data, after.len));
+        }
+    }
+    bal_buf_dispose(&before);
+    bal_buf_dispose(&after);
+    bal_free(path);
+}
+
+static void save_new(bool tied, const char *name, char dir[600])
+{
+    bal_model *m = new_model(tied);
+    (void)snprintf(dir, 600, "%.500s/%.60s", test_folder(), name);
+    if (m != NULL)
+        CHECK_OK(bal_model_save(m, dir, BAL_DTYPE_F32));
+    bal_model_free(m);
+}
+
+static void expect_load(const char *dir, bal_status want, const char *part)
+{
+    bal_model *m = NULL;
+    bal_status got = bal_model_load(&m, dir);
+    CHECK_MSG(got == want, "status %d: %s", (int)got, bal_error_message());
+    CHECK_MSG(strstr(bal_error_message(), part) != NULL, "'%s' does not say '%s'", bal_error_message(), part);
+    CHECK(m == NULL);
+    bal_model_free(m);
+}
+
+TEST(tied_by_the_file)
+{
+    char dir[600];
+    bal_model *m = NULL;
+    save_new(true, "tied", dir);
+    edit_file(dir, "config.json", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+    expect_load(dir, BAL_EFORMAT, "'lm_head.weight' is missing");
+    save_new(false, "untied", dir);
+    edit_file(dir, "config.json", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+    if (CHECK_OK(bal_model_load(&m, dir))) /* a different head is used although the configuration ties it */
+        CHECK(!m->config.tied_head && m->head.w.data != m->embed.w.data);
+    bal_model_free(m);
+}
+
+TEST(bad_folders)
+{
+    char dir[600], name[700];
+    bal_buf weights = {0};
+    save_new(false, "bad", dir);
+    edit_file(dir, "config.json", "\"intermediate_size\": 10", "\"intermediate_size\": 11");
+    expect_load(dir, BAL_EFORMAT, "is 10 x 12, but the configuration needs 11 x 12");
+    edit_file(dir, "config.json", "\"intermediate_size\": 11", "\"intermediate_size\": 10");
+    edit_file(dir, "config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3");
+    expect_load(dir, BAL_EFORMAT, "'model.layers.2.input_layernorm.weight' is missing");
+    edit_file(dir, "config.json", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2");
+    edit_file(dir, "config.json", "\"vocab_size\": 17", "\"vocab_size\": 4194305");
+    expect_load(dir, BAL_EFORMAT, "vocab_size");
+    edit_file(dir, "config.json", "\"vocab_size\": 4194305", "\"vocab_size\": 17");
+    (void)snprintf(name, sizeof name, "%s/model.safetensors", dir);
+    CHECK_OK(bal_file_read(name, 1 << 20, &weights));
+    CHECK_OK(bal_file_replace(name, weights.data, weights.len - 5));
+    expect_load(dir, BAL_EFORMAT, "model.safetensors");
+    CHECK_OK(bal_file_replace(name, weights.data, 3));
+    expect_load(dir, BAL_EFORMAT, "model.safetensors");
+    bal_buf_dispose(&weights);
+}
+
+TEST(tokens_out_of_range)
+{
+    const bal_pass_options o = {.max_tokens = 4, .max_seqs = 1};
+    const int32_t bad[2] = {1, 17};
+    bal_model *m = new_model(true);
+    bal_pass *p = NULL;
+    bal_batch b;
+    if (m == NULL || !CHECK_OK(bal_batch_init(&b, 5, 2)))
+        return;
+    CHECK_OK(bal_pass_new(&p, m, &o));
+    bal_batch_clear(&b);
+    CHECK_OK(bal_batch_add(&b, bad, NULL, 2));
+    CHECK_STATUS(bal_pass_forward(p, &b, BAL_STUDENT), BAL_EFORMAT);
+    CHECK_STATUS(bal_pass_backward(p, &b), BAL_EINVAL);
+    b.tokens[1] = 16;
+    CHECK_OK(bal_pass_forward(p, &b, BAL_STUDENT));
+    CHECK_STATUS(bal_pass_forward(p, &b, BAL_TEACHER), BAL_EINVAL);
+    CHECK_OK(bal_batch_add(&b, bad, NULL, 1));
+    CHECK_STATUS(bal_pass_forward(p, &b, BAL_STUDENT), BAL_ELIMIT);
+    bal_pass_free(p);
+    bal_batch_dispose(&b);
+    bal_model_free(m);
+}
+
+TEST(no_allocation_in_a_pass)
+{
+    bal_model *m = new_model(false);
+    const int32_t ids[8] = {1, 5, 16, 0, 7, 3, 3, 2};
+    if (m == NULL)
+        return;
+    for (int checkpoint = 0; checkpoint < 2; checkpoint++) {
+        const bal_pass_options o = {.max_tokens = 8,
+                                    .max_seqs = 2,
+                                    .backward = true,
+                                    .teacher = true,
+                                    .checkpoint_activations = checkpoint != 0,
+                                    .dropout = 0.1};
+        bal_pass *p = NULL;
+        bal_batch b;
+        if (!CHECK_OK(bal_pass_new(&p, m, &o)) || !CHECK_OK(bal_batch_init(&b, 8, 2)))
+            return;
+        uint64_t before = bal_mem_count();
+        for (int step = 0; step < 3; step++) {
+            bal_batch_clear(&b);
+            CHECK_OK(bal_batch_add(&b, ids, ids, 5));
+            CHECK_OK(bal_batch_add(&b, ids + 5, ids + 5, 3));
+            bal_batch_finish(&b, false);
+            CHECK_OK(bal_pass_forward(p, &b, BAL_STUDENT));
+            CHECK_OK(bal_pass_forward(p, &b, BAL_TEACHER));
+            bal_pass_clear_dfinal(p, b.n_tokens);
+            CHECK_OK(bal_pass_backward(p, &b));
+        }
+        CHECK(bal_mem_count() == before);
+        bal_pass_free(p);
+        bal_batch_dispose(&b);
+    }
+    bal_model_free(m);
+}
