@@ -28,6 +28,7 @@ static const command k_commands[] = {
     {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
     {"merge", cmd_merge, "an adapter merged into its base model, as a Hugging Face folder"},
     {"pretrain", cmd_pretrain, "train a small model from scratch, all weights"},
+    {"report", cmd_report, "plots and tables of runs, and one HTML page"},
     {"runs", cmd_runs, "list, show, diff, export, merge and remove runs"},
     {"score", cmd_score, "verdicts on stored outputs, without a model"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
