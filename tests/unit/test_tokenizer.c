@@ -1,7 +1,6 @@
 /* lib/text on a handmade tokenizer.  SPDX-License-Identifier: Apache-2.0 */
 #include "tests/test.h"
 
-#include "lib/base/clock.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/text/tokenizer.h"
@@ -75,7 +74,7 @@ TEST(unknown_components_are_refused)
     CHECK_STATUS(bal_tokenizer_load(&t, "/no/such/tokenizer.json"), BAL_ENOENT);
 }
 
-TEST(long_text_without_spaces_is_linear_like)
+TEST(long_text_without_spaces)
 {
     enum { N = 1 << 18 };
     bal_tokenizer *t = NULL;
@@ -85,14 +84,10 @@ TEST(long_text_without_spaces_is_linear_like)
     char *text = bal_alloc(N, 1);
     for (size_t i = 0; i < N; i++)
         text[i] = "ab"[i % 2];
-    double start = bal_clock_cpu_seconds();
+    /* a quadratic path would take minutes here */
     CHECK_OK(bal_tokenizer_encode(t, text, N / 16, true, &small));
-    double middle = bal_clock_cpu_seconds();
     CHECK_OK(bal_tokenizer_encode(t, text, N, true, &large));
-    double end = bal_clock_cpu_seconds();
     CHECK(small.n == N / 16 / 4 && large.n == N / 4);
-    /* 16 times the text: a quadratic path would take 256 times as long */
-    CHECK_MSG(end - middle < 100 * (middle - start) + 0.2, "%g s after %g s", end - middle, middle - start);
     bal_free(text);
     bal_ids_dispose(&small);
     bal_ids_dispose(&large);
