@@ -306,7 +306,8 @@ static bal_status place_tensors(bal_gguf *g, const reader *r, const uint64_t *of
             return bal_fail(BAL_EFORMAT, "%s: tensor '%s' is at offset %llu, not a multiple of the alignment %zu",
                             r->file, t->name, (unsigned long long)offsets[i], alignment);
         if (offsets[i] > data_bytes || t->n_bytes > data_bytes - offsets[i])
-            return bal_fail(BAL_EFORMAT, "%s: tensor '%s' (%zu bytes at offset %llu) goes beyond the %zu bytes of data",
+            return bal_fail(BAL_EFORMAT,
+                            "%s: tensor '%s' (%zu bytes at offset %llu) goes beyond the %zu bytes of data (cut short?)",
                             r->file, t->name, t->n_bytes, (unsigned long long)offsets[i], data_bytes);
         t->data = t->n_bytes == 0 ? r->start + total : r->start + begin + offsets[i];
     }

@@ -39,8 +39,10 @@ void bal_gemm_init(void)
 void bal_blas_threads_begin(void)
 {
     blas_serial();
+#ifndef __SANITIZE_THREAD__ /* the sanitizer cannot see how an uninstrumented library synchronises its threads */
     if (!bal_threads_inside())
         openblas_set_num_threads((int)bal_threads_count());
+#endif
 }
 
 void bal_blas_threads_end(void)
