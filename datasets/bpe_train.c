@@ -176,7 +176,8 @@ static void byte_letter(unsigned byte, bal_buf *out, bal_status *status)
         *status = bal_buf_append(out, utf8, n);
 }
 
-static void spell(const merge *merges, size_t token, bal_buf *out, bal_status *status) // NOLINT(misc-no-recursion): halves are smaller
+static void spell(const merge *merges, size_t token, bal_buf *out,
+                  bal_status *status) // NOLINT(misc-no-recursion): halves are smaller
 {
     if (token < BYTES) {
         byte_letter((unsigned)token, out, status);
@@ -192,15 +193,19 @@ static bal_status put_json(bal_buf *json, const merge *merges, size_t n)
     bal_buf text = {0};
     BAL_TRY(bal_buf_text(json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":["));
     for (size_t i = 0; i < SPECIALS; i++)
-        BAL_TRY(bal_buf_printf(json, "%s{\"id\":%zu,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                                     "\"normalized\":false,\"special\":true}",
-                               i > 0 ? "," : "", i, k_special[i]));
-    BAL_TRY(bal_buf_text(json, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\","
-                               "\"individual_digits\":true},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
-                               "\"use_regex\":true}]},\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,"
-                               "\"trim_offsets\":true,\"use_regex\":true},\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"
-                               "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,"
-                               "\"ignore_merges\":false,\"vocab\":{"));
+        BAL_TRY(
+            bal_buf_printf(json,
+                           "%s{\"id\":%zu,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+                           "\"normalized\":false,\"special\":true}",
+                           i > 0 ? "," : "", i, k_special[i]));
+    BAL_TRY(bal_buf_text(
+        json,
+        "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\","
+        "\"individual_digits\":true},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
+        "\"use_regex\":true}]},\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,"
+        "\"trim_offsets\":true,\"use_regex\":true},\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"
+        "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,"
+        "\"ignore_merges\":false,\"vocab\":{"));
     for (size_t i = 0; i < SPECIALS; i++)
         BAL_TRY(bal_buf_printf(json, "%s\"%s\":%zu", i > 0 ? "," : "", k_special[i], i));
     for (size_t i = 0; i < BYTES + n; i++) {
@@ -256,9 +261,11 @@ out:
 
 bal_status bpe_tokenizer_config(bal_buf *json)
 {
-    return bal_buf_text(json, "{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"add_bos_token\":false,\"bos_token\":\"<|endoftext|>\","
-                              "\"eos_token\":\"<|endoftext|>\",\"pad_token\":\"<|pad|>\",\"clean_up_tokenization_spaces\":false,"
-                              "\"chat_template\":\"{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
-                              "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}"
-                              "{{ '<|im_start|>assistant\\n' }}{% endif %}\"}\n");
+    return bal_buf_text(
+        json,
+        "{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"add_bos_token\":false,\"bos_token\":\"<|endoftext|>\","
+        "\"eos_token\":\"<|endoftext|>\",\"pad_token\":\"<|pad|>\",\"clean_up_tokenization_spaces\":false,"
+        "\"chat_template\":\"{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
+        "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt %}"
+        "{{ '<|im_start|>assistant\\n' }}{% endif %}\"}\n");
 }

@@ -25,33 +25,109 @@ typedef struct data_config {
 #define FIELD(name) offsetof(data_config, name)
 
 static const bal_option k_options[] = {
-    {.name = "data", .letter = 'd', .type = BAL_OPTION_PATH, .offset = FIELD(data), .aliases = "input", .group = "Input",
+    {.name = "data",
+     .letter = 'd',
+     .type = BAL_OPTION_PATH,
+     .offset = FIELD(data),
+     .aliases = "input",
+     .group = "Input",
      .help = "show, tokenizer: records (JSON lines, .gz too, or .txt)"},
-    {.name = "model", .letter = 'm', .type = BAL_OPTION_PATH, .offset = FIELD(model), .aliases = "tokenizer", .group = "Input",
+    {.name = "model",
+     .letter = 'm',
+     .type = BAL_OPTION_PATH,
+     .offset = FIELD(model),
+     .aliases = "tokenizer",
+     .group = "Input",
      .help = "show: model folder, GGUF file or tokenizer.json"},
-    {.name = "format", .type = BAL_OPTION_CHOICE, .offset = FIELD(format), .default_text = "auto", .choices = BAL_DATA_FORMATS,
-     .group = "Input", .help = "of the records; auto looks at the fields of the first"},
-    {.name = "template", .type = BAL_OPTION_CHOICE, .offset = FIELD(template_), .default_text = "auto", .choices = BAL_DATA_TEMPLATES,
-     .group = "Input", .help = "text around a prompt; auto: by the format"},
-    {.name = "target_suffix", .type = BAL_OPTION_CHOICE, .offset = FIELD(target_suffix), .default_text = "eos",
-     .choices = BAL_DATA_SUFFIXES, .group = "Input", .help = "after a response; newline_eos as PiSSA's program"},
-    {.name = "train_on_prompt", .type = BAL_OPTION_FLAG, .offset = FIELD(train_on_prompt), .default_text = "false", .group = "Input",
+    {.name = "format",
+     .type = BAL_OPTION_CHOICE,
+     .offset = FIELD(format),
+     .default_text = "auto",
+     .choices = BAL_DATA_FORMATS,
+     .group = "Input",
+     .help = "of the records; auto looks at the fields of the first"},
+    {.name = "template",
+     .type = BAL_OPTION_CHOICE,
+     .offset = FIELD(template_),
+     .default_text = "auto",
+     .choices = BAL_DATA_TEMPLATES,
+     .group = "Input",
+     .help = "text around a prompt; auto: by the format"},
+    {.name = "target_suffix",
+     .type = BAL_OPTION_CHOICE,
+     .offset = FIELD(target_suffix),
+     .default_text = "eos",
+     .choices = BAL_DATA_SUFFIXES,
+     .group = "Input",
+     .help = "after a response; newline_eos as PiSSA's program"},
+    {.name = "train_on_prompt",
+     .type = BAL_OPTION_FLAG,
+     .offset = FIELD(train_on_prompt),
+     .default_text = "false",
+     .group = "Input",
      .help = "label the prompt, too"},
-    {.name = "model_max_length", .type = BAL_OPTION_INT, .offset = FIELD(model_max_length), .default_text = "512", .min = 2, .max = 1e7,
-     .group = "Input", .help = "tokens of a record; longer ones are cut"},
-    {.name = "item", .type = BAL_OPTION_INT, .offset = FIELD(item), .default_text = "0", .min = 0, .max = 1e12, .group = "Input",
+    {.name = "model_max_length",
+     .type = BAL_OPTION_INT,
+     .offset = FIELD(model_max_length),
+     .default_text = "512",
+     .min = 2,
+     .max = 1e7,
+     .group = "Input",
+     .help = "tokens of a record; longer ones are cut"},
+    {.name = "item",
+     .type = BAL_OPTION_INT,
+     .offset = FIELD(item),
+     .default_text = "0",
+     .min = 0,
+     .max = 1e12,
+     .group = "Input",
      .help = "show: number of the record, from 0"},
-    {.name = "limit", .type = BAL_OPTION_INT, .offset = FIELD(limit), .default_text = "0", .min = 0, .max = 1e12, .group = "Input",
+    {.name = "limit",
+     .type = BAL_OPTION_INT,
+     .offset = FIELD(limit),
+     .default_text = "0",
+     .min = 0,
+     .max = 1e12,
+     .group = "Input",
      .help = "tokenizer: first records of the file; 0: all"},
-    {.name = "n", .letter = 'n', .type = BAL_OPTION_INT, .offset = FIELD(n), .default_text = "1000", .min = 1, .max = 1e9,
-     .group = "Output", .help = "world: problems to write"},
-    {.name = "first", .type = BAL_OPTION_INT, .offset = FIELD(first), .default_text = "0", .min = 0, .max = 1e15, .group = "Output",
+    {.name = "n",
+     .letter = 'n',
+     .type = BAL_OPTION_INT,
+     .offset = FIELD(n),
+     .default_text = "1000",
+     .min = 1,
+     .max = 1e9,
+     .group = "Output",
+     .help = "world: problems to write"},
+    {.name = "first",
+     .type = BAL_OPTION_INT,
+     .offset = FIELD(first),
+     .default_text = "0",
+     .min = 0,
+     .max = 1e15,
+     .group = "Output",
      .help = "world: number of the first problem (another stretch of the same world)"},
-    {.name = "seed", .type = BAL_OPTION_INT, .offset = FIELD(seed), .default_text = "1", .min = 0, .max = 9007199254740991.0,
-     .group = "Output", .help = "world: which world"},
-    {.name = "vocab", .type = BAL_OPTION_INT, .offset = FIELD(vocab), .default_text = "1024", .min = 260, .max = 8192, .group = "Output",
+    {.name = "seed",
+     .type = BAL_OPTION_INT,
+     .offset = FIELD(seed),
+     .default_text = "1",
+     .min = 0,
+     .max = 9007199254740991.0,
+     .group = "Output",
+     .help = "world: which world"},
+    {.name = "vocab",
+     .type = BAL_OPTION_INT,
+     .offset = FIELD(vocab),
+     .default_text = "1024",
+     .min = 260,
+     .max = 8192,
+     .group = "Output",
      .help = "tokenizer: entries of the vocabulary"},
-    {.name = "out", .letter = 'o', .type = BAL_OPTION_PATH, .offset = FIELD(out), .group = "Output",
+    {.name = "out",
+     .letter = 'o',
+     .type = BAL_OPTION_PATH,
+     .offset = FIELD(out),
+     .group = "Output",
      .help = "file to write; world: standard output without it"},
 };
 
@@ -124,8 +200,9 @@ static bal_status list(const bal_options *o)
         bool there = path != NULL && bal_file_exists(path);
         bal_free(path);
         if (json)
-            printf("%s{\"name\":\"%s\",\"file\":\"%s\",\"format\":\"%s\",\"source\":\"%s\",\"present\":%s}", i > 0 ? "," : "", k_sets[i].name,
-                   k_sets[i].file, k_sets[i].format, k_sets[i].source, there ? "true" : "false");
+            printf("%s{\"name\":\"%s\",\"file\":\"%s\",\"format\":\"%s\",\"source\":\"%s\",\"present\":%s}",
+                   i > 0 ? "," : "", k_sets[i].name, k_sets[i].file, k_sets[i].format, k_sets[i].source,
+                   there ? "true" : "false");
         else
             printf("  %-15s %-32s %s%s\n", k_sets[i].name, k_sets[i].file, k_sets[i].source, there ? "  [there]" : "");
     }
@@ -154,7 +231,14 @@ static bal_status print_stretches(const bal_tokenizer *t, const int32_t *ids, co
             for (size_t j = i; j < end; j++)
                 BAL_TRY(bal_buf_printf(&text, "%s%d", j > 0 ? " " : "", (int)ids[j]));
         }
-        printf("%s%s%s", !labelled ? "" : color ? "\033[1;32m" : "[", bal_buf_cstr(&text), !labelled ? "" : color ? "\033[0m" : "]");
+        printf("%s%s%s",
+               !labelled ? ""
+               : color   ? "\033[1;32m"
+                         : "[",
+               bal_buf_cstr(&text),
+               !labelled ? ""
+               : color   ? "\033[0m"
+                         : "]");
         i = end;
     }
     printf("\n");
@@ -213,7 +297,8 @@ static bal_status show(const bal_options *o, const data_config *c)
     status = bal_dataset_load(&d, c->data, t, &data);
     if (status == BAL_EINVAL && t == NULL)
         BAL_TRY(bal_fail(BAL_EINVAL, "--model PATH is needed to tokenise records of text"));
-    if (status == BAL_EFORMAT && bal_starts_with(bal_error_message(), c->data) && strstr(bal_error_message(), "no record") != NULL)
+    if (status == BAL_EFORMAT && bal_starts_with(bal_error_message(), c->data) &&
+        strstr(bal_error_message(), "no record") != NULL)
         BAL_TRY(bal_fail_note(BAL_EFORMAT, "item %lld", (long long)c->item));
     BAL_TRY(status);
     if (bal_options_common(o)->json) {
@@ -224,8 +309,8 @@ static bal_status show(const bal_options *o, const data_config *c)
         size_t n = bal_dataset_length(&d, i), labelled = 0;
         for (size_t j = 0; j < n; j++)
             labelled += d.labels[d.start[i] + j] != BAL_LABEL_NONE;
-        printf("item %lld (%s): %zu tokens, %zu labelled%s\n", (long long)c->item, bal_data_format_name(d.format), n, labelled,
-               d.n_truncated > 0 ? ", cut at --model-max-length" : "");
+        printf("item %lld (%s): %zu tokens, %zu labelled%s\n", (long long)c->item, bal_data_format_name(d.format), n,
+               labelled, d.n_truncated > 0 ? ", cut at --model-max-length" : "");
         BAL_TRY(print_stretches(t, d.ids + d.start[i], d.labels + d.start[i], n));
     }
 out:
@@ -326,7 +411,8 @@ static bal_status tokenizer(const bal_options *o, const data_config *c)
     if (bal_options_common(o)->json)
         printf("{\"vocab\":%zu}\n", size);
     else
-        bal_log_line(&bal_options_common(o)->log, BAL_LOG_INFO, "%s: %zu entries; tokenizer_config.json beside it", c->out, size);
+        bal_log_line(&bal_options_common(o)->log, BAL_LOG_INFO, "%s: %zu entries; tokenizer_config.json beside it",
+                     c->out, size);
 out:
     bpe_trainer_free(t);
     bal_lines_close(lines);
@@ -355,8 +441,8 @@ static bal_status run(const bal_options *o, const data_config *c)
     if (strcmp(words[0], "tokenizer") == 0)
         return tokenizer(o, c);
     const char *near = bal_nearest(words[0], names, 4);
-    return bal_fail(BAL_EINVAL, "'%.60s' is not list, show, world or tokenizer%s%s%s", words[0], near != NULL ? "; did you mean '" : "",
-                    near != NULL ? near : "", near != NULL ? "'?" : "");
+    return bal_fail(BAL_EINVAL, "'%.60s' is not list, show, world or tokenizer%s%s%s", words[0],
+                    near != NULL ? "; did you mean '" : "", near != NULL ? near : "", near != NULL ? "'?" : "");
 }
 
 int cmd_data(int argc, char **argv)

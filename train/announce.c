@@ -16,13 +16,15 @@ static const char *plural(size_t n)
 static void say_data(const trainer *t)
 {
     const bal_dataset *d = &t->data;
-    bal_log_line(t->log, BAL_LOG_INFO, "data      %s: %zu record%s (%s), %zu tokens, %zu labelled; longest %zu", t->config->data, d->n,
-                 plural(d->n), bal_data_format_name(d->format), d->n_tokens, d->n_rows, d->longest);
+    bal_log_line(t->log, BAL_LOG_INFO, "data      %s: %zu record%s (%s), %zu tokens, %zu labelled; longest %zu",
+                 t->config->data, d->n, plural(d->n), bal_data_format_name(d->format), d->n_tokens, d->n_rows,
+                 d->longest);
     if (d->n_truncated > 0)
-        bal_log_line(t->log, BAL_LOG_WARN, "%zu of %zu records are longer than %zu tokens and were cut", d->n_truncated, d->n_read,
-                     d->longest);
+        bal_log_line(t->log, BAL_LOG_WARN, "%zu of %zu records are longer than %zu tokens and were cut", d->n_truncated,
+                     d->n_read, d->longest);
     if (d->n_skipped > 0)
-        bal_log_line(t->log, BAL_LOG_WARN, "%zu of %zu records have no labelled token and are left out", d->n_skipped, d->n_read);
+        bal_log_line(t->log, BAL_LOG_WARN, "%zu of %zu records have no labelled token and are left out", d->n_skipped,
+                     d->n_read);
     if (t->validation != NULL)
         bal_log_line(t->log, BAL_LOG_INFO, "validate  %zu record%s%s", t->n_validation, plural(t->n_validation),
                      t->config->validation_data != NULL ? "" : ", kept out of the training data");
@@ -36,23 +38,30 @@ static void say_loss(const trainer *t)
     if (l->lambda_consistency == 0 && l->lambda_diversity == 0 && l->lambda_svd == 0)
         return;
     if (t->step_config.adaptive)
-        bal_log_line(t->log, BAL_LOG_INFO, "terms     consistency adaptive %g..%g, diversity %g, spectral %g%s", t->step_config.adaptive_min,
-                     t->step_config.adaptive_max, l->lambda_diversity, l->lambda_svd, k_focus[t->focus]);
+        bal_log_line(t->log, BAL_LOG_INFO, "terms     consistency adaptive %g..%g, diversity %g, spectral %g%s",
+                     t->step_config.adaptive_min, t->step_config.adaptive_max, l->lambda_diversity, l->lambda_svd,
+                     k_focus[t->focus]);
     else
-        bal_log_line(t->log, BAL_LOG_INFO, "terms     consistency %g%s (T %g), diversity %g (K %zu), spectral %g (k %zu)%s",
-                     l->lambda_consistency, t->lambda1_cosine ? ", cosine to a tenth" : "", l->temperature, l->lambda_diversity,
-                     l->top_k_entropy, l->lambda_svd, l->svd_top_k, k_focus[t->focus]);
+        bal_log_line(t->log, BAL_LOG_INFO,
+                     "terms     consistency %g%s (T %g), diversity %g (K %zu), spectral %g (k %zu)%s",
+                     l->lambda_consistency, t->lambda1_cosine ? ", cosine to a tenth" : "", l->temperature,
+                     l->lambda_diversity, l->top_k_entropy, l->lambda_svd, l->svd_top_k, k_focus[t->focus]);
     if (t->step_config.unshifted_regularisers)
-        bal_log_line(t->log, BAL_LOG_INFO, "compat    llm172: unshifted rows in the terms, means by micro-batch, Frobenius norm");
-    size_t smallest = t->model->config.hidden < t->model->config.vocab ? t->model->config.hidden : t->model->config.vocab;
+        bal_log_line(t->log, BAL_LOG_INFO,
+                     "compat    llm172: unshifted rows in the terms, means by micro-batch, Frobenius norm");
+    size_t smallest =
+        t->model->config.hidden < t->model->config.vocab ? t->model->config.hidden : t->model->config.vocab;
     if (l->lambda_svd != 0 && l->svd_norm == BAL_SVD_NUCLEAR && l->svd_top_k >= smallest)
-        bal_log_line(t->log, BAL_LOG_WARN,
-                     "the spectral term is constant: svd_top_k %zu takes all of at most %zu singular values; it has no gradient",
-                     l->svd_top_k, smallest);
+        bal_log_line(
+            t->log, BAL_LOG_WARN,
+            "the spectral term is constant: svd_top_k %zu takes all of at most %zu singular values; it has no gradient",
+            l->svd_top_k, smallest);
     if (l->lambda_diversity != 0 && l->top_k_entropy == 1)
         bal_log_line(t->log, BAL_LOG_WARN, "the diversity term is constant: the entropy over 1 logit is 0");
     if (l->lambda_svd != 0 && t->n_micro > 1)
-        bal_log_line(t->log, BAL_LOG_INFO, "          the spectral term is taken over each of %zu micro-batches, weighted by its rows", t->n_micro);
+        bal_log_line(t->log, BAL_LOG_INFO,
+                     "          the spectral term is taken over each of %zu micro-batches, weighted by its rows",
+                     t->n_micro);
 }
 
 void train_announce(const trainer *t)
@@ -60,25 +69,34 @@ void train_announce(const trainer *t)
     const train_config *c = t->config;
     const bal_model_config *m = &t->model->config;
     if (t->metrics.uuid[0] != '\0' && t->resume_from != NULL)
-        bal_log_line(t->log, BAL_LOG_INFO, "resume    %s, %llu of %llu steps done", t->resume_from, (unsigned long long)t->state.step,
-                     (unsigned long long)t->max_steps);
-    bal_log_line(t->log, BAL_LOG_INFO, "model     %s: %s, %zu layers, %.1f M parameters", c->model != NULL ? c->model : c->model_config,
-                 m->model_type, m->n_layers, (double)t->model->n_parameters / 1e6);
+        bal_log_line(t->log, BAL_LOG_INFO, "resume    %s, %llu of %llu steps done", t->resume_from,
+                     (unsigned long long)t->state.step, (unsigned long long)t->max_steps);
+    bal_log_line(t->log, BAL_LOG_INFO, "model     %s: %s, %zu layers, %.1f M parameters",
+                 c->model != NULL ? c->model : c->model_config, m->model_type, m->n_layers,
+                 (double)t->model->n_parameters / 1e6);
     if (t->full)
-        bal_log_line(t->log, BAL_LOG_INFO, "method    full: all %.3f M parameters are trained", (double)t->params->n / 1e6);
+        bal_log_line(t->log, BAL_LOG_INFO, "method    full: all %.3f M parameters are trained",
+                     (double)t->params->n / 1e6);
     else
-        bal_log_line(t->log, BAL_LOG_INFO, "method    %s: r %zu, alpha %g%s, start %s, %zu matrices, %.3f M trainable (%.3f %%)", c->method,
-                     t->adapter->config.r, t->adapter->config.lora_alpha, t->adapter->config.use_rslora ? " (rsLoRA)" : "",
-                     c->init_adapter != NULL ? c->init_adapter : c->adapter != NULL ? c->adapter : t->adapter->config.init,
-                     t->adapter->n_loras, (double)t->params->n / 1e6, 100.0 * (double)t->params->n / (double)t->model->n_parameters);
+        bal_log_line(t->log, BAL_LOG_INFO,
+                     "method    %s: r %zu, alpha %g%s, start %s, %zu matrices, %.3f M trainable (%.3f %%)", c->method,
+                     t->adapter->config.r, t->adapter->config.lora_alpha,
+                     t->adapter->config.use_rslora ? " (rsLoRA)" : "",
+                     c->init_adapter != NULL ? c->init_adapter
+                     : c->adapter != NULL    ? c->adapter
+                                             : t->adapter->config.init,
+                     t->adapter->n_loras, (double)t->params->n / 1e6,
+                     100.0 * (double)t->params->n / (double)t->model->n_parameters);
     say_data(t);
     say_loss(t);
-    bal_log_line(t->log, BAL_LOG_INFO, "steps     %llu of %lld sequences in %zu micro-batch%s of %zu; lr %g, %s, warm-up %llu",
-                 (unsigned long long)t->max_steps, (long long)c->batch_size, t->n_micro, t->n_micro == 1 ? "" : "es", t->micro_size, c->lr,
-                 c->lr_scheduler, (unsigned long long)t->warmup);
+    bal_log_line(t->log, BAL_LOG_INFO,
+                 "steps     %llu of %lld sequences in %zu micro-batch%s of %zu; lr %g, %s, warm-up %llu",
+                 (unsigned long long)t->max_steps, (long long)c->batch_size, t->n_micro, t->n_micro == 1 ? "" : "es",
+                 t->micro_size, c->lr, c->lr_scheduler, (unsigned long long)t->warmup);
     int64_t free_bytes = bal_free_memory_bytes();
     bal_log_line(t->log, BAL_LOG_INFO, "memory    about %.0f MiB for the step, %.0f MiB resident so far, %.0f MiB free",
-                 (double)t->bytes_needed / 1048576.0, (double)bal_peak_rss_bytes() / 1048576.0, (double)free_bytes / 1048576.0);
+                 (double)t->bytes_needed / 1048576.0, (double)bal_peak_rss_bytes() / 1048576.0,
+                 (double)free_bytes / 1048576.0);
 }
 
 static bal_status put_number(bal_buf *b, const char *key, double value, bool *first)
@@ -94,16 +112,19 @@ bal_status train_summary(const trainer *t, double validation)
     bool first = true;
     const train_state *s = &t->state;
     double rate = s->seconds > 0 ? (double)s->tokens / s->seconds : (double)NAN;
-    bal_log_line(t->log, BAL_LOG_INFO, "done      %llu steps, %llu tokens in %.1f s (%.0f tokens/s), peak memory %.0f MiB -> %s",
-                 (unsigned long long)s->step, (unsigned long long)s->tokens, s->seconds, rate, (double)bal_peak_rss_bytes() / 1048576.0,
-                 t->config->out);
+    bal_log_line(t->log, BAL_LOG_INFO,
+                 "done      %llu steps, %llu tokens in %.1f s (%.0f tokens/s), peak memory %.0f MiB -> %s",
+                 (unsigned long long)s->step, (unsigned long long)s->tokens, s->seconds, rate,
+                 (double)bal_peak_rss_bytes() / 1048576.0, t->config->out);
     if (isfinite(validation))
-        bal_log_line(t->log, BAL_LOG_INFO, "          validation loss %.4f; best %.4f after step %llu (%s/best)", validation, s->best_validation,
-                     (unsigned long long)s->best_step, t->config->out);
+        bal_log_line(t->log, BAL_LOG_INFO, "          validation loss %.4f; best %.4f after step %llu (%s/best)",
+                     validation, s->best_validation, (unsigned long long)s->best_step, t->config->out);
     if (s->skipped_steps > 0)
-        bal_log_line(t->log, BAL_LOG_WARN, "%llu steps had no labelled token and were skipped", (unsigned long long)s->skipped_steps);
+        bal_log_line(t->log, BAL_LOG_WARN, "%llu steps had no labelled token and were skipped",
+                     (unsigned long long)s->skipped_steps);
     if (s->undefined_spectral > 0)
-        bal_log_line(t->log, BAL_LOG_WARN, "the spectral term was 0 in %llu micro-batches (fewer than 2 rows, or logits of 0)",
+        bal_log_line(t->log, BAL_LOG_WARN,
+                     "the spectral term was 0 in %llu micro-batches (fewer than 2 rows, or logits of 0)",
                      (unsigned long long)s->undefined_spectral);
     if (!bal_options_common(t->options)->json)
         return BAL_OK;

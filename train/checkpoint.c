@@ -29,7 +29,8 @@ static bool is(const char *a, const char *b)
 
 static bool checkpoint_step(const char *name, int64_t *step)
 {
-    return bal_starts_with(name, "checkpoint-") && bal_parse_i64(name + strlen("checkpoint-"), 0, INT64_MAX, step) == BAL_OK;
+    return bal_starts_with(name, "checkpoint-") &&
+           bal_parse_i64(name + strlen("checkpoint-"), 0, INT64_MAX, step) == BAL_OK;
 }
 
 /* Steps of the checkpoints in out, rising; *n of them (at most MAX_CHECKPOINTS). */
@@ -63,7 +64,8 @@ static bal_status is_checkpoint(const char *dir)
     char *state = bal_path_join(dir, "balora/state.json");
     bool there = state != NULL && bal_file_exists(state);
     bal_free(state);
-    return there ? BAL_OK : bal_fail(BAL_ENOENT, "%s is no checkpoint of this program: balora/state.json is not there", dir);
+    return there ? BAL_OK
+                 : bal_fail(BAL_ENOENT, "%s is no checkpoint of this program: balora/state.json is not there", dir);
 }
 
 bal_status checkpoint_find(trainer *t)
@@ -92,7 +94,8 @@ bal_status checkpoint_find(trainer *t)
 /* Entries of an earlier run in --out. */
 static bool ours(const char *name)
 {
-    static const char *const names[] = {"adapter_config.json", "adapter_model.safetensors", "balora", "pissa", "best"};
+    static const char *const names[] = {"adapter_config.json", "adapter_model.safetensors", "balora", "pissa", "best",
+                                        "model.safetensors"};
     int64_t step = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
@@ -107,7 +110,9 @@ static bal_status clear_out(trainer *t, DIR *dir)
         if (!ours(e->d_name))
             continue;
         if (!t->config->overwrite && !bal_starts_with(e->d_name, ".checkpoint-"))
-            return bal_fail(BAL_EINVAL, "%s holds a run already (%s); --resume auto continues it, --overwrite starts anew", out, e->d_name);
+            return bal_fail(BAL_EINVAL,
+                            "%s holds a run already (%s); --resume auto continues it, --overwrite starts anew", out,
+                            e->d_name);
         char *path = bal_path_join(out, e->d_name);
         bal_status status = path == NULL ? BAL_ENOMEM : bal_folder_exists(path) ? bal_folder_remove(path) : BAL_OK;
         if (status == BAL_OK && !bal_folder_exists(path))
@@ -152,20 +157,22 @@ static bal_status put_state(const trainer *t, bal_buf *b)
     const train_state *s = &t->state;
     char hash[65];
     data_hash(t, hash);
-    BAL_TRY(bal_buf_printf(b, "{\"format\":1,\"step\":%" PRIu64 ",\"max_steps\":%" PRIu64 ",\"position\":%" PRIu64
-                              ",\"updates\":%" PRIu64 ",\"skipped_steps\":%" PRIu64 ",\"undefined_spectral\":%" PRIu64
-                              ",\"tokens\":%" PRIu64 ",\"rows\":%" PRIu64 ",\"micro_batch_size\":%zu,\"parameters\":%zu,",
-                           s->step, t->max_steps, s->position, t->step.adamw.t, s->skipped_steps, s->undefined_spectral, s->tokens,
-                           s->rows, t->micro_size, t->params->n));
+    BAL_TRY(bal_buf_printf(b,
+                           "{\"format\":1,\"step\":%" PRIu64 ",\"max_steps\":%" PRIu64 ",\"position\":%" PRIu64
+                           ",\"updates\":%" PRIu64 ",\"skipped_steps\":%" PRIu64 ",\"undefined_spectral\":%" PRIu64
+                           ",\"tokens\":%" PRIu64 ",\"rows\":%" PRIu64 ",\"micro_batch_size\":%zu,\"parameters\":%zu,",
+                           s->step, t->max_steps, s->position, t->step.adamw.t, s->skipped_steps, s->undefined_spectral,
+                           s->tokens, s->rows, t->micro_size, t->params->n));
     BAL_TRY(bal_buf_text(b, "\"seconds\":"));
     BAL_TRY(bal_json_put_f64(b, s->seconds));
     BAL_TRY(bal_buf_text(b, ",\"best_validation\":"));
     BAL_TRY(bal_json_put_f64(b, s->best_validation));
-    BAL_TRY(bal_buf_printf(b, ",\"best_step\":%" PRIu64 ",\"evaluations_without_gain\":%" PRIu64 ",\"run\":\"%s\",\"data_sha256\":\"%s\"",
-                           s->best_step, s->evaluations_without_gain, t->metrics.uuid, hash));
+    BAL_TRY(bal_buf_printf(
+        b, ",\"best_step\":%" PRIu64 ",\"evaluations_without_gain\":%" PRIu64 ",\"run\":\"%s\",\"data_sha256\":\"%s\"",
+        s->best_step, s->evaluations_without_gain, t->metrics.uuid, hash));
     const bal_rng *rng = bal_pass_rng(t->step.pass);
-    BAL_TRY(bal_buf_printf(b, ",\"dropout\":\"%016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\"}\n", rng->s[0], rng->s[1],
-                           rng->s[2], rng->s[3]));
+    BAL_TRY(bal_buf_printf(b, ",\"dropout\":\"%016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\"}\n",
+                           rng->s[0], rng->s[1], rng->s[2], rng->s[3]));
 out:
     return status;
 }
@@ -267,12 +274,14 @@ static bal_status save_trained(trainer *t, const char *dir)
 {
     if (!t->full)
         return bal_adapter_write_final(t->adapter, dir);
-    bal_dtype dtype = is(t->config->dtype, "bf16") ? BAL_DTYPE_BF16 : is(t->config->dtype, "f16") ? BAL_DTYPE_F16 : BAL_DTYPE_F32;
+    bal_dtype dtype = is(t->config->dtype, "bf16")  ? BAL_DTYPE_BF16
+                      : is(t->config->dtype, "f16") ? BAL_DTYPE_F16
+                                                    : BAL_DTYPE_F32;
     return bal_model_save(t->model, dir, dtype);
 }
 
 /* A model from scratch has no folder that its tokenizer could be copied from. */
-static bal_status copy_tokenizer(const trainer *t)
+static bal_status copy_tokenizer(const trainer *t, const char *dir)
 {
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"};
     const char *from = t->config->tokenizer;
@@ -292,7 +301,7 @@ static bal_status copy_tokenizer(const trainer *t)
         else if (bal_file_exists(path))
             status = bal_file_read(path, (size_t)1 << 30, &text);
         if (status == BAL_OK && text.len > 0)
-            status = write_text(t->config->out, names[i], bal_buf_cstr(&text), text.len);
+            status = write_text(dir, names[i], bal_buf_cstr(&text), text.len);
         bal_free(path);
         BAL_TRY(status);
     }
@@ -310,7 +319,7 @@ bal_status checkpoint_finish(trainer *t)
     if (own == NULL)
         BAL_TRY(BAL_ENOMEM);
     BAL_TRY(save_trained(t, t->config->out));
-    BAL_TRY(copy_tokenizer(t));
+    BAL_TRY(copy_tokenizer(t, t->config->out));
     BAL_TRY(bal_folder_make(own));
     const char *recipe = bal_options_json(t->options);
     BAL_TRY(write_text(own, "recipe.json", recipe, strlen(recipe)));
@@ -332,6 +341,7 @@ bal_status checkpoint_write_best(trainer *t)
     BAL_TRY(bal_folder_remove(beside));
     BAL_TRY(bal_folder_make(beside));
     BAL_TRY(save_trained(t, beside));
+    BAL_TRY(copy_tokenizer(t, beside));
     BAL_TRY(bal_folder_replace(beside, best));
 out:
     bal_free(beside);

@@ -35,7 +35,8 @@ bal_status train_validate(trainer *t, double *loss)
     for (size_t i = 0; i < t->n_validation;) {
         bal_batch_clear(&t->quiet_batch);
         for (size_t j = 0; j < t->micro_size && i < t->n_validation; j++, i++)
-            BAL_TRY(add_record(&t->quiet_batch, t->validation, t->validation_items != NULL ? t->validation_items[i] : i));
+            BAL_TRY(
+                add_record(&t->quiet_batch, t->validation, t->validation_items != NULL ? t->validation_items[i] : i));
         bal_batch_finish(&t->quiet_batch, false);
         double sum = 0;
         size_t n = 0;
@@ -54,7 +55,8 @@ static bal_status evaluate(trainer *t, double *loss, bool *stop)
     train_state *s = &t->state;
     BAL_TRY(train_validate(t, loss));
     if (!isfinite(*loss))
-        return bal_fail(BAL_ENUMERIC, "step %llu: the validation loss is not finite; lower the learning rate", (unsigned long long)s->step);
+        return bal_fail(BAL_ENUMERIC, "step %llu: the validation loss is not finite; lower the learning rate",
+                        (unsigned long long)s->step);
     BAL_TRY(metrics_validation(t, *loss));
     if (!(s->best_validation <= *loss)) { /* also the first one, when the best is NaN */
         s->best_validation = *loss;
@@ -64,12 +66,13 @@ static bal_status evaluate(trainer *t, double *loss, bool *stop)
     } else {
         s->evaluations_without_gain++;
     }
-    bal_log_line(t->log, BAL_LOG_INFO, "step %llu: validation loss %.4f (best %.4f after step %llu)", (unsigned long long)s->step, *loss,
-                 s->best_validation, (unsigned long long)s->best_step);
+    bal_log_line(t->log, BAL_LOG_INFO, "step %llu: validation loss %.4f (best %.4f after step %llu)",
+                 (unsigned long long)s->step, *loss, s->best_validation, (unsigned long long)s->best_step);
     int64_t patience = t->config->early_stopping_patience;
     *stop = patience > 0 && s->evaluations_without_gain >= (uint64_t)patience;
     if (*stop)
-        bal_log_line(t->log, BAL_LOG_INFO, "stopped early: no better validation loss in %lld evaluations", (long long)patience);
+        bal_log_line(t->log, BAL_LOG_INFO, "stopped early: no better validation loss in %lld evaluations",
+                     (long long)patience);
 out:
     return status;
 }
@@ -121,8 +124,9 @@ static void say_step(const trainer *t, const bal_step_result *r, bool bar)
     if (bar || (t->state.step % every != 0 && t->state.step != t->max_steps))
         return;
     double rate = t->state.seconds > 0 ? (double)t->state.tokens / t->state.seconds : 0;
-    bal_log_line(t->log, BAL_LOG_INFO, "step %llu/%llu  loss %.4f  gradient %.3g  %.0f tokens/s", (unsigned long long)t->state.step,
-                 (unsigned long long)t->max_steps, r->values.task, r->grad_norm, rate);
+    bal_log_line(t->log, BAL_LOG_INFO, "step %llu/%llu  loss %.4f  gradient %.3g  %.0f tokens/s",
+                 (unsigned long long)t->state.step, (unsigned long long)t->max_steps, r->values.task, r->grad_norm,
+                 rate);
 }
 
 static bool save_due(const trainer *t)
@@ -144,16 +148,19 @@ static bal_status run(trainer *t, bal_progress *bar, double *validation)
         bal_step_result r;
         BAL_TRY(one_step(t, &r));
         char note[96];
-        (void)snprintf(note, sizeof note, "loss %.4f  %.0f tokens/s", r.values.task, (double)t->state.tokens / t->state.seconds);
+        (void)snprintf(note, sizeof note, "loss %.4f  %.0f tokens/s", r.values.task,
+                       (double)t->state.tokens / t->state.seconds);
         bal_progress_update(bar, t->state.step, note);
         say_step(t, &r, bar->on);
         if (t->validation != NULL && (t->state.step % every == 0 || t->state.step == t->max_steps))
             BAL_TRY(evaluate(t, validation, &stop));
         if (bal_interrupted()) {
             BAL_TRY(checkpoint_write(t));
-            BAL_TRY(bal_fail(BAL_EINTERRUPT, "interrupted after step %llu; --resume auto goes on from the checkpoint in %s",
+            BAL_TRY(bal_fail(BAL_EINTERRUPT,
+                             "interrupted after step %llu; --resume auto goes on from the checkpoint in %s",
                              (unsigned long long)t->state.step, t->config->out));
         }
+        stop = stop || (t->config->stop_after > 0 && t->state.step >= (uint64_t)t->config->stop_after);
         if (save_due(t) && !stop)
             BAL_TRY(checkpoint_write(t));
     }

@@ -11,9 +11,21 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const k_columns[TRAIN_COLUMNS] = {
-    "lr",          "lr/head",    "loss/task", "loss/consistency", "loss/diversity",     "loss/spectral",  "loss/total", "lambda/consistency",
-    "lambda/diversity", "lambda/svd", "grad_norm", "rows",         "tokens",             "tokens_per_second", "peak_rss_bytes"};
+static const char *const k_columns[TRAIN_COLUMNS] = {"lr",
+                                                     "lr/head",
+                                                     "loss/task",
+                                                     "loss/consistency",
+                                                     "loss/diversity",
+                                                     "loss/spectral",
+                                                     "loss/total",
+                                                     "lambda/consistency",
+                                                     "lambda/diversity",
+                                                     "lambda/svd",
+                                                     "grad_norm",
+                                                     "rows",
+                                                     "tokens",
+                                                     "tokens_per_second",
+                                                     "peak_rss_bytes"};
 static const double FLUSH_SECONDS = 2;
 
 /* Lines up to `step` of a metrics file, appended to kept; a torn last line is dropped. */
@@ -30,8 +42,8 @@ static bal_status keep_lines(const char *path, uint64_t step, bal_buf *kept)
         cJSON *line = NULL;
         double at = 0;
         bool found = false;
-        if (n > 0 && bal_json_parse(&line, all.data + from, n, path) == BAL_OK && bal_json_f64(line, path, "step", &at, &found) == BAL_OK &&
-            found && at <= (double)step)
+        if (n > 0 && bal_json_parse(&line, all.data + from, n, path) == BAL_OK &&
+            bal_json_f64(line, path, "step", &at, &found) == BAL_OK && found && at <= (double)step)
             status = bal_buf_append(kept, all.data + from, n + 1);
         cJSON_Delete(line);
         BAL_TRY(status);
@@ -66,7 +78,8 @@ static bal_status reopen_run(train_metrics *m)
 {
     sqlite3_stmt *st = NULL;
     bal_status status = bal_store_prepare(
-        m->store, "UPDATE run SET status = 'running', exit_code = NULL, error = NULL, end_ms = NULL WHERE id = ?1", &st);
+        m->store, "UPDATE run SET status = 'running', exit_code = NULL, error = NULL, end_ms = NULL WHERE id = ?1",
+        &st);
     if (status != BAL_OK)
         return status;
     (void)sqlite3_bind_int64(st, 1, m->run);
@@ -140,10 +153,11 @@ bal_status metrics_add(trainer *t, const bal_step_result *r, const double *lr, d
         BAL_TRY(metrics_flush(t, true));
     const bal_loss_values *v = &r->values;
     train_row *row = &m->rows[m->n_rows];
-    *row = (train_row){t->state.step,
-                       {lr[0], lr[1], v->task, v->consistency, v->diversity, v->spectral, v->total, r->weights.consistency,
-                        r->weights.diversity, r->weights.svd, r->grad_norm, (double)r->rows, (double)r->tokens,
-                        seconds > 0 ? (double)r->tokens / seconds : (double)NAN, (double)bal_peak_rss_bytes()}};
+    *row =
+        (train_row){t->state.step,
+                    {lr[0], lr[1], v->task, v->consistency, v->diversity, v->spectral, v->total, r->weights.consistency,
+                     r->weights.diversity, r->weights.svd, r->grad_norm, (double)r->rows, (double)r->tokens,
+                     seconds > 0 ? (double)r->tokens / seconds : (double)NAN, (double)bal_peak_rss_bytes()}};
     if (r->skipped)
         for (size_t i = 2; i <= 6; i++)
             row->value[i] = NAN;
@@ -183,7 +197,8 @@ bal_status metrics_flush(trainer *t, bool force)
 {
     train_metrics *m = &t->metrics;
     double now = bal_clock_seconds();
-    if (m->store == NULL || m->n_rows == 0 || (!force && m->n_rows < TRAIN_BUFFERED / 2 && now - m->last_flush < FLUSH_SECONDS))
+    if (m->store == NULL || m->n_rows == 0 ||
+        (!force && m->n_rows < TRAIN_BUFFERED / 2 && now - m->last_flush < FLUSH_SECONDS))
         return BAL_OK;
     bal_status status = write_rows(m);
     m->last_flush = now;
@@ -202,7 +217,8 @@ bal_status metrics_close(trainer *t, bal_status status)
     if (m->store != NULL && m->run != 0) {
         bal_status flushed = metrics_flush(t, true);
         const char *word = status == BAL_OK ? "finished" : status == BAL_EINTERRUPT ? "interrupted" : "failed";
-        bal_status ended = bal_run_end(m->store, m->run, word, bal_exit_status(status), status == BAL_OK ? NULL : message);
+        bal_status ended =
+            bal_run_end(m->store, m->run, word, bal_exit_status(status), status == BAL_OK ? NULL : message);
         if (status == BAL_OK)
             status = flushed != BAL_OK ? flushed : ended;
         else

@@ -15,11 +15,36 @@ enum { STATE_MAX_BYTES = 1 << 20 };
 /* Options that may differ when a run goes on: they say where and how often, not what. */
 static bool may_differ(const char *key)
 {
-    static const char *const free_keys[] = {"resume",    "out",       "metrics_out", "overwrite", "save_steps",   "save_seconds",
-                                            "log_steps", "store",     "db",          "threads",   "memory_check", "save_total_limit",
-                                            "name",      "experiment", "quiet",      "verbose",   "progress",     "json",
-                                            "config",    "preset",    "model",       "data",      "tokenizer",    "model_config",
-                                            "dtype",     "adapter",   "init_adapter", "initial_adapter", "validation_data",
+    static const char *const free_keys[] = {"resume",
+                                            "stop_after",
+                                            "out",
+                                            "metrics_out",
+                                            "overwrite",
+                                            "save_steps",
+                                            "save_seconds",
+                                            "log_steps",
+                                            "store",
+                                            "db",
+                                            "threads",
+                                            "memory_check",
+                                            "save_total_limit",
+                                            "name",
+                                            "experiment",
+                                            "quiet",
+                                            "verbose",
+                                            "progress",
+                                            "json",
+                                            "config",
+                                            "preset",
+                                            "model",
+                                            "data",
+                                            "tokenizer",
+                                            "model_config",
+                                            "dtype",
+                                            "adapter",
+                                            "init_adapter",
+                                            "initial_adapter",
+                                            "validation_data",
                                             "checkpoint_activations"};
     for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++)
         if (strcmp(key, free_keys[i]) == 0)
@@ -37,8 +62,9 @@ static bal_status compare_recipes(const trainer *t, const cJSON *then, const cJS
         if (old != NULL)
             (void)bal_json_put(&a, old, false);
         (void)bal_json_put(&b, v, false);
-        bal_status status = bal_fail(BAL_EINVAL, "cannot resume from %s: %s was %.80s and is %.80s now; give the same value, or --resume none",
-                                     t->resume_from, v->string, old != NULL ? bal_buf_cstr(&a) : "not given", bal_buf_cstr(&b));
+        bal_status status = bal_fail(
+            BAL_EINVAL, "cannot resume from %s: %s was %.80s and is %.80s now; give the same value, or --resume none",
+            t->resume_from, v->string, old != NULL ? bal_buf_cstr(&a) : "not given", bal_buf_cstr(&b));
         bal_buf_dispose(&a);
         bal_buf_dispose(&b);
         return status;
@@ -82,7 +108,8 @@ static bal_status read_rng(const cJSON *state, const char *path, bal_rng *out)
     if (status != BAL_OK)
         return status;
     uint64_t s[4] = {0};
-    if (text == NULL || sscanf(text, "%16" SCNx64 " %16" SCNx64 " %16" SCNx64 " %16" SCNx64, &s[0], &s[1], &s[2], &s[3]) != 4)
+    if (text == NULL ||
+        sscanf(text, "%16" SCNx64 " %16" SCNx64 " %16" SCNx64 " %16" SCNx64, &s[0], &s[1], &s[2], &s[3]) != 4)
         return bal_fail(BAL_EFORMAT, "%s: key 'dropout' must hold four hexadecimal numbers", path);
     memcpy(out->s, s, sizeof s);
     return BAL_OK;
@@ -155,12 +182,14 @@ static bal_status check_same(trainer *t)
     BAL_TRY(bal_json_text(state, path, "data_sha256", &hash, NULL));
     bal_sha256_hex(t->data.ids, t->data.n_tokens * sizeof *t->data.ids, now);
     if (parameters != t->params->n)
-        BAL_TRY(bal_fail(BAL_EFORMAT, "%s was written with %" PRIu64 " trainable parameters, this run has %zu", t->resume_from, parameters,
-                         t->params->n));
+        BAL_TRY(bal_fail(BAL_EFORMAT, "%s was written with %" PRIu64 " trainable parameters, this run has %zu",
+                         t->resume_from, parameters, t->params->n));
     if (hash == NULL || strcmp(hash, now) != 0 || micro != t->micro_size || max_steps != t->max_steps)
-        BAL_TRY(bal_fail(BAL_EINVAL, "%s was written with other records (%s) or another plan of batches; give the same data and tokenizer, or "
-                                     "--resume none",
-                         t->resume_from, t->config->data));
+        BAL_TRY(bal_fail(
+            BAL_EINVAL,
+            "%s was written with other records (%s) or another plan of batches; give the same data and tokenizer, or "
+            "--resume none",
+            t->resume_from, t->config->data));
 out:
     cJSON_Delete(state);
     bal_free(path);

@@ -45,7 +45,8 @@ static bal_status check_start(const trainer *t, const char *dir)
     if (bal_options_given(t->options, "r") && a->r != (size_t)c->r)
         return bal_fail(BAL_EINVAL, "r is %lld, but the adapter in %s has rank %zu", (long long)c->r, dir, a->r);
     if (bal_options_given(t->options, "lora_alpha") && a->lora_alpha != c->lora_alpha)
-        return bal_fail(BAL_EINVAL, "lora_alpha is %g, but the adapter in %s has %g", c->lora_alpha, dir, a->lora_alpha);
+        return bal_fail(BAL_EINVAL, "lora_alpha is %g, but the adapter in %s has %g", c->lora_alpha, dir,
+                        a->lora_alpha);
     if (c->use_rslora && !a->use_rslora)
         return bal_fail(BAL_EINVAL, "rsLoRA is asked for, but the adapter in %s is not scaled so", dir);
     return BAL_OK;
@@ -54,7 +55,8 @@ static bal_status check_start(const trainer *t, const char *dir)
 static bal_status new_adapter(trainer *t)
 {
     const train_config *c = t->config;
-    bal_adapter_config a = {.r = (size_t)c->r, .lora_alpha = c->lora_alpha, .lora_dropout = c->lora_dropout, .use_rslora = c->use_rslora};
+    bal_adapter_config a = {
+        .r = (size_t)c->r, .lora_alpha = c->lora_alpha, .lora_dropout = c->lora_dropout, .use_rslora = c->use_rslora};
     (void)snprintf(a.init, sizeof a.init, "%s", c->init);
     (void)snprintf(a.task_type, sizeof a.task_type, "CAUSAL_LM");
     a.base_model = bal_strdup(c->model);
@@ -85,7 +87,8 @@ static bal_status make_adapter(trainer *t)
     if (t->resume_from != NULL) {
         BAL_TRY(bal_adapter_load(&t->adapter, t->resume_from, NULL, modules, n, true, note, sizeof note));
     } else if (c->init_adapter != NULL) {
-        BAL_TRY(bal_adapter_load(&t->adapter, c->init_adapter, t->residual ? c->init_adapter : NULL, modules, n, true, note, sizeof note));
+        BAL_TRY(bal_adapter_load(&t->adapter, c->init_adapter, t->residual ? c->init_adapter : NULL, modules, n, true,
+                                 note, sizeof note));
         BAL_TRY(check_start(t, c->init_adapter));
     } else if (c->adapter != NULL) {
         BAL_TRY(bal_adapter_load(&t->adapter, c->adapter, c->initial_adapter, modules, n, true, note, sizeof note));
@@ -145,7 +148,8 @@ static bal_status load_data(trainer *t)
                           .vocab = t->model->config.vocab};
     if (context > 0 && o.max_length > context) {
         if (bal_options_given(t->options, "model_max_length"))
-            return bal_fail(BAL_EINVAL, "model_max_length %zu is above the model's context of %zu tokens", o.max_length, context);
+            return bal_fail(BAL_EINVAL, "model_max_length %zu is above the model's context of %zu tokens", o.max_length,
+                            context);
         o.max_length = context;
     }
     BAL_TRY(bal_data_parse_format(c->format, &o.format));
@@ -160,8 +164,8 @@ static bal_status load_data(trainer *t)
         t->validation = &t->validation_data;
         t->n_validation = t->validation_data.n;
     } else if (c->validation_split > 0) {
-        BAL_TRY(bal_split(t->data.n, c->validation_split, (uint64_t)c->seed, &t->train_items, &t->n_train, &t->validation_items,
-                          &t->n_validation));
+        BAL_TRY(bal_split(t->data.n, c->validation_split, (uint64_t)c->seed, &t->train_items, &t->n_train,
+                          &t->validation_items, &t->n_validation));
         t->validation = &t->data;
     }
 out:
@@ -177,17 +181,21 @@ static bal_status plan_steps(trainer *t)
     } else {
         double steps = ceil(c->epochs * (double)t->n_train / (double)batch);
         if (!(steps < 1e9))
-            return bal_fail(BAL_EINVAL, "%g epochs of %zu records are %g steps, more than 1e9", c->epochs, t->n_train, steps);
+            return bal_fail(BAL_EINVAL, "%g epochs of %zu records are %g steps, more than 1e9", c->epochs, t->n_train,
+                            steps);
         t->max_steps = steps < 1 ? 1 : (uint64_t)steps;
     }
-    t->warmup = c->warmup_steps > 0 ? (uint64_t)c->warmup_steps : (uint64_t)ceil(c->warmup_ratio * (double)t->max_steps);
+    t->warmup =
+        c->warmup_steps > 0 ? (uint64_t)c->warmup_steps : (uint64_t)ceil(c->warmup_ratio * (double)t->max_steps);
     t->micro_size = (size_t)c->micro_batch_size;
     if (t->micro_size == 0) {
         t->micro_size = AUTO_MICRO_TOKENS / t->data.longest;
         t->micro_size = t->micro_size < 1 ? 1 : t->micro_size > batch ? batch : t->micro_size;
     }
     t->n_micro = (batch + t->micro_size - 1) / t->micro_size;
-    bal_order_kind kind = is(c->order, "file") ? BAL_ORDER_FILE : is(c->order, "length") ? BAL_ORDER_LENGTH : BAL_ORDER_RANDOM;
+    bal_order_kind kind = is(c->order, "file")     ? BAL_ORDER_FILE
+                          : is(c->order, "length") ? BAL_ORDER_LENGTH
+                                                   : BAL_ORDER_RANDOM;
     return bal_order_init(&t->order, kind, (uint64_t)c->seed, batch, &t->data, t->train_items, t->n_train);
 }
 

@@ -18,33 +18,36 @@
 /* The options, as in the tables of train_options.c; `pretrain` leaves some at their defaults. */
 typedef struct train_config {
     const char *model, *model_config, *tokenizer, *data, *format, *template_, *target_suffix, *out, *method, *init;
-    const char *init_adapter, *adapter, *initial_adapter, *order, *lr_scheduler, *lambda1_schedule, *lambda_focus_schedule;
+    const char *init_adapter, *adapter, *initial_adapter, *order, *lr_scheduler, *lambda1_schedule,
+        *lambda_focus_schedule;
     const char *validation_data, *resume, *metrics_out, *name, *experiment, *dtype;
     bal_text_list target_modules;
     bal_loss_options loss;
     bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, overwrite, store, memory_check;
     int64_t r, batch_size, micro_batch_size, max_steps, warmup_steps, seed, limit, model_max_length, eval_steps;
-    int64_t early_stopping_patience, save_steps, save_total_limit, log_steps;
-    double lora_alpha, lora_dropout, lr, head_lr, epochs, warmup_ratio, weight_decay, adam_beta1, adam_beta2, adam_epsilon;
-    double max_grad_norm, lambda_warmup_ratio, lambda_ramp_up_ratio, lambda1_min, lambda1_max, validation_split, save_seconds;
+    int64_t early_stopping_patience, save_steps, save_total_limit, log_steps, stop_after;
+    double lora_alpha, lora_dropout, lr, head_lr, epochs, warmup_ratio, weight_decay, adam_beta1, adam_beta2,
+        adam_epsilon;
+    double max_grad_norm, lambda_warmup_ratio, lambda_ramp_up_ratio, lambda1_min, lambda1_max, validation_split,
+        save_seconds;
 } train_config;
 
 extern const bal_command train_command, pretrain_command;
 
 /* Where a run stands after `step` finished optimiser steps: what a checkpoint keeps besides parameters and moments. */
 typedef struct train_state {
-    uint64_t step, position;   /* position: records taken from the stream */
+    uint64_t step, position; /* position: records taken from the stream */
     uint64_t skipped_steps, undefined_spectral;
-    double best_validation;    /* NaN: none yet */
+    double best_validation; /* NaN: none yet */
     uint64_t best_step, evaluations_without_gain;
     bal_rng dropout;
     uint64_t tokens, rows;
-    double seconds;            /* of training, over all starts */
+    double seconds; /* of training, over all starts */
 } train_state;
 
 enum { TRAIN_COLUMNS = 15, TRAIN_BUFFERED = 256 };
 
-typedef struct train_row {     /* of the metrics, kept until the next write into the store */
+typedef struct train_row { /* of the metrics, kept until the next write into the store */
     uint64_t step;
     double value[TRAIN_COLUMNS];
 } train_row;
@@ -64,12 +67,12 @@ typedef struct trainer {
     const train_config *config;
     const bal_options *options;
     const bal_log *log;
-    const char *command;       /* "train" or "pretrain" */
+    const char *command; /* "train" or "pretrain" */
     int argc;
     char **argv;
-    bool full, residual;       /* residual: PiSSA start */
+    bool full, residual; /* residual: PiSSA start */
     bal_model *model;
-    bal_adapter *adapter;      /* NULL for full */
+    bal_adapter *adapter; /* NULL for full */
     bal_params *params;
     bal_tokenizer *tokenizer;
     bal_dataset data, validation_data;
@@ -77,10 +80,10 @@ typedef struct trainer {
     uint32_t *train_items, *validation_items;
     size_t n_train, n_validation;
     bal_order order;
-    bal_batch *micro;          /* [n_micro] */
+    bal_batch *micro; /* [n_micro] */
     bal_batch **micro_list;
     size_t n_micro, micro_size;
-    bal_batch quiet_batch;     /* for validation */
+    bal_batch quiet_batch; /* for validation */
     bal_step_config step_config;
     bal_step step;
     uint64_t max_steps, warmup;
@@ -88,7 +91,7 @@ typedef struct trainer {
     bal_focus_schedule focus;
     bool lambda1_cosine;
     size_t bytes_needed;
-    char *resume_from;         /* checkpoint folder, NULL: from the start */
+    char *resume_from; /* checkpoint folder, NULL: from the start */
     train_state state;
     train_metrics metrics;
     double started, last_save;

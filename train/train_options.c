@@ -5,67 +5,107 @@
 #include <string.h>
 
 #define FIELD(name) offsetof(train_config, name)
-#define TEXT(key, field, def, grp, hlp) {.name = (key), .type = BAL_OPTION_TEXT, .offset = FIELD(field), .default_text = (def), .group = (grp), .help = (hlp)}
-#define PATH(key, field, grp, hlp) {.name = (key), .type = BAL_OPTION_PATH, .offset = FIELD(field), .group = (grp), .help = (hlp)}
-#define FLAG(key, field, def, grp, hlp) {.name = (key), .type = BAL_OPTION_FLAG, .offset = FIELD(field), .default_text = (def), .group = (grp), .help = (hlp)}
-#define INT(key, field, def, lo, hi, grp, hlp) {.name = (key), .type = BAL_OPTION_INT, .offset = FIELD(field), .default_text = (def), .min = (lo), .max = (hi), .group = (grp), .help = (hlp)}
-#define REAL_(key, field, def, lo, hi, grp, hlp) {.name = (key), .type = BAL_OPTION_REAL, .offset = FIELD(field), .default_text = (def), .min = (lo), .max = (hi), .group = (grp), .help = (hlp)}
-#define CHOICE(key, field, def, list, grp, hlp) {.name = (key), .type = BAL_OPTION_CHOICE, .offset = FIELD(field), .default_text = (def), .choices = (list), .group = (grp), .help = (hlp)}
+#define TEXT(key, field, def, grp, hlp)                                                                                \
+    {                                                                                                                  \
+        .name = (key), .type = BAL_OPTION_TEXT, .offset = FIELD(field), .default_text = (def), .group = (grp),         \
+        .help = (hlp)                                                                                                  \
+    }
+#define PATH(key, field, grp, hlp)                                                                                     \
+    {                                                                                                                  \
+        .name = (key), .type = BAL_OPTION_PATH, .offset = FIELD(field), .group = (grp), .help = (hlp)                  \
+    }
+#define FLAG(key, field, def, grp, hlp)                                                                                \
+    {                                                                                                                  \
+        .name = (key), .type = BAL_OPTION_FLAG, .offset = FIELD(field), .default_text = (def), .group = (grp),         \
+        .help = (hlp)                                                                                                  \
+    }
+#define INT(key, field, def, lo, hi, grp, hlp)                                                                         \
+    {                                                                                                                  \
+        .name = (key), .type = BAL_OPTION_INT, .offset = FIELD(field), .default_text = (def), .min = (lo),             \
+        .max = (hi), .group = (grp), .help = (hlp)                                                                     \
+    }
+#define REAL_(key, field, def, lo, hi, grp, hlp)                                                                       \
+    {                                                                                                                  \
+        .name = (key), .type = BAL_OPTION_REAL, .offset = FIELD(field), .default_text = (def), .min = (lo),            \
+        .max = (hi), .group = (grp), .help = (hlp)                                                                     \
+    }
+#define CHOICE(key, field, def, list, grp, hlp)                                                                        \
+    {                                                                                                                  \
+        .name = (key), .type = BAL_OPTION_CHOICE, .offset = FIELD(field), .default_text = (def), .choices = (list),    \
+        .group = (grp), .help = (hlp)                                                                                  \
+    }
 
-#define G_DATA "Data"
-#define G_OPT "Optimiser"
-#define G_RUN "Run"
+#define G_DATA    "Data"
+#define G_OPT     "Optimiser"
+#define G_RUN     "Run"
 #define G_ADAPTER "Adapter"
 
-#define DATA_ROWS                                                                                                           \
-    PATH("data", data, G_DATA, "records: JSON lines (.gz too), or .txt"),                                                  \
-    CHOICE("format", format, "auto", BAL_DATA_FORMATS, G_DATA, "of the records; auto looks at the fields of the first"),   \
-    CHOICE("template", template_, "auto", BAL_DATA_TEMPLATES, G_DATA, "text around a prompt; auto: by the format"),        \
-    CHOICE("target_suffix", target_suffix, "eos", BAL_DATA_SUFFIXES, G_DATA, "after a response; newline_eos as PiSSA's program"), \
-    FLAG("train_on_prompt", train_on_prompt, "false", G_DATA, "label the prompt, too"),                                    \
-    INT("model_max_length", model_max_length, "512", 2, 1e7, G_DATA, "tokens of a record; longer ones are cut"),           \
-    INT("limit", limit, "0", 0, 1e12, G_DATA, "first records of the file; 0: all"),                                        \
-    CHOICE("order", order, "random", "file|random|length", G_DATA, "of the records; length puts like lengths together"),   \
-    PATH("validation_data", validation_data, G_DATA, "records for the validation loss"),                                   \
-    REAL_("validation_split", validation_split, "0", 0, 0.9, G_DATA, "share of --data kept for validation")
+#define DATA_ROWS                                                                                                      \
+    PATH("data", data, G_DATA, "records: JSON lines (.gz too), or .txt"),                                              \
+        CHOICE("format", format, "auto", BAL_DATA_FORMATS, G_DATA,                                                     \
+               "of the records; auto looks at the fields of the first"),                                               \
+        CHOICE("template", template_, "auto", BAL_DATA_TEMPLATES, G_DATA,                                              \
+               "text around a prompt; auto: by the format"),                                                           \
+        CHOICE("target_suffix", target_suffix, "eos", BAL_DATA_SUFFIXES, G_DATA,                                       \
+               "after a response; newline_eos as PiSSA's program"),                                                    \
+        FLAG("train_on_prompt", train_on_prompt, "false", G_DATA, "label the prompt, too"),                            \
+        INT("model_max_length", model_max_length, "512", 2, 1e7, G_DATA, "tokens of a record; longer ones are cut"),   \
+        INT("limit", limit, "0", 0, 1e12, G_DATA, "first records of the file; 0: all"),                                \
+        CHOICE("order", order, "random", "file|random|length", G_DATA,                                                 \
+               "of the records; length puts like lengths together"),                                                   \
+        PATH("validation_data", validation_data, G_DATA, "records for the validation loss"),                           \
+        REAL_("validation_split", validation_split, "0", 0, 0.9, G_DATA, "share of --data kept for validation")
 
-#define STEP_ROWS                                                                                                           \
-    REAL_("lr", lr, "2e-5", 0, 1e3, G_OPT, "peak learning rate"),                                                          \
-    INT("batch_size", batch_size, "16", 1, 1e6, G_OPT, "sequences of an optimiser step"),                                  \
-    INT("micro_batch_size", micro_batch_size, "0", 0, 1e6, G_OPT,                                                          \
-        "sequences computed at once; 0: as many as give about 4096 tokens"),                                              \
-    INT("max_steps", max_steps, "0", 0, 1e9, G_OPT, "optimiser steps; 0: from --epochs"),                                  \
-    REAL_("epochs", epochs, "1", 0, 1e6, G_OPT, "passes over the data, when --max-steps is 0"),                            \
-    INT("warmup_steps", warmup_steps, "0", 0, 1e9, G_OPT, "steps until the peak rate; 0: from --warmup-ratio"),            \
-    REAL_("warmup_ratio", warmup_ratio, "0", 0, 1, G_OPT, "share of the steps until the peak rate"),                       \
-    CHOICE("lr_scheduler", lr_scheduler, "cosine", "cosine|linear|constant", G_OPT, "after the warm-up"),                  \
-    REAL_("weight_decay", weight_decay, "0", 0, 1e3, G_OPT, "decoupled, as AdamW"),                                        \
-    REAL_("adam_beta1", adam_beta1, "0.9", 0, 0.999999999, G_OPT, "decay of the first moment"),                            \
-    REAL_("adam_beta2", adam_beta2, "0.999", 0, 0.999999999, G_OPT, "decay of the second moment"),                         \
-    REAL_("adam_epsilon", adam_epsilon, "1e-8", 1e-30, 1, G_OPT, "added to the root of the second moment"),                \
-    REAL_("max_grad_norm", max_grad_norm, "1", 0, 1e12, G_OPT, "clip the global gradient norm; 0: off")
+#define STEP_ROWS                                                                                                      \
+    REAL_("lr", lr, "2e-5", 0, 1e3, G_OPT, "peak learning rate"),                                                      \
+        INT("batch_size", batch_size, "16", 1, 1e6, G_OPT, "sequences of an optimiser step"),                          \
+        INT("micro_batch_size", micro_batch_size, "0", 0, 1e6, G_OPT,                                                  \
+            "sequences computed at once; 0: as many as give about 4096 tokens"),                                       \
+        INT("max_steps", max_steps, "0", 0, 1e9, G_OPT, "optimiser steps; 0: from --epochs"),                          \
+        REAL_("epochs", epochs, "1", 0, 1e6, G_OPT, "passes over the data, when --max-steps is 0"),                    \
+        INT("warmup_steps", warmup_steps, "0", 0, 1e9, G_OPT, "steps until the peak rate; 0: from --warmup-ratio"),    \
+        REAL_("warmup_ratio", warmup_ratio, "0", 0, 1, G_OPT, "share of the steps until the peak rate"),               \
+        CHOICE("lr_scheduler", lr_scheduler, "cosine", "cosine|linear|constant", G_OPT, "after the warm-up"),          \
+        REAL_("weight_decay", weight_decay, "0", 0, 1e3, G_OPT, "decoupled, as AdamW"),                                \
+        REAL_("adam_beta1", adam_beta1, "0.9", 0, 0.999999999, G_OPT, "decay of the first moment"),                    \
+        REAL_("adam_beta2", adam_beta2, "0.999", 0, 0.999999999, G_OPT, "decay of the second moment"),                 \
+        REAL_("adam_epsilon", adam_epsilon, "1e-8", 1e-30, 1, G_OPT, "added to the root of the second moment"),        \
+        REAL_("max_grad_norm", max_grad_norm, "1", 0, 1e12, G_OPT, "clip the global gradient norm; 0: off")
 
-#define RUN_ROWS                                                                                                            \
-    {.name = "out", .letter = 'o', .type = BAL_OPTION_PATH, .offset = FIELD(out), .group = G_RUN, .help = "folder to write"}, \
-    FLAG("overwrite", overwrite, "false", G_RUN, "start anew in a folder that holds a run"),                               \
-    INT("seed", seed, "42", 0, 9007199254740991.0, G_RUN, "of start, order, split and dropout"),                           \
-    INT("eval_steps", eval_steps, "0", 0, 1e9, G_RUN, "steps between validation losses; 0: ten times in a run"),           \
-    INT("early_stopping_patience", early_stopping_patience, "0", 0, 1e9, G_RUN,                                            \
-        "stop after so many validations without a better loss; 0: never"),                                                \
-    INT("save_steps", save_steps, "0", 0, 1e9, G_RUN, "steps between checkpoints; 0: by time alone"),                      \
-    REAL_("save_seconds", save_seconds, "60", 0, 1e9, G_RUN, "seconds between checkpoints; 0: by steps alone"),            \
-    INT("save_total_limit", save_total_limit, "2", 1, 1e6, G_RUN, "checkpoints to keep"),                                  \
-    TEXT("resume", resume, "none", G_RUN, "auto: the newest checkpoint in --out if any; or a checkpoint folder; or none"), \
-    PATH("metrics_out", metrics_out, G_RUN, "JSON lines, one a step"),                                                     \
-    INT("log_steps", log_steps, "0", 0, 1e9, G_RUN, "steps between lines of progress; 0: about twenty in a run"),          \
-    FLAG("checkpoint_activations", checkpoint_activations, "false", G_RUN, "less memory: layers are computed again backwards"), \
-    FLAG("memory_check", memory_check, "true", G_RUN, "refuse a run that needs more than the free memory"),                \
-    FLAG("store", store, "true", G_RUN, "write the run into the database"),                                                \
-    TEXT("name", name, NULL, G_RUN, "of the run in the database"),                                                         \
-    TEXT("experiment", experiment, NULL, G_RUN, "of the run in the database")
+#define RUN_ROWS                                                                                                       \
+    {.name = "out",                                                                                                    \
+     .letter = 'o',                                                                                                    \
+     .type = BAL_OPTION_PATH,                                                                                          \
+     .offset = FIELD(out),                                                                                             \
+     .group = G_RUN,                                                                                                   \
+     .help = "folder to write"},                                                                                       \
+        FLAG("overwrite", overwrite, "false", G_RUN, "start anew in a folder that holds a run"),                       \
+        INT("seed", seed, "42", 0, 9007199254740991.0, G_RUN, "of start, order, split and dropout"),                   \
+        INT("eval_steps", eval_steps, "0", 0, 1e9, G_RUN, "steps between validation losses; 0: ten times in a run"),   \
+        INT("early_stopping_patience", early_stopping_patience, "0", 0, 1e9, G_RUN,                                    \
+            "stop after so many validations without a better loss; 0: never"),                                         \
+        INT("save_steps", save_steps, "0", 0, 1e9, G_RUN, "steps between checkpoints; 0: by time alone"),              \
+        REAL_("save_seconds", save_seconds, "60", 0, 1e9, G_RUN, "seconds between checkpoints; 0: by steps alone"),    \
+        INT("save_total_limit", save_total_limit, "2", 1, 1e6, G_RUN, "checkpoints to keep"),                          \
+        TEXT("resume", resume, "none", G_RUN,                                                                          \
+             "auto: the newest checkpoint in --out if any; or a checkpoint folder; or none"),                          \
+        PATH("metrics_out", metrics_out, G_RUN, "JSON lines, one a step"),                                             \
+        INT("stop_after", stop_after, "0", 0, 1e9, G_RUN,                                                              \
+            "stop after this step with a checkpoint, schedules as for all steps; 0: go to the end"),                   \
+        INT("log_steps", log_steps, "0", 0, 1e9, G_RUN, "steps between lines of progress; 0: about twenty in a run"),  \
+        FLAG("checkpoint_activations", checkpoint_activations, "false", G_RUN,                                         \
+             "less memory: layers are computed again backwards"),                                                      \
+        FLAG("memory_check", memory_check, "true", G_RUN, "refuse a run that needs more than the free memory"),        \
+        FLAG("store", store, "true", G_RUN, "write the run into the database"),                                        \
+        TEXT("name", name, NULL, G_RUN, "of the run in the database"),                                                 \
+        TEXT("experiment", experiment, NULL, G_RUN, "of the run in the database")
 
 static const bal_option k_train_options[] = {
-    {.name = "model", .letter = 'm', .type = BAL_OPTION_PATH, .offset = FIELD(model), .group = "Model",
+    {.name = "model",
+     .letter = 'm',
+     .type = BAL_OPTION_PATH,
+     .offset = FIELD(model),
+     .group = "Model",
      .help = "Hugging Face folder or GGUF file"},
     PATH("tokenizer", tokenizer, "Model", "tokenizer.json, folder or GGUF; otherwise the model's own"),
     DATA_ROWS,
@@ -74,20 +114,27 @@ static const bal_option k_train_options[] = {
     INT("r", r, "16", 1, 65536, G_ADAPTER, "rank"),
     REAL_("lora_alpha", lora_alpha, "0", 0, 1e6, G_ADAPTER, "scale = alpha / r; 0: alpha = r"),
     REAL_("lora_dropout", lora_dropout, "0", 0, 0.99, G_ADAPTER, "of the adapters' inputs"),
-    {.name = "target_modules", .type = BAL_OPTION_LIST, .offset = FIELD(target_modules), .default_text = "all-linear",
-     .group = G_ADAPTER, .help = "names of the adapted matrices; all-linear: all but the head"},
+    {.name = "target_modules",
+     .type = BAL_OPTION_LIST,
+     .offset = FIELD(target_modules),
+     .default_text = "all-linear",
+     .group = G_ADAPTER,
+     .help = "names of the adapted matrices; all-linear: all but the head"},
     FLAG("use_rslora", use_rslora, "false", G_ADAPTER, "scale = alpha / sqrt(r)"),
     PATH("init_adapter", init_adapter, G_ADAPTER, "PEFT folder whose factors are the start (A0, B0 of a PiSSA start)"),
     PATH("adapter", adapter, G_ADAPTER, "PEFT folder to go on from (warm start)"),
     PATH("initial_adapter", initial_adapter, G_ADAPTER, "with --adapter: PEFT folder with its A0, B0"),
     BAL_LOSS_OPTION_ROWS(FIELD(loss)),
-    CHOICE("lambda1_schedule", lambda1_schedule, "none", "none|cosine", "Loss", "of the consistency weight: cosine to a tenth"),
-    CHOICE("lambda_focus_schedule", lambda_focus_schedule, "none", "none|two_phase|linear_warmup|quadratic_warmup", "Loss",
-           "of the diversity and spectral weights"),
-    REAL_("lambda_warmup_ratio", lambda_warmup_ratio, "0.1", 0, 1, "Loss", "share of the steps of the focus schedule's start"),
+    CHOICE("lambda1_schedule", lambda1_schedule, "none", "none|cosine", "Loss",
+           "of the consistency weight: cosine to a tenth"),
+    CHOICE("lambda_focus_schedule", lambda_focus_schedule, "none", "none|two_phase|linear_warmup|quadratic_warmup",
+           "Loss", "of the diversity and spectral weights"),
+    REAL_("lambda_warmup_ratio", lambda_warmup_ratio, "0.1", 0, 1, "Loss",
+          "share of the steps of the focus schedule's start"),
     REAL_("lambda_ramp_up_ratio", lambda_ramp_up_ratio, "0.05", 0, 1, "Loss", "share of the steps of two_phase's ramp"),
     FLAG("use_adaptive_regularization", adaptive, "false", "Loss", "consistency weight from the teacher's entropy"),
-    REAL_("lambda1_min", lambda1_min, "-1", -1, 1e6, "Loss", "of the adaptive weight; -1: a tenth of lambda_consistency"),
+    REAL_("lambda1_min", lambda1_min, "-1", -1, 1e6, "Loss",
+          "of the adaptive weight; -1: a tenth of lambda_consistency"),
     REAL_("lambda1_max", lambda1_max, "-1", -1, 1e6, "Loss", "of the adaptive weight; -1: lambda_consistency"),
     STEP_ROWS,
     REAL_("head_lr", head_lr, "0", 0, 1e3, G_OPT, "peak rate of a trained head; 0: as --lr"),
@@ -95,26 +142,31 @@ static const bal_option k_train_options[] = {
     CHOICE("dtype", dtype, "f32", "f32|f16|bf16", G_RUN, "of the model written by --method full"),
 };
 
-#define RECIPE                                                                                                              \
-    "\"r\":128,\"lora_alpha\":128,\"lr\":2e-5,\"warmup_ratio\":0.03,\"lr_scheduler\":\"cosine\",\"weight_decay\":0,"       \
+#define RECIPE                                                                                                         \
+    "\"r\":128,\"lora_alpha\":128,\"lr\":2e-5,\"warmup_ratio\":0.03,\"lr_scheduler\":\"cosine\",\"weight_decay\":0,"   \
     "\"model_max_length\":512"
 static const bal_preset k_train_presets[] = {
-    {"ba-lora-nlg", "{\"method\":\"ba-lora-nlg\"," RECIPE ",\"batch_size\":32," BAL_LOSS_PRESET_NLG
-                    ",\"lambda1_schedule\":\"cosine\",\"lambda_focus_schedule\":\"two_phase\",\"lambda_warmup_ratio\":0.2,"
-                    "\"lambda_ramp_up_ratio\":0.05}"},
+    {"ba-lora-nlg",
+     "{\"method\":\"ba-lora-nlg\"," RECIPE ",\"batch_size\":32," BAL_LOSS_PRESET_NLG
+     ",\"lambda1_schedule\":\"cosine\",\"lambda_focus_schedule\":\"two_phase\",\"lambda_warmup_ratio\":0.2,"
+     "\"lambda_ramp_up_ratio\":0.05}"},
     {"bias-aware-2024", "{\"method\":\"ba-lora-nlg\"," RECIPE ",\"batch_size\":32," BAL_LOSS_PRESET_BIAS_AWARE_2024
                         ",\"lambda1_schedule\":\"none\",\"lambda_focus_schedule\":\"none\"}"},
-    {"pissa", "{\"method\":\"pissa\"," RECIPE ",\"batch_size\":128,\"target_suffix\":\"newline_eos\"," BAL_LOSS_PRESET_OFF "}"},
-    {"lora", "{\"method\":\"lora\"," RECIPE ",\"batch_size\":128,\"target_suffix\":\"newline_eos\"," BAL_LOSS_PRESET_OFF "}"},
+    {"pissa",
+     "{\"method\":\"pissa\"," RECIPE ",\"batch_size\":128,\"target_suffix\":\"newline_eos\"," BAL_LOSS_PRESET_OFF "}"},
+    {"lora",
+     "{\"method\":\"lora\"," RECIPE ",\"batch_size\":128,\"target_suffix\":\"newline_eos\"," BAL_LOSS_PRESET_OFF "}"},
 };
 
 const bal_command train_command = {
     .name = "train",
     .usage = "--model PATH --data FILE --out DIR [options]",
     .summary = "fine-tune a model with LoRA, PiSSA or BA-LoRA; writes a PEFT folder",
-    .description = "  balora train --model SmolLM2.gguf --data gsm8k/train.jsonl --format gsm8k_metamath --method ba-lora-nlg --out run1\n"
-                   "  balora train --config recipe.json --out run1 --resume auto\n\n"
-                   "The folder holds the adapter at the end, checkpoint-N folders while it runs, and best/ with a validation set.",
+    .description =
+        "  balora train --model SmolLM2.gguf --data gsm8k/train.jsonl --format gsm8k_metamath --method ba-lora-nlg "
+        "--out run1\n"
+        "  balora train --config recipe.json --out run1 --resume auto\n\n"
+        "The folder holds the adapter at the end, checkpoint-N folders while it runs, and best/ with a validation set.",
     .options = k_train_options,
     .n_options = sizeof k_train_options / sizeof *k_train_options,
     .presets = k_train_presets,
@@ -134,9 +186,10 @@ const bal_command pretrain_command = {
     .name = "pretrain",
     .usage = "--model-config config.json --tokenizer PATH --data FILE --out DIR [options]",
     .summary = "train a small model from scratch, all weights",
-    .description = "  balora data world --n 20000 --seed 1 --out world.jsonl\n"
-                   "  balora data tokenizer --input world.jsonl --vocab 512 --out tokenizer.json\n"
-                   "  balora pretrain --model-config tiny.json --tokenizer tokenizer.json --data world.jsonl --out tiny --lr 1e-3",
+    .description =
+        "  balora data world --n 20000 --seed 1 --out world.jsonl\n"
+        "  balora data tokenizer --input world.jsonl --vocab 512 --out tokenizer.json\n"
+        "  balora pretrain --model-config tiny.json --tokenizer tokenizer.json --data world.jsonl --out tiny --lr 1e-3",
     .options = k_pretrain_options,
     .n_options = sizeof k_pretrain_options / sizeof *k_pretrain_options,
 };
@@ -157,8 +210,10 @@ static bal_status resolve_method(trainer *t, train_config *c)
     t->full = scratch || is(c->method, "full");
     if (t->full) {
         if (c->loss.lambda_consistency != 0 || c->adaptive)
-            return bal_fail(BAL_EINVAL, "the consistency term needs the frozen model as its teacher, which method full does not keep; set "
-                                        "lambda_consistency 0");
+            return bal_fail(
+                BAL_EINVAL,
+                "the consistency term needs the frozen model as its teacher, which method full does not keep; set "
+                "lambda_consistency 0");
         if (c->adapter != NULL || c->init_adapter != NULL || c->init != NULL)
             return bal_fail(BAL_EINVAL, "method full trains no adapter: leave out adapter, init_adapter and init");
         return BAL_OK;
@@ -172,16 +227,20 @@ static bal_status resolve_method(trainer *t, train_config *c)
     if (bal_starts_with(c->init, "pissa_niter_"))
         known = bal_parse_i64(c->init + strlen("pissa_niter_"), 1, 64, &sweeps) == BAL_OK;
     if (!known)
-        return bal_fail(BAL_EINVAL, "init '%s' is not lora, gaussian, pissa or pissa_niter_N with N from 1 to 64", c->init);
+        return bal_fail(BAL_EINVAL, "init '%s' is not lora, gaussian, pissa or pissa_niter_N with N from 1 to 64",
+                        c->init);
     if (t->residual && is(c->method, "lora"))
-        return bal_fail(BAL_EINVAL, "init %s with method lora is method pissa: say --method pissa --init %s", c->init, c->init);
+        return bal_fail(BAL_EINVAL, "init %s with method lora is method pissa: say --method pissa --init %s", c->init,
+                        c->init);
     if (is(c->method, "rslora"))
         c->use_rslora = true;
     if (c->adapter != NULL && c->init_adapter != NULL)
         return bal_fail(BAL_EINVAL, "adapter (a warm start) and init_adapter (a start) exclude each other");
     if (t->residual && c->lora_dropout > 0)
-        return bal_fail(BAL_EINVAL, "a PiSSA start needs lora_dropout 0, not %g: dropped inputs would also drop part of the original weight",
-                        c->lora_dropout);
+        return bal_fail(
+            BAL_EINVAL,
+            "a PiSSA start needs lora_dropout 0, not %g: dropped inputs would also drop part of the original weight",
+            c->lora_dropout);
     if (c->lora_alpha == 0)
         c->lora_alpha = (double)c->r;
     return BAL_OK;

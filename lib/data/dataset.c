@@ -72,7 +72,8 @@ bal_status bal_dataset_add(bal_dataset *d, const int32_t *ids, const int32_t *la
 
 /* Prompt and prompt + response are tokenised as texts, and the length of the former is masked: the convention of
  * PiSSA's and BA-LoRA's programs.  A merge across the boundary may thus mask one token too many or too few. */
-bal_status bal_record_tokens(const bal_record *r, const bal_tokenizer *t, bool train_on_prompt, bal_ids *ids, bal_ids *labels)
+bal_status bal_record_tokens(const bal_record *r, const bal_tokenizer *t, bool train_on_prompt, bal_ids *ids,
+                             bal_ids *labels)
 {
     bal_status status = BAL_OK;
     bal_ids part = {0};
@@ -89,7 +90,8 @@ bal_status bal_record_tokens(const bal_record *r, const bal_tokenizer *t, bool t
             end = part.n < ids->n ? part.n : ids->n;
         }
         for (; done < end; done++)
-            BAL_TRY(bal_ids_append(labels, r->pieces[i].labelled || train_on_prompt ? ids->data[done] : BAL_LABEL_NONE));
+            BAL_TRY(
+                bal_ids_append(labels, r->pieces[i].labelled || train_on_prompt ? ids->data[done] : BAL_LABEL_NONE));
     }
     for (; done < ids->n; done++)
         BAL_TRY(bal_ids_append(labels, BAL_LABEL_NONE));
@@ -102,8 +104,8 @@ static bal_status check_ids(const bal_ids *ids, size_t vocab, const char *where)
 {
     for (size_t i = 0; vocab > 0 && i < ids->n; i++)
         if (ids->data[i] < 0 || (size_t)ids->data[i] >= vocab)
-            return bal_fail(BAL_EFORMAT, "%s: token id %d at position %zu lies outside the model's vocabulary of %zu", where,
-                            (int)ids->data[i], i, vocab);
+            return bal_fail(BAL_EFORMAT, "%s: token id %d at position %zu lies outside the model's vocabulary of %zu",
+                            where, (int)ids->data[i], i, vocab);
     return BAL_OK;
 }
 
@@ -159,8 +161,9 @@ static bal_status add_row(bal_dataset *d, const cJSON *row, const cJSON *label_r
             labels->data[i] = ids->data[i];
         if (labels->data[i] != BAL_LABEL_NONE &&
             (labels->data[i] < 0 || (o->vocab > 0 && (size_t)labels->data[i] >= o->vocab)))
-            return bal_fail(BAL_EFORMAT, "%s: label %d at position %zu is neither -100 nor in the model's vocabulary of %zu",
-                            where, (int)labels->data[i], i, o->vocab);
+            return bal_fail(BAL_EFORMAT,
+                            "%s: label %d at position %zu is neither -100 nor in the model's vocabulary of %zu", where,
+                            (int)labels->data[i], i, o->vocab);
     }
     BAL_TRY(add_cut(d, ids, labels, o));
 out:
@@ -176,7 +179,8 @@ static bal_status add_tokens(bal_dataset *d, const cJSON *object, const char *wh
         return bal_fail(BAL_EFORMAT, "%s: key 'input_ids' must be an array", where);
     if (!cJSON_IsArray(rows->child))
         return add_row(d, rows, label_rows, where, o, ids, labels);
-    if (label_rows != NULL && (!cJSON_IsArray(label_rows) || cJSON_GetArraySize(label_rows) != cJSON_GetArraySize(rows)))
+    if (label_rows != NULL &&
+        (!cJSON_IsArray(label_rows) || cJSON_GetArraySize(label_rows) != cJSON_GetArraySize(rows)))
         return bal_fail(BAL_EFORMAT, "%s: 'labels' must have as many rows as 'input_ids'", where);
     const cJSON *l = label_rows != NULL ? label_rows->child : NULL;
     for (const cJSON *r = rows->child; r != NULL; r = r->next) {
@@ -207,7 +211,8 @@ static bal_status add_object(reading *x, const cJSON *object, const char *where)
         return add_tokens(x->d, object, where, x->o, &x->ids, &x->labels);
     if (x->tokenizer == NULL)
         return bal_fail(BAL_EINVAL, "%s: records of text need a tokenizer beside the model", where);
-    BAL_TRY(bal_record_read(x->record, object, where, x->d->format, x->o->template, x->o->suffix, x->eos, x->tokenizer));
+    BAL_TRY(
+        bal_record_read(x->record, object, where, x->d->format, x->o->template, x->o->suffix, x->eos, x->tokenizer));
     BAL_TRY(bal_record_tokens(x->record, x->tokenizer, x->o->train_on_prompt, &x->ids, &x->labels));
     BAL_TRY(check_ids(&x->ids, x->o->vocab, where));
     BAL_TRY(add_cut(x->d, &x->ids, &x->labels, x->o));
@@ -277,10 +282,12 @@ bal_status bal_dataset_load(bal_dataset *d, const char *path, const bal_tokenize
         return BAL_ENOMEM;
     x.record = record;
     BAL_TRY(bal_lines_open(&lines, path));
-    BAL_TRY(bal_ends_with(path, ".txt") || bal_ends_with(path, ".txt.gz") ? add_plain(&x, lines) : add_objects(&x, lines));
+    BAL_TRY(bal_ends_with(path, ".txt") || bal_ends_with(path, ".txt.gz") ? add_plain(&x, lines)
+                                                                          : add_objects(&x, lines));
     if (d->n == 0)
         status = bal_fail(BAL_EFORMAT,
-                          d->n_read == 0 ? "%s: no record in the data set" : "%s: no record with a labelled token is left (%zu were read)",
+                          d->n_read == 0 ? "%s: no record in the data set"
+                                         : "%s: no record with a labelled token is left (%zu were read)",
                           path, d->n_read);
 out:
     bal_lines_close(lines);

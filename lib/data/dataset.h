@@ -19,23 +19,25 @@ typedef struct bal_data_options {
 } bal_data_options;
 
 typedef struct bal_dataset {
-    int32_t *ids, *labels;        /* [n_tokens]; label BAL_LABEL_NONE = none, unshifted */
-    size_t *start;                /* [n + 1] */
-    size_t n, n_tokens, n_rows;   /* n_rows: tokens that are predicted and labelled */
-    size_t longest;               /* tokens */
+    int32_t *ids, *labels;                 /* [n_tokens]; label BAL_LABEL_NONE = none, unshifted */
+    size_t *start;                         /* [n + 1] */
+    size_t n, n_tokens, n_rows;            /* n_rows: tokens that are predicted and labelled */
+    size_t longest;                        /* tokens */
     size_t n_read, n_truncated, n_skipped; /* records of the file; cut; left out because nothing of them is labelled */
-    bal_data_format format;       /* as found */
+    bal_data_format format;                /* as found */
     size_t cap_records, cap_tokens;
 } bal_dataset;
 
 /* Reads path (JSON lines, .gz too; a name ending in .txt: plain text, records end at empty lines).  tokenizer may be
  * NULL for the tokens format.  BAL_EFORMAT names the line; an empty set is an error. */
-bal_status bal_dataset_load(bal_dataset *d, const char *path, const bal_tokenizer *tokenizer, const bal_data_options *o);
+bal_status bal_dataset_load(bal_dataset *d, const char *path, const bal_tokenizer *tokenizer,
+                            const bal_data_options *o);
 void bal_dataset_dispose(bal_dataset *d);
 /* Appends one record with its labels; skipped when no row of it is labelled. */
 bal_status bal_dataset_add(bal_dataset *d, const int32_t *ids, const int32_t *labels, size_t n);
 /* Ids and labels of a record's text: appended to ids and labels (cleared first), not cut. */
-bal_status bal_record_tokens(const bal_record *r, const bal_tokenizer *t, bool train_on_prompt, bal_ids *ids, bal_ids *labels);
+bal_status bal_record_tokens(const bal_record *r, const bal_tokenizer *t, bool train_on_prompt, bal_ids *ids,
+                             bal_ids *labels);
 
 static inline size_t bal_dataset_length(const bal_dataset *d, size_t i)
 {

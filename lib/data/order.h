@@ -14,10 +14,10 @@ typedef enum bal_order_kind {
 typedef struct bal_order {
     bal_order_kind kind;
     uint64_t seed, epoch;
-    size_t batch;        /* sequences of an optimiser step, for BAL_ORDER_LENGTH */
+    size_t batch; /* sequences of an optimiser step, for BAL_ORDER_LENGTH */
     const bal_dataset *data;
-    uint32_t *items;     /* records that take part, in the order of the epoch */
-    uint32_t *all;       /* the same in file order */
+    uint32_t *items; /* records that take part, in the order of the epoch */
+    uint32_t *all;   /* the same in file order */
     size_t n;
     bool ready;
 } bal_order;

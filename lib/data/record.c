@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-static const char *const k_formats[] = {"auto", "prompt", "alpaca", "gsm8k", "gsm8k_metamath", "chat", "text", "tokens"};
+static const char *const k_formats[] = {"auto",           "prompt", "alpaca", "gsm8k",
+                                        "gsm8k_metamath", "chat",   "text",   "tokens"};
 static const char *const k_templates[] = {"auto", "alpaca", "chatml", "none"};
 static const char *const k_suffixes[] = {"eos", "newline_eos", "none"};
 
@@ -268,7 +269,8 @@ static bal_status read_pair(const cJSON *object, const char *where, bal_data_for
                             const char **input, const char **response, bal_buf *scratch)
 {
     bal_status status = BAL_OK;
-    static const char *const instruction[] = {"instruction", "prompt"}, *const output[] = {"output", "response", "completion"};
+    static const char *const instruction[] = {"instruction", "prompt"}, *const output[] = {"output", "response",
+                                                                                           "completion"};
     static const char *const question[] = {"question"}, *const answer[] = {"answer"};
     *input = NULL;
     if (format == BAL_DATA_ALPACA) {

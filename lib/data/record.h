@@ -21,9 +21,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define BAL_DATA_FORMATS "auto|prompt|alpaca|gsm8k|gsm8k_metamath|chat|text|tokens"
+#define BAL_DATA_FORMATS   "auto|prompt|alpaca|gsm8k|gsm8k_metamath|chat|text|tokens"
 #define BAL_DATA_TEMPLATES "auto|alpaca|chatml|none"
-#define BAL_DATA_SUFFIXES "eos|newline_eos|none"
+#define BAL_DATA_SUFFIXES  "eos|newline_eos|none"
 
 typedef enum bal_data_format {
     BAL_DATA_AUTO,
@@ -54,7 +54,7 @@ const char *bal_data_format_name(bal_data_format f);
 
 /* The text of a record, and where its labelled stretches begin and end. */
 typedef struct bal_piece {
-    size_t end;    /* bytes of text up to here */
+    size_t end; /* bytes of text up to here */
     bool labelled;
 } bal_piece;
 enum { BAL_MAX_PIECES = 512 };

@@ -41,7 +41,8 @@ void bal_adamw_dispose(bal_adamw *o)
 typedef struct adam_range {
     real_t *p, *m, *v;
     const real_t *g;
-    real_t beta1, beta2, keep, rate, root, epsilon; /* keep = 1 - lr wd, rate = lr / (1 - beta1^t), root = 1 / sqrt(1 - beta2^t) */
+    real_t beta1, beta2, keep, rate, root,
+        epsilon; /* keep = 1 - lr wd, rate = lr / (1 - beta1^t), root = 1 / sqrt(1 - beta2^t) */
 } adam_range;
 
 static void adam_block(void *context, size_t begin, size_t end, size_t thread)

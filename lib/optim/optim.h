@@ -35,7 +35,12 @@ typedef enum bal_lr_schedule { BAL_LR_CONSTANT, BAL_LR_COSINE, BAL_LR_LINEAR } b
 /* Factor of the learning rate at update t (from 0): t/warmup for t < warmup, then the schedule to 0 at max_steps. */
 double bal_lr_factor(bal_lr_schedule s, uint64_t t, uint64_t warmup, uint64_t max_steps);
 
-typedef enum bal_focus_schedule { BAL_FOCUS_NONE, BAL_FOCUS_TWO_PHASE, BAL_FOCUS_LINEAR, BAL_FOCUS_QUADRATIC } bal_focus_schedule;
+typedef enum bal_focus_schedule {
+    BAL_FOCUS_NONE,
+    BAL_FOCUS_TWO_PHASE,
+    BAL_FOCUS_LINEAR,
+    BAL_FOCUS_QUADRATIC
+} bal_focus_schedule;
 /* Factor of lambda2 and lambda3 after t finished steps (DESIGN section 6). */
 double bal_focus_factor(bal_focus_schedule s, uint64_t t, uint64_t max_steps, double warmup_ratio, double ramp_ratio);
 /* Factor of lambda1: 1, or cosine from 1 to 0.1. */

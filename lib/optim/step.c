@@ -116,10 +116,11 @@ static bal_status fail_loss(bal_step *s, const bal_batch *b, size_t step, size_t
                             "step %zu: %s is not finite in micro-batch %zu, nor is the final hidden state of its token "
                             "%zu (id %d); lower the learning rate, or look at that record",
                             step, what, index + 1, i / d, (int)b->tokens[i / d]);
-    return bal_fail(BAL_ENUMERIC,
-                    "step %zu: %s is not finite in micro-batch %zu (%zu sequences, %zu labelled rows) though the hidden "
-                    "states are; lower the learning rate or the weight of the term",
-                    step, what, index + 1, b->n_seqs, b->n_rows);
+    return bal_fail(
+        BAL_ENUMERIC,
+        "step %zu: %s is not finite in micro-batch %zu (%zu sequences, %zu labelled rows) though the hidden "
+        "states are; lower the learning rate or the weight of the term",
+        step, what, index + 1, b->n_seqs, b->n_rows);
 }
 
 static bal_status fail_gradient(const bal_params *p, size_t step)
@@ -128,7 +129,8 @@ static bal_status fail_gradient(const bal_params *p, size_t step)
         const bal_segment *seg = &p->segments[i];
         for (size_t j = 0; j < seg->n; j++)
             if (!isfinite(p->grads[seg->offset + j]))
-                return bal_fail(BAL_ENUMERIC, "step %zu: the gradient of %s is not finite at element %zu; lower the learning rate",
+                return bal_fail(BAL_ENUMERIC,
+                                "step %zu: the gradient of %s is not finite at element %zu; lower the learning rate",
                                 step, seg->name, j);
     }
     return bal_fail(BAL_ENUMERIC, "step %zu: the gradient norm overflows; lower the learning rate", step);

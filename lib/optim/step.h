@@ -20,26 +20,26 @@ typedef struct bal_step_config {
     bool micro_batch_means;      /* --compat llm172: every micro-batch counts the same, whatever its rows */
     bool adaptive;               /* lambda of the consistency term from the teacher's entropy */
     double adaptive_min, adaptive_max;
-    bool validate;               /* a second set of buffers for bal_step_loss(): no dropout, no gradient */
+    bool validate; /* a second set of buffers for bal_step_loss(): no dropout, no gradient */
 } bal_step_config;
 
 typedef struct bal_step {
     bal_step_config config;
     bal_model *model;
     bal_params *params;
-    bal_pass *pass, *quiet;      /* quiet: for validation */
-    bal_lm_loss *loss, *task;    /* task: cross entropy alone */
+    bal_pass *pass, *quiet;   /* quiet: for validation */
+    bal_lm_loss *loss, *task; /* task: cross entropy alone */
     bal_adamw adamw;
-    real_t *dconsistency;        /* T x hidden when adaptive */
-    bool teacher;                /* the teacher runs in every step */
+    real_t *dconsistency; /* T x hidden when adaptive */
+    bool teacher;         /* the teacher runs in every step */
 } bal_step;
 
 typedef struct bal_step_result {
     bal_loss_values values;
-    bal_loss_weights weights;    /* in force, the adaptive one resolved */
-    double grad_norm;            /* before clipping; NaN for a skipped step */
+    bal_loss_weights weights; /* in force, the adaptive one resolved */
+    double grad_norm;         /* before clipping; NaN for a skipped step */
     size_t tokens, rows;
-    bool skipped;                /* no labelled row: nothing was updated */
+    bool skipped; /* no labelled row: nothing was updated */
 } bal_step_result;
 
 /* Bytes that bal_step_init() will allocate (pass, losses, moments); an upper estimate for the user. */
