@@ -12,6 +12,8 @@
 
 static const double k_eps = BAL_REAL_IS_DOUBLE ? DBL_EPSILON : (double)FLT_EPSILON;
 
+static double g_spoil = 1; /* results are multiplied with it: the mutation that the check must notice */
+
 static real_t *random_matrix(size_t n, const char *stream)
 {
     real_t *p = bal_alloc(n, sizeof *p);
@@ -36,6 +38,9 @@ static bool product_is_right(bool ta, bool tb, size_t M, size_t N, size_t K, siz
                     C[i * ldc + j] = (real_t)NAN;
         bal_gemm(ta, tb, M, N, K, (real_t)alpha, A, lda, B, ldb, (real_t)beta, C, ldc);
     }
+    for (size_t i = 0; good && i < M; i++)
+        for (size_t j = 0; j < N && g_spoil != 1; j++)
+            C[i * ldc + j] *= (real_t)g_spoil;
     for (size_t i = 0; good && i < M; i++) {
         for (size_t j = 0; good && j < ldc; j++) {
             double c0 = (double)C0[i * ldc + j], sum = 0, size = 0, got = (double)C[i * ldc + j];
@@ -73,6 +78,21 @@ TEST(products_of_all_sizes)
                                       turn % 5 == 0 ? 1 : 0.5, turn % 3 == 0 ? 0 : (turn % 3 == 1 ? 1 : -2)))
                     return;
             }
+}
+
+static void spoiled_product(void)
+{
+    (void)product_is_right(false, true, 9, 31, 7, 1, 1, 0);
+}
+
+TEST(a_wrong_product_is_noticed)
+{
+    CHECK(test_count_failures(spoiled_product) == 0);
+    g_spoil = 1 + 100 * k_eps;
+    CHECK(test_count_failures(spoiled_product) > 0);
+    g_spoil = (double)NAN;
+    CHECK(test_count_failures(spoiled_product) > 0);
+    g_spoil = 1;
 }
 
 /* All transposes where the work is shared among threads, for several thread counts. */
