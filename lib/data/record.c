@@ -7,7 +7,7 @@
 
 static const char *const k_formats[] = {"auto",           "prompt", "alpaca", "gsm8k",
                                         "gsm8k_metamath", "chat",   "text",   "tokens"};
-static const char *const k_templates[] = {"auto", "alpaca", "chatml", "none"};
+static const char *const k_templates[] = {"auto", "alpaca", "chatml", "question", "none"};
 static const char *const k_suffixes[] = {"eos", "newline_eos", "none"};
 
 static bal_status parse(const char *what, const char *text, const char *const *names, size_t n, size_t *out)
@@ -315,7 +315,7 @@ bal_status bal_record_read(bal_record *r, const cJSON *object, const char *where
                            const bal_tokenizer *tokenizer)
 {
     bal_status status = BAL_OK;
-    bal_buf scratch = {0}, wrapped = {0};
+    bal_buf scratch = {0}, wrapped = {0}, spaced = {0};
     bal_buf_clear(&r->text);
     r->n = 0;
     if (format == BAL_DATA_TEXT) {
@@ -337,14 +337,19 @@ bal_status bal_record_read(bal_record *r, const cJSON *object, const char *where
         } else {
             if (template == BAL_TEMPLATE_ALPACA)
                 BAL_TRY(bal_alpaca_prompt(&wrapped, prompt, input));
+            else if (template == BAL_TEMPLATE_QUESTION)
+                BAL_TRY(bal_buf_printf(&wrapped, "Question: %s\nAnswer:", prompt));
             else
                 BAL_TRY(bal_buf_printf(&wrapped, "%s%s%s", prompt, input != NULL && input[0] != '\0' ? "\n" : "",
                                        input != NULL ? input : ""));
-            BAL_TRY(put_pair(r, where, bal_buf_cstr(&wrapped), response, suffix, eos));
+            if (template == BAL_TEMPLATE_QUESTION)
+                BAL_TRY(bal_buf_printf(&spaced, " %s", response));
+            BAL_TRY(put_pair(r, where, bal_buf_cstr(&wrapped), spaced.len > 0 ? bal_buf_cstr(&spaced) : response, suffix, eos));
         }
     }
 out:
     bal_buf_dispose(&scratch);
     bal_buf_dispose(&wrapped);
+    bal_buf_dispose(&spaced);
     return status;
 }
