@@ -128,6 +128,7 @@ bal_status checkpoint_prepare_out(trainer *t)
 {
     bal_status status = BAL_OK;
     char *probe = NULL;
+    t->made_out = !bal_folder_exists(t->config->out);
     BAL_TRY(bal_folder_make(t->config->out));
     DIR *dir = t->resume_from == NULL ? opendir(t->config->out) : NULL;
     if (dir != NULL) {

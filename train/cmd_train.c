@@ -5,14 +5,17 @@
 #include "lib/base/log.h"
 #include "lib/tensor/gemm.h"
 
+#include <unistd.h>
+
 static bal_status run(trainer *t)
 {
     bal_status status = BAL_OK;
     BAL_TRY(checkpoint_find(t));
     BAL_TRY(checkpoint_read_state(t));
     BAL_TRY(checkpoint_prepare_out(t));
+    BAL_TRY(metrics_open_store(t));
     BAL_TRY(train_setup(t));
-    BAL_TRY(metrics_open(t));
+    BAL_TRY(metrics_open_file(t));
     BAL_TRY(train_loop(t));
 out:
     return status;
@@ -36,6 +39,8 @@ int train_main(const bal_command *command, int argc, char **argv)
             bal_gemm_init();
             status = run(&t);
             status = metrics_close(&t, status);
+            if (status != BAL_OK && t.made_out)
+                (void)rmdir(config.out); /* a start that failed leaves nothing; a folder with content stays */
         }
         train_dispose(&t);
     }

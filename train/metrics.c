@@ -54,7 +54,7 @@ out:
     return status;
 }
 
-static bal_status open_file(trainer *t)
+bal_status metrics_open_file(trainer *t)
 {
     const char *path = t->config->metrics_out;
     if (path == NULL)
@@ -111,19 +111,14 @@ out:
     return status;
 }
 
-bal_status metrics_open(trainer *t)
+bal_status metrics_open_store(trainer *t)
 {
     train_metrics *m = &t->metrics;
-    bal_status status = BAL_OK;
     m->rows = bal_alloc(TRAIN_BUFFERED, sizeof *m->rows);
     if (m->rows == NULL)
         return BAL_ENOMEM;
-    BAL_TRY(open_file(t));
-    if (t->config->store)
-        BAL_TRY(open_run(t));
     m->last_flush = bal_clock_seconds();
-out:
-    return status;
+    return t->config->store ? open_run(t) : BAL_OK;
 }
 
 static bal_status write_line(train_metrics *m, const train_row *r)

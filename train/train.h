@@ -71,6 +71,7 @@ typedef struct trainer {
     int argc;
     char **argv;
     bool full, residual; /* residual: PiSSA start */
+    bool made_out;       /* --out was not there before */
     bal_model *model;
     bal_adapter *adapter; /* NULL for full */
     bal_params *params;
@@ -127,7 +128,10 @@ bal_status checkpoint_write_best(trainer *t);
 bal_status checkpoint_prepare_out(trainer *t);
 
 /* metrics.c */
-bal_status metrics_open(trainer *t);
+/* The run row; before the model is loaded, so that a locked database is known at once and a failed start is recorded. */
+bal_status metrics_open_store(trainer *t);
+/* --metrics-out; after all that can be wrong with the data. */
+bal_status metrics_open_file(trainer *t);
 bal_status metrics_add(trainer *t, const bal_step_result *r, const double *lr, double seconds);
 bal_status metrics_validation(trainer *t, double loss);
 /* force: now; else when enough has gathered or time has passed. */

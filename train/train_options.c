@@ -143,8 +143,7 @@ static const bal_option k_train_options[] = {
 };
 
 #define RECIPE                                                                                                         \
-    "\"r\":128,\"lora_alpha\":128,\"lr\":2e-5,\"warmup_ratio\":0.03,\"lr_scheduler\":\"cosine\",\"weight_decay\":0,"   \
-    "\"model_max_length\":512"
+    "\"r\":128,\"lora_alpha\":128,\"lr\":2e-5,\"warmup_ratio\":0.03,\"lr_scheduler\":\"cosine\",\"weight_decay\":0"
 static const bal_preset k_train_presets[] = {
     {"ba-lora-nlg",
      "{\"method\":\"ba-lora-nlg\"," RECIPE ",\"batch_size\":32," BAL_LOSS_PRESET_NLG
