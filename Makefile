@@ -90,6 +90,7 @@ endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
 $(B)/lib/data/embedded.o: $(EMBED)
+$(B)/evaluate/task_files.o: $(wildcard evaluate/tasks/*.json)
 
 $(B)/libbal.a: $(OBJ)
 	@rm -f $@; ar rcs $@ $(OBJ)

@@ -1,0 +1,90 @@
+/* balora evaluate: requests from a file, perplexity, or tasks.  SPDX-License-Identifier: Apache-2.0 */
+#include "evaluate/evaluate.h"
+#include "tools/commands.h"
+
+#define AT(FIELD) offsetof(evaluate_config, FIELD)
+static const bal_option k_options[] = {
+    {"model", 'm', BAL_OPTION_PATH, AT(model), NULL, 0, 0, NULL, NULL, "Model", "Hugging Face folder or GGUF file"},
+    {"adapter", 'a', BAL_OPTION_PATH, AT(adapter), NULL, 0, 0, NULL, NULL, "Model", "adapter folder (PEFT)"},
+    {"initial_adapter", 0, BAL_OPTION_PATH, AT(initial_adapter), NULL, 0, 0, NULL, NULL, "Model",
+     "initial factors of a PiSSA adapter that lacks them"},
+    {"tokenizer", 0, BAL_OPTION_PATH, AT(tokenizer), NULL, 0, 0, NULL, NULL, "Model",
+     "tokenizer.json, its folder or a GGUF file (default: the model's)"},
+    {"tasks", 't', BAL_OPTION_LIST, AT(tasks), NULL, 0, 0, NULL, "task", "What",
+     "gsm8k, gsm8k_cot, gsm8k_cot_zeroshot, gsm8k_pissa, gsm8k_metamath, gsm8k_balora"},
+    {"requests", 'r', BAL_OPTION_PATH, AT(requests), NULL, 0, 0, NULL, NULL, "What",
+     "JSON lines: {\"context\", \"continuation\"} or {\"prompt\", \"max_new_tokens\", \"until\" ...}"},
+    {"perplexity", 0, BAL_OPTION_PATH, AT(perplexity), NULL, 0, 0, NULL, NULL, "What",
+     "a text, JSON lines of {\"text\"} or {\"ids\"}, or JSON {\"input_ids\": [[...]]}"},
+    {"data", 'd', BAL_OPTION_PATH, AT(data), NULL, 0, 0, NULL, NULL, "Tasks",
+     "folder with the data sets, e.g. gsm8k/test.jsonl (default: BALORA_DATA)"},
+    {"limit", 'L', BAL_OPTION_INT, AT(limit), "0", 0, 1e9, NULL, NULL, "Tasks", "only the first N items; 0: all"},
+    {"num_fewshot", 'f', BAL_OPTION_INT, AT(num_fewshot), "-1", -1, 1000, NULL, NULL, "Tasks",
+     "worked examples in the prompt; -1: the task's number"},
+    {"max_gen_toks", 0, BAL_OPTION_INT, AT(max_gen_toks), "0", 0, 1e6, NULL, "max_new_tokens", "Tasks",
+     "most tokens of an answer; 0: the task's number"},
+    {"resume", 0, BAL_OPTION_CHOICE, AT(resume), "auto", 0, 0, "auto|never", NULL, "Tasks",
+     "go on with an unfinished run of the same configuration"},
+    {"log_samples", 0, BAL_OPTION_PATH, AT(log_samples), NULL, 0, 0, NULL, NULL, "Output",
+     "folder for the items, as lm-evaluation-harness logs them"},
+    {"out", 'o', BAL_OPTION_PATH, AT(out), NULL, 0, 0, NULL, NULL, "Output",
+     "file for the answers to --requests, or the rows of --perplexity"},
+    {"name", 0, BAL_OPTION_TEXT, AT(name), NULL, 0, 0, NULL, NULL, "Output", "name of the run"},
+    {"experiment", 0, BAL_OPTION_TEXT, AT(experiment), NULL, 0, 0, NULL, NULL, "Output", "experiment of the run"},
+    {"batch_size", 'b', BAL_OPTION_INT, AT(batch_size), "0", 0, 128, NULL, NULL, "Speed",
+     "most sequences at a time; 0: as memory allows, at most 32 (changes no result)"},
+    {"cache_mib", 0, BAL_OPTION_INT, AT(cache_mib), "0", 0, 1048576, NULL, NULL, "Speed",
+     "memory for keys and values; 0: a quarter of what is free, at most 2048"},
+    {"max_length", 0, BAL_OPTION_INT, AT(max_length), "0", 0, 1e7, NULL, NULL, "Model",
+     "most tokens of prompt and answer; 0: the model's context"},
+};
+
+static const bal_command k_command = {
+    .name = "evaluate",
+    .usage = "--model PATH [--adapter DIR] --tasks A,B | --requests FILE | --perplexity FILE [options]",
+    .summary = "scores a model on tasks",
+    .description = "  balora evaluate --model M --tasks gsm8k --data DIR --limit 100\n"
+                   "  balora evaluate --model M --requests in.jsonl --out out.jsonl\n"
+                   "  balora evaluate --model M --perplexity text.txt\n"
+                   "Results do not depend on the batch, the order or the threads.  Items are stored as they are finished;\n"
+                   "the same command goes on where it was stopped.",
+    .options = k_options,
+    .n_options = sizeof k_options / sizeof k_options[0],
+};
+
+static bal_status evaluate(const evaluate_config *c, const bal_options *options, int argc, char **argv)
+{
+    const bal_common *common = bal_options_common(options);
+    bal_bundle b = {0};
+    bal_status status;
+    int modes = (c->tasks.n > 0) + (c->requests != NULL) + (c->perplexity != NULL);
+    if (c->model == NULL || modes != 1)
+        return bal_fail(BAL_EINVAL, "--model and one of --tasks, --requests or --perplexity are needed");
+    BAL_TRY(bal_options_start(options));
+    bal_interrupt_install();
+    BAL_TRY(bal_bundle_load(&b, c->model, c->adapter, c->initial_adapter, c->tokenizer));
+    if (b.note[0] != '\0')
+        bal_log_line(&common->log, BAL_LOG_INFO, "%s", b.note);
+    if (c->requests != NULL)
+        status = evaluate_requests(c, common, &b);
+    else if (c->perplexity != NULL)
+        status = evaluate_perplexity(c, common, &b);
+    else
+        status = evaluate_tasks(c, common, &b, argc, argv);
+out:
+    bal_bundle_dispose(&b);
+    return status;
+}
+
+int cmd_evaluate(int argc, char **argv)
+{
+    evaluate_config c = {0};
+    bal_options *options = NULL;
+    bool help = false;
+    bal_status status = bal_options_parse(&options, &k_command, argc, argv, &c, &help);
+    if (status == BAL_OK && !help)
+        status = evaluate(&c, options, argc, argv);
+    status = bal_command_finish(&k_command, status);
+    bal_options_free(options);
+    return (int)status;
+}

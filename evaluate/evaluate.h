@@ -1,0 +1,33 @@
+/* What the files of this room share.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_EVALUATE_EVALUATE_H
+#define BAL_EVALUATE_EVALUATE_H
+
+#include "lib/io/json.h"
+#include "lib/io/options.h"
+#include "lib/model/bundle.h"
+#include "lib/model/engine.h"
+
+typedef struct evaluate_config {
+    const char *model, *adapter, *initial_adapter, *tokenizer;
+    const char *requests, *out, *perplexity, *data, *log_samples, *resume, *name, *experiment;
+    bal_text_list tasks;
+    int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib;
+} evaluate_config;
+
+/* Engine options that the flags ask for. */
+bal_engine_options evaluate_engine(const evaluate_config *c, const bal_bundle *b);
+
+/* --requests: answers each line of the file, in its order, in --out. */
+bal_status evaluate_requests(const evaluate_config *c, const bal_common *common, const bal_bundle *b);
+/* --perplexity: the negative log-likelihood of every token of the texts in a file. */
+bal_status evaluate_perplexity(const evaluate_config *c, const bal_common *common, const bal_bundle *b);
+/* --tasks. */
+bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, const bal_bundle *b, int argc,
+                          char **argv);
+
+/* Appends the ids of a JSON list; where and key are for the message. */
+bal_status evaluate_read_ids(const cJSON *list, const char *where, const char *key, bal_ids *out);
+/* Writes text to path ("-" or NULL: standard output), replacing the file as a whole. */
+bal_status evaluate_write(const char *path, const bal_buf *text);
+
+#endif
