@@ -43,11 +43,12 @@ static const bal_command k_command = {
     .name = "evaluate",
     .usage = "--model PATH [--adapter DIR] --tasks A,B | --requests FILE | --perplexity FILE [options]",
     .summary = "scores a model on tasks",
-    .description = "  balora evaluate --model M --tasks gsm8k --data DIR --limit 100\n"
-                   "  balora evaluate --model M --requests in.jsonl --out out.jsonl\n"
-                   "  balora evaluate --model M --perplexity text.txt\n"
-                   "Results do not depend on the batch, the order or the threads.  Items are stored as they are finished;\n"
-                   "the same command goes on where it was stopped.",
+    .description =
+        "  balora evaluate --model M --tasks gsm8k --data DIR --limit 100\n"
+        "  balora evaluate --model M --requests in.jsonl --out out.jsonl\n"
+        "  balora evaluate --model M --perplexity text.txt\n"
+        "Results do not depend on the batch, the order or the threads.  Items are stored as they are finished;\n"
+        "the same command goes on where it was stopped.",
     .options = k_options,
     .n_options = sizeof k_options / sizeof k_options[0],
 };

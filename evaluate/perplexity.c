@@ -214,7 +214,8 @@ static bal_status report(const texts *t, const evaluate_config *c, const bal_com
         (void)fputs(out.data, stdout);
     else if (c->out == NULL || strcmp(c->out, "-") != 0)
         printf("perplexity %.6g (mean negative log-likelihood %.6g over %zu tokens of %zu texts)\n",
-               exp(total / (double)(scored == 0 ? 1 : scored)), total / (double)(scored == 0 ? 1 : scored), scored, t->n);
+               exp(total / (double)(scored == 0 ? 1 : scored)), total / (double)(scored == 0 ? 1 : scored), scored,
+               t->n);
 out:
     bal_buf_dispose(&rows);
     bal_buf_dispose(&out);

@@ -55,14 +55,16 @@ bal_status report_read(task_result *r, bal_store *s, int64_t run, const task *t,
         BAL_TRY(read_filter(&r->filters[f], s, run, t->name, n_items));
         r->n_filters = f + 1;
         if (r->filters[f].n != n_items) {
-            status = bal_fail(BAL_EIO, "task '%s' has %zu of %zu items in the store", t->name, r->filters[f].n, n_items);
+            status =
+                bal_fail(BAL_EIO, "task '%s' has %zu of %zu items in the store", t->name, r->filters[f].n, n_items);
             goto out;
         }
     }
-    BAL_TRY(bal_store_cached(s,
-                             "SELECT total(trim(output, ' ' || char(9, 10, 13)) = ''), total(finish_reason = 'length') "
-                             "FROM eval_item WHERE run_id = ?1 AND task = ?2 AND filter = ?3 AND repeat = 0 AND item < ?4",
-                             &st));
+    BAL_TRY(
+        bal_store_cached(s,
+                         "SELECT total(trim(output, ' ' || char(9, 10, 13)) = ''), total(finish_reason = 'length') "
+                         "FROM eval_item WHERE run_id = ?1 AND task = ?2 AND filter = ?3 AND repeat = 0 AND item < ?4",
+                         &st));
     (void)sqlite3_bind_int64(st, 1, run);
     (void)sqlite3_bind_text(st, 2, t->name, -1, SQLITE_TRANSIENT);
     (void)sqlite3_bind_text(st, 3, r->filters[0].filter, -1, SQLITE_TRANSIENT);
@@ -103,8 +105,9 @@ static bal_status put_config(bal_buf *out, const task_result *r)
 {
     const task *t = r->task;
     bal_status status;
-    BAL_TRY(bal_buf_printf(out, "{\"task\": \"%s\", \"output_type\": \"generate_until\", \"num_fewshot\": %zu, "
-                                "\"doc_to_text\": ",
+    BAL_TRY(bal_buf_printf(out,
+                           "{\"task\": \"%s\", \"output_type\": \"generate_until\", \"num_fewshot\": %zu, "
+                           "\"doc_to_text\": ",
                            t->name, t->num_fewshot));
     BAL_TRY(bal_json_put_text(out, t->prompt));
     BAL_TRY(bal_buf_text(out, ", \"doc_to_target\": "));
@@ -118,8 +121,9 @@ static bal_status put_config(bal_buf *out, const task_result *r)
         BAL_TRY(bal_buf_text(out, i == 0 ? "" : ", "));
         BAL_TRY(bal_json_put_text(out, t->until[i]));
     }
-    BAL_TRY(bal_buf_printf(out, "], \"do_sample\": false, \"temperature\": 0.0, \"max_gen_toks\": %zu}, \"metadata\": "
-                                "{\"version\": %.1f}}",
+    BAL_TRY(bal_buf_printf(out,
+                           "], \"do_sample\": false, \"temperature\": 0.0, \"max_gen_toks\": %zu}, \"metadata\": "
+                           "{\"version\": %.1f}}",
                            t->max_gen_toks, t->version));
 out:
     return status;
@@ -173,8 +177,8 @@ bal_status report_json(bal_buf *out, const task_result *r, size_t n, const char 
     static const struct {
         const char *key;
         bal_status (*put)(bal_buf *out, const task_result *r);
-    } parts[] = {{"results", put_results},   {"configs", put_config},   {"versions", put_version},
-                 {"n-shot", put_shots},      {"higher_is_better", put_better}, {"n-samples", put_samples},
+    } parts[] = {{"results", put_results}, {"configs", put_config},          {"versions", put_version},
+                 {"n-shot", put_shots},    {"higher_is_better", put_better}, {"n-samples", put_samples},
                  {"balora", put_more}};
     bal_status status;
     BAL_TRY(bal_buf_text(out, "{"));
@@ -224,9 +228,9 @@ bal_status report_table(bal_buf *out, const task_result *r, size_t n)
     BAL_TRY(bal_buf_text(out, "\n"));
     for (size_t i = 0; i < n; i++) {
         double items = (double)r[i].n_items / 100;
-        BAL_TRY(bal_buf_printf(out, "%s: %.1f %% of the outputs empty, %.1f %% ended by the limit of %zu tokens; nothing extracted:",
-                               r[i].task->name, (double)r[i].n_empty / items, (double)r[i].n_cut / items,
-                               r[i].task->max_gen_toks));
+        BAL_TRY(bal_buf_printf(
+            out, "%s: %.1f %% of the outputs empty, %.1f %% ended by the limit of %zu tokens; nothing extracted:",
+            r[i].task->name, (double)r[i].n_empty / items, (double)r[i].n_cut / items, r[i].task->max_gen_toks));
         for (size_t f = 0; f < r[i].n_filters; f++)
             BAL_TRY(bal_buf_printf(out, "%s %.1f %% (%s)", f == 0 ? "" : ",", (double)r[i].filters[f].n_failed / items,
                                    r[i].filters[f].filter));
@@ -264,7 +268,8 @@ static bal_status sample_line(bal_buf *out, const task *t, size_t item, const ba
         BAL_TRY(bal_buf_text(out, i == 0 ? "" : ", "));
         BAL_TRY(bal_json_put_text(out, t->until[i]));
     }
-    BAL_TRY(bal_buf_printf(out, "], \"do_sample\": false, \"temperature\": 0.0, \"max_gen_toks\": %zu}}}, \"resps\": [[",
+    BAL_TRY(bal_buf_printf(out,
+                           "], \"do_sample\": false, \"temperature\": 0.0, \"max_gen_toks\": %zu}}}, \"resps\": [[",
                            t->max_gen_toks));
     BAL_TRY(bal_json_put_text(out, column(st, 1)));
     BAL_TRY(bal_buf_text(out, "]], \"filtered_resps\": ["));
@@ -276,8 +281,8 @@ static bal_status sample_line(bal_buf *out, const task *t, size_t item, const ba
     BAL_TRY(put_hash(out, "doc_hash", bal_buf_cstr(&doc), doc.len));
     BAL_TRY(put_hash(out, "prompt_hash", bal_buf_cstr(prompt), prompt->len));
     BAL_TRY(put_hash(out, "target_hash", bal_buf_cstr(&target), target.len));
-    BAL_TRY(bal_buf_printf(out, ", \"finish_reason\": \"%s\", \"output_tokens\": %lld, \"exact_match\": %.1f}\n", column(st, 4),
-                           (long long)sqlite3_column_int64(st, 5), sqlite3_column_double(st, 3)));
+    BAL_TRY(bal_buf_printf(out, ", \"finish_reason\": \"%s\", \"output_tokens\": %lld, \"exact_match\": %.1f}\n",
+                           column(st, 4), (long long)sqlite3_column_int64(st, 5), sqlite3_column_double(st, 3)));
 out:
     bal_buf_dispose(&target);
     bal_buf_dispose(&doc);
@@ -295,10 +300,11 @@ bal_status report_samples(const char *dir, const task_result *r, bal_store *s, i
     BAL_TRY(bal_folder_make(dir));
     (void)snprintf(path, sizeof path, "%.900s/samples_%s.jsonl", dir, r->task->name);
     BAL_TRY(bal_writer_open(&w, path));
-    BAL_TRY(bal_store_prepare(s,
-                              "SELECT filter, output, extracted, score, finish_reason, output_tokens, item FROM eval_item "
-                              "WHERE run_id = ?1 AND task = ?2 AND repeat = 0 AND item < ?3 ORDER BY item, filter DESC",
-                              &st));
+    BAL_TRY(
+        bal_store_prepare(s,
+                          "SELECT filter, output, extracted, score, finish_reason, output_tokens, item FROM eval_item "
+                          "WHERE run_id = ?1 AND task = ?2 AND repeat = 0 AND item < ?3 ORDER BY item, filter DESC",
+                          &st));
     (void)sqlite3_bind_int64(st, 1, run);
     (void)sqlite3_bind_text(st, 2, r->task->name, -1, SQLITE_TRANSIENT);
     (void)sqlite3_bind_int64(st, 3, (int64_t)r->n_items);

@@ -258,8 +258,8 @@ bal_status evaluate_requests(const evaluate_config *c, const bal_common *common,
         BAL_TRY(bal_buf_append(&out, bal_buf_cstr(&q.entries[i].answer), q.entries[i].answer.len));
     BAL_TRY(evaluate_write(c->out, &out));
     if (q.dropped > 0)
-        bal_log_line(&common->log, BAL_LOG_WARN, "%zu of %zu requests were longer than the context and lost tokens at their left",
-                     q.dropped, q.n);
+        bal_log_line(&common->log, BAL_LOG_WARN,
+                     "%zu of %zu requests were longer than the context and lost tokens at their left", q.dropped, q.n);
     bal_log_line(&common->log, BAL_LOG_INFO,
                  "%zu requests, %zu prompt tokens (%zu shared), %zu new tokens, %.1f s, up to %zu at a time", q.n,
                  stats.prompt_tokens, stats.shared_tokens, stats.new_tokens, stats.seconds, stats.slots);

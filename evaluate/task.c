@@ -107,9 +107,7 @@ static bal_status read_until(task *t)
     t->until = bal_alloc((size_t)cJSON_GetArraySize(list) + 1, sizeof *t->until);
     if (t->until == NULL)
         return BAL_ENOMEM;
-    cJSON_ArrayForEach(item, list)
-        if (cJSON_IsString(item))
-            t->until[t->n_until++] = item->valuestring;
+    cJSON_ArrayForEach(item, list) if (cJSON_IsString(item)) t->until[t->n_until++] = item->valuestring;
     return BAL_OK;
 }
 
@@ -225,8 +223,8 @@ bal_status task_prompt(task *t, size_t i, bal_buf *out)
     if (t->draws && t->num_fewshot > 0)
         bal_mt_sample(&t->shots, t->train.n, t->num_fewshot, t->drawn, t->scratch);
     for (size_t k = 0; k < t->num_fewshot; k++) {
-        const cJSON *shot = t->draws ? t->train.items[t->drawn[k]]
-                                     : cJSON_GetArrayItem(bal_json_member(t->json, "samples"), (int)k);
+        const cJSON *shot =
+            t->draws ? t->train.items[t->drawn[k]] : cJSON_GetArrayItem(bal_json_member(t->json, "samples"), (int)k);
         BAL_TRY(render(t->prompt, shot, t->name, out));
         BAL_TRY(bal_buf_text(out, t->target_delimiter));
         BAL_TRY(render(t->shot_target, shot, t->name, out));

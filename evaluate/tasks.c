@@ -20,11 +20,11 @@ static const size_t k_max_adapter = (size_t)4 << 30;
 /* One task while it runs. */
 typedef struct task_run {
     task task;
-    size_t n;          /* items */
-    bal_buf *prompts;  /* [n] */
-    bal_ids *ids;      /* [n] */
-    bool *finished;    /* [n] in the store already */
-    size_t *pending;   /* item of each request */
+    size_t n;         /* items */
+    bal_buf *prompts; /* [n] */
+    bal_ids *ids;     /* [n] */
+    bool *finished;   /* [n] in the store already */
+    size_t *pending;  /* item of each request */
     bal_request *requests;
     size_t n_pending;
 } task_run;
@@ -133,8 +133,9 @@ static bal_status make_config(const session *s, bal_buf *out)
     BAL_TRY(put_text(out, "initial_adapter", c->initial_adapter));
     BAL_TRY(put_text(out, "tokenizer", c->tokenizer));
     BAL_TRY(put_identity(out, c));
-    BAL_TRY(bal_buf_printf(out, ", \"limit\": %lld, \"num_fewshot\": %lld, \"max_gen_toks\": %lld, \"max_length\": %lld, "
-                                "\"tasks\": {",
+    BAL_TRY(bal_buf_printf(out,
+                           ", \"limit\": %lld, \"num_fewshot\": %lld, \"max_gen_toks\": %lld, \"max_length\": %lld, "
+                           "\"tasks\": {",
                            (long long)c->limit, (long long)c->num_fewshot, (long long)c->max_gen_toks,
                            (long long)c->max_length));
     for (size_t i = 0; i < s->n_tasks; i++)
@@ -201,10 +202,11 @@ static bal_status read_finished(session *s, task_run *r)
     bool row = false;
     char hex[65];
     bal_status status;
-    BAL_TRY(bal_store_prepare(s->store,
-                              "SELECT item, count(*), min(prompt_sha256) FROM eval_item WHERE run_id = ?1 AND task = ?2 "
-                              "AND repeat = 0 GROUP BY item",
-                              &st));
+    BAL_TRY(
+        bal_store_prepare(s->store,
+                          "SELECT item, count(*), min(prompt_sha256) FROM eval_item WHERE run_id = ?1 AND task = ?2 "
+                          "AND repeat = 0 GROUP BY item",
+                          &st));
     (void)sqlite3_bind_int64(st, 1, s->run);
     (void)sqlite3_bind_text(st, 2, r->task.name, -1, SQLITE_TRANSIENT);
     for (;;) {
@@ -275,7 +277,8 @@ static bal_status on_answer(void *context, size_t i, const bal_answer *a)
     char note[64];
     bal_status status = store_item(s, s->current->pending[i], a);
     s->done++;
-    (void)snprintf(note, sizeof note, "right %.1f %%", 100 * (double)s->right / (double)(s->judged == 0 ? 1 : s->judged));
+    (void)snprintf(note, sizeof note, "right %.1f %%",
+                   100 * (double)s->right / (double)(s->judged == 0 ? 1 : s->judged));
     bal_progress_update(&s->progress, s->done, note);
     return status;
 }
@@ -362,7 +365,8 @@ static void end_run(session *s, bal_status status)
         (void)bal_fail(status, "%s", message); /* what went wrong first is what is said */
 }
 
-bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, const bal_bundle *b, int argc, char **argv)
+bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, const bal_bundle *b, int argc,
+                          char **argv)
 {
     const char *data = c->data != NULL ? c->data : getenv("BALORA_DATA");
     double start = bal_clock_seconds();

@@ -68,8 +68,8 @@ typedef struct job {
     const config *config;
     bal_bundle *bundle;
     bool stream, json;
-    size_t printed; /* bytes of the answer on standard output */
-    bal_buf text;   /* of the answer so far */
+    size_t printed;     /* bytes of the answer on standard output */
+    bal_buf text;       /* of the answer so far */
     bal_buf *documents; /* [n] JSON of each answer */
     bal_buf answer;     /* text of the last answer */
 } job;
@@ -119,7 +119,8 @@ static void on_token(void *context, size_t i, const int32_t *ids, size_t n)
     bool stopped = false;
     (void)i;
     bal_buf_clear(&j->text);
-    if (bal_tokenizer_decode(j->bundle->tokenizer, ids, n, !j->config->ignore_eos, &j->text) == BAL_OK && j->text.len > 0)
+    if (bal_tokenizer_decode(j->bundle->tokenizer, ids, n, !j->config->ignore_eos, &j->text) == BAL_OK &&
+        j->text.len > 0)
         print_from(j, j->text.data, settled(j->config, j->text.data, j->text.len, &stopped));
 }
 
@@ -132,7 +133,8 @@ static bal_status on_answer(void *context, size_t i, const bal_answer *a)
         print_from(j, a->text, a->n_text);
     bal_buf_clear(&j->answer);
     BAL_TRY(bal_buf_append(&j->answer, a->text, a->n_text));
-    BAL_TRY(bal_buf_printf(out, "{\"prompt_tokens\": %zu, \"dropped_tokens\": %zu, \"ids\": [", a->n_prompt, a->n_dropped));
+    BAL_TRY(
+        bal_buf_printf(out, "{\"prompt_tokens\": %zu, \"dropped_tokens\": %zu, \"ids\": [", a->n_prompt, a->n_dropped));
     for (size_t k = 0; k < a->n_ids; k++)
         BAL_TRY(bal_buf_printf(out, "%s%d", k == 0 ? "" : ", ", (int)a->ids[k]));
     BAL_TRY(bal_buf_text(out, "], \"text\": "));
@@ -249,8 +251,7 @@ static bal_status from_ids(job *j, const bal_common *common)
         status = BAL_ENOMEM;
         goto out;
     }
-    cJSON_ArrayForEach(row, rows)
-        BAL_TRY(read_ids(row, i++, &ids));
+    cJSON_ArrayForEach(row, rows) BAL_TRY(read_ids(row, i++, &ids));
     i = 0;
     cJSON_ArrayForEach(row, rows)
     {
@@ -344,7 +345,8 @@ static bal_status generate(const config *c, const bal_options *options)
     bal_bundle bundle = {0};
     job j = {.config = c, .bundle = &bundle, .json = common->json};
     bal_status status;
-    if (c->model == NULL || (c->prompt == NULL && c->input == NULL && !c->chat) || (c->prompt != NULL && c->input != NULL))
+    if (c->model == NULL || (c->prompt == NULL && c->input == NULL && !c->chat) ||
+        (c->prompt != NULL && c->input != NULL))
         return bal_fail(BAL_EINVAL, "--model and one of --prompt, --input or --chat are needed");
     if (c->chat && (c->raw || c->input != NULL))
         return bal_fail(BAL_EINVAL, "--chat goes neither with --raw nor with --input");

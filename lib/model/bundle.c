@@ -39,7 +39,8 @@ bal_status bal_bundle_need_tokenizer(const bal_bundle *b)
 {
     if (b->tokenizer != NULL)
         return BAL_OK;
-    return bal_fail(BAL_EINVAL, "text needs a tokenizer, and the model has none (%.300s); give one with --tokenizer, or ids",
+    return bal_fail(BAL_EINVAL,
+                    "text needs a tokenizer, and the model has none (%.300s); give one with --tokenizer, or ids",
                     b->no_tokenizer);
 }
 
@@ -133,7 +134,8 @@ bal_status bal_bundle_split(const bal_bundle *b, const char *context, const char
         }
     }
     if (ids->n <= *n_context)
-        status = bal_fail(BAL_EINVAL, "the continuation '%.40s' has no tokens of its own after its context", continuation);
+        status =
+            bal_fail(BAL_EINVAL, "the continuation '%.40s' has no tokens of its own after its context", continuation);
 out:
     bal_ids_dispose(&front);
     bal_buf_dispose(&whole);

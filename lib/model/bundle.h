@@ -11,7 +11,7 @@ typedef struct bal_bundle {
     bal_adapter *adapter;     /* NULL: none */
     bal_tokenizer *tokenizer; /* NULL: the model has none; why is kept in no_tokenizer */
     char no_tokenizer[512];
-    char note[256];           /* what the adapter's loading has to say, or "" */
+    char note[256]; /* what the adapter's loading has to say, or "" */
 } bal_bundle;
 
 /* adapter, initial_adapter and tokenizer (all may be NULL): folders or files; without tokenizer the model's own. */

@@ -14,13 +14,13 @@ struct bal_decoder {
     const bal_model *m;
     bal_decoder_options o;
     bal_arena arena;
-    size_t kv_stride;             /* real_t of one key/value head of one slot and layer */
-    real_t *keys, *values;        /* [layer][slot][head][kv_stride] */
-    real_t *cosines, *sines;      /* [capacity][head_dim / 2] */
+    size_t kv_stride;                                  /* real_t of one key/value head of one slot and layer */
+    real_t *keys, *values;                             /* [layer][slot][head][kv_stride] */
+    real_t *cosines, *sines;                           /* [capacity][head_dim / 2] */
     real_t *x, *h, *q, *k, *v, *att, *gate, *up, *low; /* [rows][...] */
     real_t *picked, *logits, *scores, *scratch;
     size_t low_cols, scores_stride, n_last;
-    const bal_decode_row *rows;   /* of the running step */
+    const bal_decode_row *rows; /* of the running step */
     size_t layer;
 };
 
@@ -342,8 +342,8 @@ static void run_block(bal_decoder *d, const bal_block *b, size_t n)
     linears(d, (const bal_linear *[]){&b->linear[BAL_SLOT_O]}, (real_t *[]){d->h}, 1, d->att, n);
     add_into(d->x, d->h, n * c->hidden);
     norm(d, d->x, b->mlp_norm, d->h, n);
-    linears(d, (const bal_linear *[]){&b->linear[BAL_SLOT_GATE], &b->linear[BAL_SLOT_UP]},
-            (real_t *[]){d->gate, d->up}, 2, d->h, n);
+    linears(d, (const bal_linear *[]){&b->linear[BAL_SLOT_GATE], &b->linear[BAL_SLOT_UP]}, (real_t *[]){d->gate, d->up},
+            2, d->h, n);
     act_job act = {.gate = d->gate, .up = d->up, .n = c->intermediate, .kind = c->act};
     bal_parallel_for(n, 4, act_rows, &act);
     linears(d, (const bal_linear *[]){&b->linear[BAL_SLOT_DOWN]}, (real_t *[]){d->h}, 1, d->gate, n);

@@ -17,12 +17,12 @@ typedef enum slot_state { SLOT_FREE, SLOT_PROMPT, SLOT_DECODE } slot_state;
 typedef struct slot {
     slot_state state;
     size_t request;
-    int32_t *tokens;   /* [capacity + 1] prompt, then what was generated (or the continuation) */
-    size_t n_ready;    /* tokens whose keys and values are there, also after the request is done */
-    size_t n_cached;   /* the same after the step that is being put together */
+    int32_t *tokens; /* [capacity + 1] prompt, then what was generated (or the continuation) */
+    size_t n_ready;  /* tokens whose keys and values are there, also after the request is done */
+    size_t n_cached; /* the same after the step that is being put together */
     size_t n_tokens, n_prompt, n_dropped;
-    size_t n_input;    /* tokens that are known and have to be run */
-    double *nll;       /* SCORE */
+    size_t n_input; /* tokens that are known and have to be run */
+    double *nll;    /* SCORE */
     double sum;
     bool greedy;
     bal_rng rng;
@@ -39,7 +39,7 @@ typedef struct engine {
     slot *slots;
     bal_decode_row rows[STEP_ROWS];
     size_t n_rows;
-    uint32_t head_row[STEP_ROWS];   /* rows of this step whose logits are needed */
+    uint32_t head_row[STEP_ROWS]; /* rows of this step whose logits are needed */
     uint32_t head_slot[STEP_ROWS];
     size_t n_head;
     bal_sample_item *items;
@@ -58,8 +58,8 @@ static bal_status plan(const engine *e, size_t i, size_t *keep, size_t *position
     if (r->kind == BAL_REQUEST_SCORE && r->n_continuation == 0)
         return bal_fail(BAL_EINVAL, "request %zu has an empty continuation", i + 1);
     if (tail >= room)
-        return bal_fail(BAL_ELIMIT, "request %zu needs %zu tokens after its prompt, but the model's context is %zu", i + 1,
-                        tail, e->max_length);
+        return bal_fail(BAL_ELIMIT, "request %zu needs %zu tokens after its prompt, but the model's context is %zu",
+                        i + 1, tail, e->max_length);
     *keep = r->n_prompt < room - tail ? r->n_prompt : room - tail;
     *positions = *keep + tail;
     return BAL_OK;
@@ -282,8 +282,8 @@ static bal_status read_text(engine *e, slot *s, bool *stopped)
     if (e->o->tokenizer == NULL)
         return BAL_OK;
     bal_buf_clear(&s->text);
-    bal_status status = decode_known(e->o->tokenizer, s->tokens + s->n_prompt, s->n_tokens - s->n_prompt,
-                                     !r->ignore_eos, &s->text);
+    bal_status status =
+        decode_known(e->o->tokenizer, s->tokens + s->n_prompt, s->n_tokens - s->n_prompt, !r->ignore_eos, &s->text);
     if (status != BAL_OK)
         return status;
     size_t cut = s->text.len;

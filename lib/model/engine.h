@@ -23,21 +23,21 @@ typedef struct bal_request {
     size_t n_continuation;
     size_t max_new_tokens;
     bal_sampling sampling;
-    uint64_t seed, stream;       /* sampling draws from the stream `stream` of `seed` */
-    const char *const *stops;    /* the text ends before the first of them; need a tokenizer */
+    uint64_t seed, stream;    /* sampling draws from the stream `stream` of `seed` */
+    const char *const *stops; /* the text ends before the first of them; need a tokenizer */
     size_t n_stops;
     bool ignore_eos;
 } bal_request;
 
 typedef struct bal_answer {
-    const int32_t *ids;     /* GENERATE: what was generated, with what ended it (EOS, stop text) */
+    const int32_t *ids; /* GENERATE: what was generated, with what ended it (EOS, stop text) */
     size_t n_ids;
-    const char *text;       /* cut before the stop; "" without a tokenizer; special tokens are left out unless ignore_eos */
+    const char *text; /* cut before the stop; "" without a tokenizer; special tokens are left out unless ignore_eos */
     size_t n_text;
     const char *finish_reason; /* "stop" or "length" */
-    double log_likelihood;  /* SCORE: sum over the continuation, natural logarithm */
+    double log_likelihood;     /* SCORE: sum over the continuation, natural logarithm */
     bool is_greedy;
-    const double *nll;      /* n_continuation values */
+    const double *nll;          /* n_continuation values */
     size_t n_prompt, n_dropped; /* tokens of the prompt used, and dropped at its left because it was too long */
     double seconds;
 } bal_answer;

@@ -304,8 +304,8 @@ const bal_scorer *bal_scorer_find(const char *name)
 
 const char *const *bal_scorer_names(size_t *n)
 {
-    static const char *const names[N_SCORERS] = {"gsm8k",       "gsm8k_cot",      "gsm8k_cot_zeroshot", "gsm8k_cot_llama",
-                                                 "gsm8k_pissa", "gsm8k_metamath", "gsm8k_balora"};
+    static const char *const names[N_SCORERS] = {
+        "gsm8k", "gsm8k_cot", "gsm8k_cot_zeroshot", "gsm8k_cot_llama", "gsm8k_pissa", "gsm8k_metamath", "gsm8k_balora"};
     *n = N_SCORERS;
     return names;
 }

@@ -11,8 +11,8 @@
 #include <stddef.h>
 
 typedef struct bal_verdict {
-    double score;    /* 1 right, 0 wrong */
-    bool found;      /* something was extracted */
+    double score; /* 1 right, 0 wrong */
+    bool found;   /* something was extracted */
 } bal_verdict;
 
 /* Judges output against gold (a bare answer, or the data set's own answer text); extracted receives what was compared

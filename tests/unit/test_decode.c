@@ -134,7 +134,7 @@ static void compare_with_pass(bal_model *m, const real_t *logits)
             for (size_t p = 0; p < LENGTH; p++) {
                 double sum = 0;
                 for (size_t i = 0; i < HIDDEN; i++)
-                    sum += (double)row[i] * (double)final[p * HIDDEN + i];
+                    sum += (double)row[i] * (double) final[p * HIDDEN + i];
                 if (!CHECK_NEAR(logits[p * VOCAB + v], sum, 2e-4))
                     return;
             }

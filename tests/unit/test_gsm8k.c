@@ -51,11 +51,19 @@ TEST(metamath_numbers)
 {
     static const struct {
         const char *text, *want; /* NULL: none */
-    } cases[] = {{"The answer is: 7/2", "4"},     {"The answer is: -5/2", "-2"}, {"The answer is: 3/0", "3"},
-                 {"The answer is: 3/00", NULL},   {"The answer is: -/4", NULL},  {"The answer is: ,5", "5"},
-                 {"The answer is: 1,450,000", "1450"}, {"The answer is: 3. The answer is: x", NULL},
-                 {"The answer is: 5The answer is: 6.", "6"}, {"The answer is:\n4", NULL}, {"The answer is: +8", "8"},
-                 {"The answer is: -0.4", "0"},    {"answer is: 4", NULL}};
+    } cases[] = {{"The answer is: 7/2", "4"},
+                 {"The answer is: -5/2", "-2"},
+                 {"The answer is: 3/0", "3"},
+                 {"The answer is: 3/00", NULL},
+                 {"The answer is: -/4", NULL},
+                 {"The answer is: ,5", "5"},
+                 {"The answer is: 1,450,000", "1450"},
+                 {"The answer is: 3. The answer is: x", NULL},
+                 {"The answer is: 5The answer is: 6.", "6"},
+                 {"The answer is:\n4", NULL},
+                 {"The answer is: +8", "8"},
+                 {"The answer is: -0.4", "0"},
+                 {"answer is: 4", NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         bal_buf out = {0};
         double number = 0;
@@ -100,7 +108,8 @@ static void check_metamath(const cJSON *line, const char *text, const char *gold
     if (found && want != NULL)
         CHECK_NEAR(number, cJSON_IsString(want) ? strtod(want->valuestring, NULL) : want->valuedouble, 0);
     bool right = judged("gsm8k_pissa", 0, text, gold) == 1;
-    CHECK_MSG(right == (cJSON_IsTrue(bal_json_member(line, "metamath_correct")) != 0), "metamath_correct of '%s'", text);
+    CHECK_MSG(right == (cJSON_IsTrue(bal_json_member(line, "metamath_correct")) != 0), "metamath_correct of '%s'",
+              text);
     bal_buf_dispose(&out);
 }
 
