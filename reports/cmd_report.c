@@ -31,17 +31,6 @@ static const bal_command k_command = {
     .n_options = sizeof k_options / sizeof k_options[0],
 };
 
-static int color_of(const report *r, const char *name)
-{
-    int next = 0;
-    for (size_t i = 0; i < r->n_runs; i++) {
-        if (strcmp(r->runs[i].name, name) == 0)
-            return r->runs[i].color;
-        next = r->runs[i].color >= next ? r->runs[i].color + 1 : next;
-    }
-    return next;
-}
-
 /* Adds the rows of a statement that selects id, name, kind; a run is taken once. */
 static bal_status take_rows(report *r, sqlite3_stmt *q)
 {
@@ -61,7 +50,6 @@ static bal_status take_rows(report *r, sqlite3_stmt *q)
         x->id = id;
         (void)snprintf(x->name, sizeof x->name, "%s", name != NULL ? name : "");
         (void)snprintf(x->kind, sizeof x->kind, "%s", kind != NULL ? kind : "");
-        x->color = color_of(r, x->name);
         r->n_runs++;
     }
     return status;
@@ -71,7 +59,7 @@ static bal_status select_runs(report *r, const report_config *c)
 {
     sqlite3_stmt *q = NULL;
     bal_status status = bal_store_prepare(r->store,
-                                          "SELECT id, name, kind FROM run WHERE deleted_ms IS NULL AND (?1 IS NULL OR name = ?1) AND (?2 = 0 OR id = ?2) ORDER BY id", &q);
+                                          "SELECT id, name, kind FROM run WHERE (?1 IS NULL OR name = ?1) AND (?2 = 0 OR id = ?2) ORDER BY id", &q);
     if (status == BAL_OK && c->all) {
         (void)sqlite3_bind_int64(q, 2, 0);
         status = take_rows(r, q);
@@ -99,6 +87,30 @@ static bal_status select_runs(report *r, const report_config *c)
     return status;
 }
 
+/* Two runs of one kind and name get their number behind the name; then each name has one colour. */
+static void name_and_color(report *r)
+{
+    bool twice[REPORT_MAX_RUNS] = {false};
+    for (size_t i = 0; i < r->n_runs; i++)
+        for (size_t j = 0; j < r->n_runs && !twice[i]; j++)
+            twice[i] = i != j && strcmp(r->runs[i].name, r->runs[j].name) == 0 && strcmp(r->runs[i].kind, r->runs[j].kind) == 0;
+    for (size_t i = 0; i < r->n_runs; i++) {
+        report_run *x = &r->runs[i];
+        size_t n = strlen(x->name);
+        if (twice[i])
+            (void)snprintf(x->name + n, sizeof x->name - n, " #%lld", (long long)x->id);
+    }
+    for (size_t i = 0; i < r->n_runs; i++) {
+        int next = 0;
+        size_t j = 0;
+        while (j < i && strcmp(r->runs[j].name, r->runs[i].name) != 0)
+            j++;
+        for (size_t k = 0; k < i; k++)
+            next = r->runs[k].color >= next ? r->runs[k].color + 1 : next;
+        r->runs[i].color = j < i ? r->runs[j].color : next;
+    }
+}
+
 static bal_status make_report(const report_config *c, const bal_common *common)
 {
     report *r = bal_alloc(1, sizeof *r);
@@ -112,6 +124,7 @@ static bal_status make_report(const report_config *c, const bal_common *common)
     r->have_gnuplot = true;
     BAL_TRY(bal_store_open(&r->store, common->db, false));
     BAL_TRY(select_runs(r, c));
+    name_and_color(r);
     BAL_TRY(bal_folder_make(c->out));
     BAL_TRY(report_scores(r));
     BAL_TRY(report_curves(r));

@@ -131,7 +131,7 @@ static bal_status module_kinds(report *r, char kinds[MAX_KINDS][48], size_t *n)
 }
 
 /* The matrix of one run: a row for each layer, a column for each kind; range of the values in *low, *high. */
-static bal_status write_heat(report *r, size_t i, const char *value, char kinds[MAX_KINDS][48], size_t n_kinds, double *low, double *high, bool *any)
+static bal_status write_heat(report *r, size_t i, const char *value, char kinds[MAX_KINDS][48], size_t n_kinds, double *low, double *high, int64_t *layers, bool *any)
 {
     bal_writer w = {0};
     sqlite3_stmt *q = NULL;
@@ -158,6 +158,8 @@ static bal_status write_heat(report *r, size_t i, const char *value, char kinds[
         (void)bal_writer_printf(&w, "%zu\t%lld", k, (long long)sqlite3_column_int64(q, 0));
         report_put_number(&w, v);
         (void)bal_writer_write(&w, "\n", 1);
+        if (sqlite3_column_int64(q, 0) > *layers)
+            *layers = sqlite3_column_int64(q, 0);
         if (isfinite(v)) {
             *low = fmin(*low, v);
             *high = fmax(*high, v);
@@ -177,12 +179,13 @@ static bal_status heat_figure(report *r, const char *value, const char *label, c
     char kinds[MAX_KINDS][48], stem[48];
     bool which[REPORT_MAX_RUNS] = {false};
     size_t n_kinds = 0, panels = 0;
+    int64_t layers = 0;
     double low = (double)INFINITY, high = -(double)INFINITY;
     bal_writer w = {0};
     bal_status status = BAL_OK;
     BAL_TRY(module_kinds(r, kinds, &n_kinds));
     for (size_t i = 0; i < r->n_runs; i++) {
-        BAL_TRY(write_heat(r, i, value, kinds, n_kinds, &low, &high, &which[i]));
+        BAL_TRY(write_heat(r, i, value, kinds, n_kinds, &low, &high, &layers, &which[i]));
         panels += which[i];
     }
     if (panels == 0)
@@ -191,9 +194,9 @@ static bal_status heat_figure(report *r, const char *value, const char *label, c
     size_t columns = panels < 3 ? panels : 3, rows = (panels + 2) / 3;
     BAL_TRY(report_gp_open(r, &w, stem, 120 + 300 * (int)columns, 60 + 420 * (int)rows));
     BAL_TRY(bal_writer_printf(&w, "set multiplot layout %zu,%zu\nset palette defined (0 '#440154', 0.25 '#3b528b', 0.5 '#21918c', 0.75 '#5ec962', 1 '#fde725')\n"
-                                  "set cbrange [%.9g:%.9g]\nunset key\nunset grid\nset border 15\nset cblabel '%s'\nset yrange [-0.5:*]\n"
+                                  "set cbrange [%.9g:%.9g]\nunset key\nunset grid\nset border 15\nset cblabel '%s'\nset yrange [-0.5:%lld.5]\nset ytics %d\n"
                                   "set xrange [-0.5:%zu.5]\nset ylabel 'layer'\nset xtics rotate by -45 noenhanced (",
-                              rows, columns, low, high > low ? high : low + 1, label, n_kinds - 1));
+                              rows, columns, low, high > low ? high : low + 1, label, (long long)layers, layers > 12 ? 5 : 1, n_kinds - 1));
     for (size_t k = 0; k < n_kinds; k++) {
         if (k > 0)
             BAL_TRY(bal_writer_printf(&w, ", "));
