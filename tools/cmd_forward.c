@@ -148,7 +148,9 @@ static bal_status read_input(forward_job *j)
     const cJSON *row = NULL;
     size_t total = 0, longest = 0, n = 0;
     bal_status status;
-    BAL_TRY(bal_json_read(&json, j->config->input, MAX_INPUT_BYTES));
+    status = bal_json_read(&json, j->config->input, MAX_INPUT_BYTES);
+    if (status != BAL_OK)
+        return status; /* names the file already */
     const cJSON *ids = bal_json_member(json, "input_ids"), *labels = bal_json_member(json, "labels");
     if (!cJSON_IsArray(ids) || (labels != NULL && !cJSON_IsArray(labels))) {
         status = bal_fail(BAL_EFORMAT, "input_ids (and labels, if given) must be an array of arrays of numbers");

@@ -173,7 +173,7 @@ bal_status bal_writer_open(bal_writer *w, const char *path)
     (void)snprintf(w->temporary, bytes, "%s.tmp%ld", path, (long)getpid());
     w->file = fopen(w->temporary, "wbe");
     if (w->file == NULL) {
-        bal_status status = errno_fail("cannot write", w->temporary);
+        bal_status status = errno_fail("cannot write", path);
         bal_free(w->temporary);
         w->temporary = NULL;
         bal_writer_abort(w);

@@ -128,12 +128,13 @@ bal_status bal_json_parse(cJSON **out, const char *text, size_t n, const char *n
             at++;
     if (json == NULL || at < n) {
         size_t line, column;
+        bool one_line = memchr(text, '\n', n) == NULL;
         position_of(text, at < n ? at : n, &line, &column);
         cJSON_Delete(json);
-        bal_free(safe);
+        if (one_line) /* of JSON lines: the name tells the line */
+            return bal_fail(BAL_EFORMAT, "%s: not valid JSON at column %zu", name, column);
         return bal_fail(BAL_EFORMAT, "%s: not valid JSON at line %zu, column %zu", name, line, column);
     }
-    bal_free(safe);
     const char *twice = find_duplicate(json);
     if (twice != NULL) {
         status = bal_fail(BAL_EFORMAT, "%s: key '%.80s' occurs twice in one JSON object", name, twice);

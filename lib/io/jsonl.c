@@ -109,6 +109,7 @@ bal_status bal_lines_next(bal_lines *l, const char **text, size_t *n)
 bal_status bal_jsonl_next(bal_lines *l, cJSON **out)
 {
     const char *text;
+    char where[240];
     size_t n;
     *out = NULL;
     for (;;) {
@@ -118,13 +119,14 @@ bal_status bal_jsonl_next(bal_lines *l, cJSON **out)
         size_t blank = strspn(text, " \t");
         if (blank == n)
             continue;
-        status = bal_json_parse(out, text, n, "this line");
+        (void)snprintf(where, sizeof where, "%.180s, line %zu", l->path, l->number);
+        status = bal_json_parse(out, text, n, where);
         if (status == BAL_OK && !cJSON_IsObject(*out)) {
             cJSON_Delete(*out);
             *out = NULL;
-            status = bal_fail(BAL_EFORMAT, "a JSON object is needed");
+            status = bal_fail(BAL_EFORMAT, "%s: a JSON object is needed", where);
         }
-        return status == BAL_OK ? BAL_OK : bal_fail_note(status, "%s, line %zu", l->path, l->number);
+        return status;
     }
 }
 

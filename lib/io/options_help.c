@@ -51,7 +51,7 @@ static void describe_range(const bal_option *o, char *out, size_t n)
     out[0] = '\0';
     if ((o->type != BAL_OPTION_INT && o->type != BAL_OPTION_REAL) || (o->min == 0 && o->max == 0))
         return;
-    if (isinf(o->max) || o->max > 1e15)
+    if (o->max >= 1e9)
         (void)snprintf(out, n, "at least %.15g", o->min);
     else
         (void)snprintf(out, n, "%.15g .. %.15g", o->min, o->max);
@@ -101,6 +101,24 @@ static bool group_seen(const bal_command *c, size_t before)
     return false;
 }
 
+/* {"r":128,"lr":2e-5} as r 128, lr 2e-5: words that can be wrapped. */
+static void print_preset(FILE *to, const char *values)
+{
+    char text[1024];
+    size_t n = 0;
+    for (const char *c = values; *c != '\0' && n + 3 < sizeof text; c++) {
+        if (*c == ':' || *c == ',') {
+            if (*c == ',')
+                text[n++] = ',';
+            text[n++] = ' ';
+        } else if (strchr("{}\" ", *c) == NULL) {
+            text[n++] = *c;
+        }
+    }
+    text[n] = '\0';
+    print_wrapped(to, text, HELP_COLUMN);
+}
+
 void bal_command_print_help(const bal_command *command, FILE *to)
 {
     const bal_command *c = command;
@@ -123,7 +141,7 @@ void bal_command_print_help(const bal_command *command, FILE *to)
         (void)fputs("\nPresets (--preset NAME):\n", to);
     for (size_t i = 0; i < c->n_presets; i++) {
         (void)fprintf(to, "  %-*s", HELP_COLUMN - 2, c->presets[i].name);
-        print_wrapped(to, c->presets[i].values, HELP_COLUMN);
+        print_preset(to, c->presets[i].values);
         (void)fputc('\n', to);
     }
 }
