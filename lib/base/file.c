@@ -78,7 +78,8 @@ bal_status bal_folder_make(const char *path)
         char keep = *c;
         *c = '\0';
         if (mkdir(copy, 0777) != 0 && !(errno == EEXIST && bal_folder_exists(copy)))
-            status = errno_fail("cannot make folder", copy);
+            status = bal_fail(BAL_EIO, "cannot make folder %s: %s", copy,
+                              errno == EEXIST ? "a file of that name is there" : strerror(errno));
         *c = keep;
         if (keep == '\0')
             break;

@@ -154,11 +154,18 @@ static bal_status open_database(bal_store *s)
 {
     int64_t version = 0;
     bal_status status = BAL_OK;
-    int flags = s->write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
-    if (sqlite3_open_v2(s->path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+    /* A reader opens for writing too, where it may: the last one to close can then tidy the -wal file away. */
+    int flags = s->write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READWRITE;
+    int code = sqlite3_open_v2(s->path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code != SQLITE_OK && !s->write) {
+        (void)sqlite3_close(s->db);
+        s->db = NULL;
+        code = sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    }
+    if (code != SQLITE_OK)
         return bal_store_fail(s, s->write ? "open it for writing" : "open it");
     (void)sqlite3_busy_timeout(s->db, BUSY_MS);
-    BAL_TRY(bal_store_exec(s, "PRAGMA foreign_keys = ON"));
+    BAL_TRY(bal_store_exec(s, s->write ? "PRAGMA foreign_keys = ON" : "PRAGMA query_only = ON"));
     BAL_TRY(check_identity(s, &version));
     if (!s->write)
         return BAL_OK;

@@ -12,5 +12,5 @@ refused balora train --quiet --model nan --data good.jsonl --out a --max-steps 3
 # a weight decay that multiplies the weights by -10^6 each step
 refused balora train --quiet --model "$MODEL" --data good.jsonl --out b --max-steps 60 --r 2 --batch-size 2 \
     --lr 1000 --weight-decay 1000 --max-grad-norm 0
-find a b -name adapter_model.safetensors | grep -v checkpoint- || true
+ls
 balora runs list --json | grep -o '"status": "[a-z]*"\|"exit_code": [0-9]*'

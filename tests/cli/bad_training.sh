@@ -32,7 +32,7 @@ try --init-adapter nothing
 try_out /proc/run
 echo 'x' >file; try_out file
 try_out file/run
-mkdir taken; echo x >taken/mine; try_out taken
+
 try --db nosuch/runs.db
 echo '{"rank": 4}' >recipe.json; try --config recipe.json
 echo '{"r": "4"}' >recipe.json; try --config recipe.json

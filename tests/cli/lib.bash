@@ -7,7 +7,7 @@ refused() {
     local status=0 lines
     "$@" >refused.out 2>refused.err </dev/null || status=$?
     lines=$(grep -vcE "^ *(Try '|\(balora )" refused.err || true)
-    echo "$status: $(head -n 1 refused.err)"
+    echo "$status: $(head -n 1 refused.err | sed "s,$ROOT/,,g")"
     [ "$lines" -eq 1 ] || { echo "  $lines lines of message:"; cat refused.err; }
     [ ! -s refused.out ] || { echo "  on standard output:"; head -n 3 refused.out; }
     rm -f refused.out refused.err
