@@ -176,60 +176,105 @@ static void byte_letter(unsigned byte, bal_buf *out, bal_status *status)
         *status = bal_buf_append(out, utf8, n);
 }
 
-static void spell(const merge *merges, size_t token, bal_buf *out,
-                  bal_status *status) // NOLINT(misc-no-recursion): halves are smaller
+/* The bytes of all tokens: a merged token is its two halves, at most a word long. */
+typedef struct spelling {
+    unsigned char byte[MAX_WORD];
+    uint8_t n;
+} spelling;
+
+static void spell_all(spelling *s, const merge *merges, size_t n)
 {
-    if (token < BYTES) {
-        byte_letter((unsigned)token, out, status);
-        return;
+    for (size_t i = 0; i < BYTES; i++)
+        s[i] = (spelling){.byte = {(unsigned char)i}, .n = 1};
+    for (size_t i = 0; i < n; i++) {
+        const spelling *l = &s[merges[i].left], *r = &s[merges[i].right];
+        spelling *x = &s[BYTES + i];
+        *x = *l;
+        memcpy(x->byte + l->n, r->byte, r->n); /* a pair occurred inside a word, so it fits */
+        x->n = (uint8_t)(l->n + r->n);
     }
-    spell(merges, merges[token - BYTES].left, out, status);
-    spell(merges, merges[token - BYTES].right, out, status);
 }
 
-static bal_status put_json(bal_buf *json, const merge *merges, size_t n)
+static void put_spelling(const spelling *s, bal_buf *out, bal_status *status)
 {
-    bal_status status = BAL_OK;
-    bal_buf text = {0};
-    BAL_TRY(bal_buf_text(json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":["));
-    for (size_t i = 0; i < SPECIALS; i++)
-        BAL_TRY(
+    for (size_t i = 0; i < s->n; i++)
+        byte_letter(s->byte[i], out, status);
+}
+
+static bal_status put_head(bal_buf *json)
+{
+    bal_status status =
+        bal_buf_text(json, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[");
+    for (size_t i = 0; i < SPECIALS && status == BAL_OK; i++)
+        status =
             bal_buf_printf(json,
                            "%s{\"id\":%zu,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
                            "\"normalized\":false,\"special\":true}",
-                           i > 0 ? "," : "", i, k_special[i]));
-    BAL_TRY(bal_buf_text(
+                           i > 0 ? "," : "", i, k_special[i]);
+    if (status != BAL_OK)
+        return status;
+    return bal_buf_text(
         json,
         "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\","
         "\"individual_digits\":true},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
         "\"use_regex\":true}]},\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,"
         "\"trim_offsets\":true,\"use_regex\":true},\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,"
         "\"continuing_subword_prefix\":null,\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,"
-        "\"ignore_merges\":false,\"vocab\":{"));
-    for (size_t i = 0; i < SPECIALS; i++)
-        BAL_TRY(bal_buf_printf(json, "%s\"%s\":%zu", i > 0 ? "," : "", k_special[i], i));
-    for (size_t i = 0; i < BYTES + n; i++) {
+        "\"ignore_merges\":false,\"vocab\":{");
+}
+
+static bal_status put_vocab(bal_buf *json, const spelling *s, size_t n)
+{
+    bal_status status = BAL_OK;
+    bal_buf text = {0};
+    for (size_t i = 0; i < SPECIALS && status == BAL_OK; i++)
+        status = bal_buf_printf(json, "%s\"%s\":%zu", i > 0 ? "," : "", k_special[i], i);
+    for (size_t i = 0; i < n && status == BAL_OK; i++) {
         bal_buf_clear(&text);
-        spell(merges, i, &text, &status);
+        put_spelling(&s[i], &text, &status);
         BAL_TRY(status);
         BAL_TRY(bal_buf_text(json, ","));
         BAL_TRY(bal_json_put_textn(json, text.data, text.len));
         BAL_TRY(bal_buf_printf(json, ":%zu", i + SPECIALS));
     }
-    BAL_TRY(bal_buf_text(json, "},\"merges\":["));
+out:
+    bal_buf_dispose(&text);
+    return status;
+}
+
+static bal_status put_merges(bal_buf *json, const spelling *s, const merge *merges, size_t n)
+{
+    bal_status status = BAL_OK;
+    bal_buf text = {0};
     for (size_t i = 0; i < n; i++) {
         bal_buf_clear(&text);
-        spell(merges, merges[i].left, &text, &status);
+        put_spelling(&s[merges[i].left], &text, &status);
         if (status == BAL_OK)
             status = bal_buf_text(&text, " ");
-        spell(merges, merges[i].right, &text, &status);
+        put_spelling(&s[merges[i].right], &text, &status);
         BAL_TRY(status);
         BAL_TRY(bal_buf_text(json, i > 0 ? "," : ""));
         BAL_TRY(bal_json_put_textn(json, text.data, text.len));
     }
-    BAL_TRY(bal_buf_text(json, "]}}\n"));
 out:
     bal_buf_dispose(&text);
+    return status;
+}
+
+static bal_status put_json(bal_buf *json, const merge *merges, size_t n)
+{
+    bal_status status = BAL_OK;
+    spelling *s = bal_alloc(BYTES + n, sizeof *s);
+    if (s == NULL)
+        return BAL_ENOMEM;
+    spell_all(s, merges, n);
+    BAL_TRY(put_head(json));
+    BAL_TRY(put_vocab(json, s, BYTES + n));
+    BAL_TRY(bal_buf_text(json, "},\"merges\":["));
+    BAL_TRY(put_merges(json, s, merges, n));
+    BAL_TRY(bal_buf_text(json, "]}}\n"));
+out:
+    bal_free(s);
     return status;
 }
 

@@ -213,36 +213,35 @@ static bal_status list(const bal_options *o)
 
 /* ---- show ---- */
 
+static bal_status stretch_text(const bal_tokenizer *t, const int32_t *ids, size_t n, bal_buf *text)
+{
+    bal_buf_clear(text);
+    if (t != NULL)
+        return bal_tokenizer_decode(t, ids, n, false, text);
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < n && status == BAL_OK; i++)
+        status = bal_buf_printf(text, "%s%d", i > 0 ? " " : "", (int)ids[i]);
+    return status;
+}
+
 /* Stretches of equal labelling are decoded as one, so that a character spread over several tokens stays whole. */
 static bal_status print_stretches(const bal_tokenizer *t, const int32_t *ids, const int32_t *labels, size_t n)
 {
     bool color = isatty(STDOUT_FILENO) != 0 && getenv("NO_COLOR") == NULL;
+    const char *open = color ? "\033[1;32m" : "[", *close = color ? "\033[0m" : "]";
     bal_status status = BAL_OK;
     bal_buf text = {0};
-    for (size_t i = 0; i < n;) {
+    for (size_t i = 0; i < n && status == BAL_OK;) {
         bool labelled = labels[i] != BAL_LABEL_NONE;
         size_t end = i;
         while (end < n && (labels[end] != BAL_LABEL_NONE) == labelled)
             end++;
-        bal_buf_clear(&text);
-        if (t != NULL) {
-            BAL_TRY(bal_tokenizer_decode(t, ids + i, end - i, false, &text));
-        } else {
-            for (size_t j = i; j < end; j++)
-                BAL_TRY(bal_buf_printf(&text, "%s%d", j > 0 ? " " : "", (int)ids[j]));
-        }
-        printf("%s%s%s",
-               !labelled ? ""
-               : color   ? "\033[1;32m"
-                         : "[",
-               bal_buf_cstr(&text),
-               !labelled ? ""
-               : color   ? "\033[0m"
-                         : "]");
+        status = stretch_text(t, ids + i, end - i, &text);
+        if (status == BAL_OK)
+            printf("%s%s%s", labelled ? open : "", bal_buf_cstr(&text), labelled ? close : "");
         i = end;
     }
     printf("\n");
-out:
     bal_buf_dispose(&text);
     return status;
 }
@@ -255,29 +254,39 @@ static bal_status put_ints(bal_buf *b, const int32_t *x, size_t n)
     return status == BAL_OK ? bal_buf_text(b, "]") : status;
 }
 
-static bal_status print_json(const bal_tokenizer *t, const bal_dataset *d, int64_t item)
+static bal_status put_sequence(bal_buf *b, const bal_tokenizer *t, const int32_t *ids, const int32_t *labels, size_t n)
 {
     bal_status status = BAL_OK;
-    bal_buf b = {0}, text = {0};
-    BAL_TRY(bal_buf_printf(&b, "{\"item\":%lld,\"format\":\"%s\",\"truncated\":%s,\"sequences\":[", (long long)item,
-                           bal_data_format_name(d->format), d->n_truncated > 0 ? "true" : "false"));
-    for (size_t i = 0; i < d->n; i++) {
-        size_t from = d->start[i], n = bal_dataset_length(d, i);
-        bal_buf_clear(&text);
-        if (t != NULL)
-            BAL_TRY(bal_tokenizer_decode(t, d->ids + from, n, false, &text));
-        BAL_TRY(bal_buf_text(&b, i > 0 ? ",{\"input_ids\":" : "{\"input_ids\":"));
-        BAL_TRY(put_ints(&b, d->ids + from, n));
-        BAL_TRY(bal_buf_text(&b, ",\"labels\":"));
-        BAL_TRY(put_ints(&b, d->labels + from, n));
-        BAL_TRY(bal_buf_text(&b, ",\"text\":"));
-        BAL_TRY(bal_json_put_text(&b, bal_buf_cstr(&text)));
-        BAL_TRY(bal_buf_text(&b, "}"));
-    }
-    printf("%s]}\n", bal_buf_cstr(&b));
+    bal_buf text = {0};
+    if (t != NULL)
+        BAL_TRY(bal_tokenizer_decode(t, ids, n, false, &text));
+    BAL_TRY(bal_buf_text(b, "{\"input_ids\":"));
+    BAL_TRY(put_ints(b, ids, n));
+    BAL_TRY(bal_buf_text(b, ",\"labels\":"));
+    BAL_TRY(put_ints(b, labels, n));
+    BAL_TRY(bal_buf_text(b, ",\"text\":"));
+    BAL_TRY(bal_json_put_text(b, bal_buf_cstr(&text)));
+    BAL_TRY(bal_buf_text(b, "}"));
 out:
-    bal_buf_dispose(&b);
     bal_buf_dispose(&text);
+    return status;
+}
+
+static bal_status print_json(const bal_tokenizer *t, const bal_dataset *d, int64_t item)
+{
+    bal_buf b = {0};
+    bal_status status =
+        bal_buf_printf(&b, "{\"item\":%lld,\"format\":\"%s\",\"truncated\":%s,\"sequences\":[", (long long)item,
+                       bal_data_format_name(d->format), d->n_truncated > 0 ? "true" : "false");
+    for (size_t i = 0; i < d->n && status == BAL_OK; i++) {
+        if (i > 0)
+            status = bal_buf_text(&b, ",");
+        if (status == BAL_OK)
+            status = put_sequence(&b, t, d->ids + d->start[i], d->labels + d->start[i], bal_dataset_length(d, i));
+    }
+    if (status == BAL_OK)
+        printf("%s]}\n", bal_buf_cstr(&b));
+    bal_buf_dispose(&b);
     return status;
 }
 
@@ -346,40 +355,51 @@ out:
 
 /* ---- tokenizer ---- */
 
-static bal_status add_records(bpe_trainer *t, const data_config *c, bal_lines *lines, bal_record *record)
+static bal_status add_object(bpe_trainer *t, const cJSON *object, const char *where, bal_data_options *data,
+                             bal_record *record)
 {
     bal_status status = BAL_OK;
-    bal_data_options data;
-    BAL_TRY(data_options(c, &data));
-    bool plain = bal_ends_with(c->data, ".txt") || bal_ends_with(c->data, ".txt.gz");
-    for (int64_t n = 0; c->limit == 0 || n < c->limit; n++) {
-        if (plain) {
-            const char *text = NULL;
-            size_t len = 0;
-            BAL_TRY(bal_lines_next(lines, &text, &len));
-            if (text == NULL)
-                break;
-            BAL_TRY(bpe_trainer_add(t, text, len));
-            continue;
-        }
-        cJSON *object = NULL;
-        char where[320];
-        BAL_TRY(bal_jsonl_next(lines, &object));
-        if (object == NULL)
-            break;
-        (void)snprintf(where, sizeof where, "%.240s, line %zu", c->data, bal_lines_number(lines));
-        if (data.format == BAL_DATA_AUTO)
-            status = bal_record_detect(object, where, &data.format);
-        if (status == BAL_OK && data.format == BAL_DATA_TOKENS)
-            status = bal_fail(BAL_EINVAL, "%s: already tokenised records have no text to learn from", where);
-        if (status == BAL_OK)
-            status = bal_record_read(record, object, where, data.format, data.template, BAL_SUFFIX_NONE, "", NULL);
-        if (status == BAL_OK)
-            status = bpe_trainer_add(t, bal_buf_cstr(&record->text), record->text.len);
-        cJSON_Delete(object);
-        BAL_TRY(status);
-    }
+    if (data->format == BAL_DATA_AUTO)
+        BAL_TRY(bal_record_detect(object, where, &data->format));
+    if (data->format == BAL_DATA_TOKENS)
+        BAL_TRY(bal_fail(BAL_EINVAL, "%s: already tokenised records have no text to learn from", where));
+    BAL_TRY(bal_record_read(record, object, where, data->format, data->template, BAL_SUFFIX_NONE, "", NULL));
+    BAL_TRY(bpe_trainer_add(t, bal_buf_cstr(&record->text), record->text.len));
 out:
+    return status;
+}
+
+static bal_status add_line(bpe_trainer *t, bal_lines *lines, bool *more)
+{
+    const char *text = NULL;
+    size_t n = 0;
+    bal_status status = bal_lines_next(lines, &text, &n);
+    *more = status == BAL_OK && text != NULL;
+    return *more ? bpe_trainer_add(t, text, n) : status;
+}
+
+static bal_status add_record(bpe_trainer *t, const data_config *c, bal_lines *lines, bal_data_options *data,
+                             bal_record *record, bool *more)
+{
+    cJSON *object = NULL;
+    char where[320];
+    bal_status status = bal_jsonl_next(lines, &object);
+    *more = status == BAL_OK && object != NULL;
+    if (!*more)
+        return status;
+    (void)snprintf(where, sizeof where, "%.240s, line %zu", c->data, bal_lines_number(lines));
+    status = add_object(t, object, where, data, record);
+    cJSON_Delete(object);
+    return status;
+}
+
+static bal_status add_records(bpe_trainer *t, const data_config *c, bal_lines *lines, bal_record *record)
+{
+    bal_data_options data;
+    bal_status status = data_options(c, &data);
+    bool plain = bal_ends_with(c->data, ".txt") || bal_ends_with(c->data, ".txt.gz"), more = true;
+    for (int64_t n = 0; status == BAL_OK && more && (c->limit == 0 || n < c->limit); n++)
+        status = plain ? add_line(t, lines, &more) : add_record(t, c, lines, &data, record, &more);
     return status;
 }
 

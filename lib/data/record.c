@@ -233,7 +233,7 @@ static bal_status read_chat(bal_record *r, const cJSON *object, const char *wher
     static const char *const roles[] = {"role", "from"}, *const contents[] = {"content", "value"};
     bool first = true;
     for (const cJSON *m = list->child; m != NULL; m = m->next) {
-        const char *role = NULL, *content = NULL;
+        const char *role = "", *content = "";
         if (!cJSON_IsObject(m))
             return bal_fail(BAL_EFORMAT, "%s: a message must be an object with role and content", where);
         BAL_TRY(text_of(m, where, roles, 2, &role));
@@ -272,21 +272,23 @@ static bal_status read_pair(const cJSON *object, const char *where, bal_data_for
     static const char *const instruction[] = {"instruction", "prompt"}, *const output[] = {"output", "response",
                                                                                            "completion"};
     static const char *const question[] = {"question"}, *const answer[] = {"answer"};
+    bool alpaca = format == BAL_DATA_ALPACA, pair = format == BAL_DATA_PROMPT;
+    *prompt = *response = "";
     *input = NULL;
-    if (format == BAL_DATA_ALPACA) {
-        BAL_TRY(text_of(object, where, instruction, 2, prompt));
-        BAL_TRY(text_of(object, where, output, 3, response));
+    BAL_TRY(text_of(object, where,
+                    alpaca ? instruction
+                    : pair ? k_prompts
+                           : question,
+                    alpaca ? 2
+                    : pair ? 4
+                           : 1,
+                    prompt));
+    BAL_TRY(text_of(object, where, alpaca ? output : pair ? k_responses : answer, alpaca ? 3 : pair ? 4 : 1, response));
+    if (alpaca)
         BAL_TRY(bal_json_text(object, where, "input", input, NULL));
-    } else if (format == BAL_DATA_PROMPT) {
-        BAL_TRY(text_of(object, where, k_prompts, 4, prompt));
-        BAL_TRY(text_of(object, where, k_responses, 4, response));
-    } else {
-        BAL_TRY(text_of(object, where, question, 1, prompt));
-        BAL_TRY(text_of(object, where, answer, 1, response));
-        if (format == BAL_DATA_GSM8K_METAMATH) {
-            BAL_TRY(metamath_answer(scratch, *response, where));
-            *response = bal_buf_cstr(scratch);
-        }
+    if (format == BAL_DATA_GSM8K_METAMATH) {
+        BAL_TRY(metamath_answer(scratch, *response, where));
+        *response = bal_buf_cstr(scratch);
     }
 out:
     return status;
@@ -310,46 +312,50 @@ out:
     return status;
 }
 
+static bal_status read_text(bal_record *r, const cJSON *object, const char *where, bal_data_suffix suffix,
+                            const char *eos)
+{
+    static const char *const keys[] = {"text", "content"};
+    const char *text = "";
+    bal_status status = text_of(object, where, keys, 2, &text);
+    if (status == BAL_OK)
+        status = bal_buf_printf(&r->text, "%s%s%s", text, suffix == BAL_SUFFIX_NEWLINE_EOS ? "\n" : "",
+                                suffix == BAL_SUFFIX_NONE ? "" : eos);
+    return status == BAL_OK ? end_piece(r, where, true) : status;
+}
+
+static bal_status wrap(bal_buf *out, bal_data_template template, const char *prompt, const char *input)
+{
+    if (template == BAL_TEMPLATE_ALPACA)
+        return bal_alpaca_prompt(out, prompt, input);
+    bool more = input != NULL && input[0] != '\0';
+    return bal_buf_printf(out, "%s%s%s", prompt, more ? "\n" : "", more ? input : "");
+}
+
 bal_status bal_record_read(bal_record *r, const cJSON *object, const char *where, bal_data_format format,
                            bal_data_template template, bal_data_suffix suffix, const char *eos,
                            const bal_tokenizer *tokenizer)
 {
     bal_status status = BAL_OK;
-    bal_buf scratch = {0}, wrapped = {0}, spaced = {0};
+    bal_buf scratch = {0}, wrapped = {0};
+    const char *prompt = NULL, *input = NULL, *response = NULL;
     bal_buf_clear(&r->text);
     r->n = 0;
-    if (format == BAL_DATA_TEXT) {
-        static const char *const keys[] = {"text", "content"};
-        const char *text = NULL;
-        BAL_TRY(text_of(object, where, keys, 2, &text));
-        BAL_TRY(bal_buf_printf(&r->text, "%s%s%s", text, suffix == BAL_SUFFIX_NEWLINE_EOS ? "\n" : "",
-                               suffix == BAL_SUFFIX_NONE ? "" : eos));
-        BAL_TRY(end_piece(r, where, true));
-    } else if (format == BAL_DATA_CHAT) {
-        BAL_TRY(read_chat(r, object, where, tokenizer));
+    if (format == BAL_DATA_TEXT)
+        return read_text(r, object, where, suffix, eos);
+    if (format == BAL_DATA_CHAT)
+        return read_chat(r, object, where, tokenizer);
+    if (template == BAL_TEMPLATE_AUTO)
+        template = format == BAL_DATA_PROMPT ? BAL_TEMPLATE_NONE : BAL_TEMPLATE_ALPACA;
+    BAL_TRY(read_pair(object, where, format, &prompt, &input, &response, &scratch));
+    if (template == BAL_TEMPLATE_CHATML) {
+        BAL_TRY(read_turns(r, where, prompt, input, response, tokenizer));
     } else {
-        const char *prompt = NULL, *input = NULL, *response = NULL;
-        BAL_TRY(read_pair(object, where, format, &prompt, &input, &response, &scratch));
-        if (template == BAL_TEMPLATE_AUTO)
-            template = format == BAL_DATA_PROMPT ? BAL_TEMPLATE_NONE : BAL_TEMPLATE_ALPACA;
-        if (template == BAL_TEMPLATE_CHATML) {
-            BAL_TRY(read_turns(r, where, prompt, input, response, tokenizer));
-        } else {
-            if (template == BAL_TEMPLATE_ALPACA)
-                BAL_TRY(bal_alpaca_prompt(&wrapped, prompt, input));
-            else if (template == BAL_TEMPLATE_QUESTION)
-                BAL_TRY(bal_buf_printf(&wrapped, "Question: %s\nAnswer:", prompt));
-            else
-                BAL_TRY(bal_buf_printf(&wrapped, "%s%s%s", prompt, input != NULL && input[0] != '\0' ? "\n" : "",
-                                       input != NULL ? input : ""));
-            if (template == BAL_TEMPLATE_QUESTION)
-                BAL_TRY(bal_buf_printf(&spaced, " %s", response));
-            BAL_TRY(put_pair(r, where, bal_buf_cstr(&wrapped), spaced.len > 0 ? bal_buf_cstr(&spaced) : response, suffix, eos));
-        }
+        BAL_TRY(wrap(&wrapped, template, prompt, input));
+        BAL_TRY(put_pair(r, where, bal_buf_cstr(&wrapped), response, suffix, eos));
     }
 out:
     bal_buf_dispose(&scratch);
     bal_buf_dispose(&wrapped);
-    bal_buf_dispose(&spaced);
     return status;
 }
