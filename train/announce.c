@@ -103,17 +103,51 @@ void train_announce(const trainer *t)
                  (double)free_bytes / 1048576.0);
 }
 
-static bal_status put_number(bal_buf *b, const char *key, double value, bool *first)
+static bal_status put_text(bal_buf *b, const char *key, const char *value, bool *first)
 {
     bal_status status = bal_json_put_key(b, key, first);
-    return status == BAL_OK ? bal_json_put_f64(b, value) : status;
+    return status == BAL_OK ? bal_json_put_text(b, value) : status;
+}
+
+static bal_status print_summary(const trainer *t, double validation, double rate)
+{
+    const train_state *s = &t->state;
+    const struct {
+        const char *key;
+        double value;
+    } numbers[] = {{"steps", (double)s->step},
+                   {"tokens", (double)s->tokens},
+                   {"rows", (double)s->rows},
+                   {"seconds", s->seconds},
+                   {"tokens_per_second", rate},
+                   {"trainable_parameters", (double)t->params->n},
+                   {"records", (double)t->n_train},
+                   {"truncated", (double)t->data.n_truncated},
+                   {"skipped_records", (double)t->data.n_skipped},
+                   {"skipped_steps", (double)s->skipped_steps},
+                   {"loss/validation", validation},
+                   {"best_validation", s->best_validation},
+                   {"peak_rss_bytes", (double)bal_peak_rss_bytes()}};
+    bal_buf b = {0};
+    bool first = true;
+    bal_status status = bal_buf_text(&b, "{");
+    if (status == BAL_OK)
+        status = put_text(&b, "out", t->config->out, &first);
+    if (status == BAL_OK && t->metrics.uuid[0] != '\0')
+        status = put_text(&b, "run", t->metrics.uuid, &first);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers && status == BAL_OK; i++) {
+        status = bal_json_put_key(&b, numbers[i].key, &first);
+        if (status == BAL_OK)
+            status = bal_json_put_f64(&b, numbers[i].value);
+    }
+    if (status == BAL_OK)
+        printf("%s}\n", bal_buf_cstr(&b));
+    bal_buf_dispose(&b);
+    return status;
 }
 
 bal_status train_summary(const trainer *t, double validation)
 {
-    bal_status status = BAL_OK;
-    bal_buf b = {0};
-    bool first = true;
     const train_state *s = &t->state;
     double rate = s->seconds > 0 ? (double)s->tokens / s->seconds : (double)NAN;
     bal_log_line(t->log, BAL_LOG_INFO,
@@ -130,30 +164,5 @@ bal_status train_summary(const trainer *t, double validation)
         bal_log_line(t->log, BAL_LOG_WARN,
                      "the spectral term was 0 in %llu micro-batches (fewer than 2 rows, or logits of 0)",
                      (unsigned long long)s->undefined_spectral);
-    if (!bal_options_common(t->options)->json)
-        return BAL_OK;
-    BAL_TRY(bal_buf_text(&b, "{"));
-    BAL_TRY(bal_json_put_key(&b, "out", &first));
-    BAL_TRY(bal_json_put_text(&b, t->config->out));
-    if (t->metrics.uuid[0] != '\0') {
-        BAL_TRY(bal_json_put_key(&b, "run", &first));
-        BAL_TRY(bal_json_put_text(&b, t->metrics.uuid));
-    }
-    BAL_TRY(put_number(&b, "steps", (double)s->step, &first));
-    BAL_TRY(put_number(&b, "tokens", (double)s->tokens, &first));
-    BAL_TRY(put_number(&b, "rows", (double)s->rows, &first));
-    BAL_TRY(put_number(&b, "seconds", s->seconds, &first));
-    BAL_TRY(put_number(&b, "tokens_per_second", rate, &first));
-    BAL_TRY(put_number(&b, "trainable_parameters", (double)t->params->n, &first));
-    BAL_TRY(put_number(&b, "records", (double)t->n_train, &first));
-    BAL_TRY(put_number(&b, "truncated", (double)t->data.n_truncated, &first));
-    BAL_TRY(put_number(&b, "skipped_records", (double)t->data.n_skipped, &first));
-    BAL_TRY(put_number(&b, "skipped_steps", (double)s->skipped_steps, &first));
-    BAL_TRY(put_number(&b, "loss/validation", validation, &first));
-    BAL_TRY(put_number(&b, "best_validation", s->best_validation, &first));
-    BAL_TRY(put_number(&b, "peak_rss_bytes", (double)bal_peak_rss_bytes(), &first));
-    printf("%s}\n", bal_buf_cstr(&b));
-out:
-    bal_buf_dispose(&b);
-    return status;
+    return bal_options_common(t->options)->json ? print_summary(t, validation, rate) : BAL_OK;
 }

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { STATE_MAX_BYTES = 1 << 20 };
@@ -107,11 +108,14 @@ static bal_status read_rng(const cJSON *state, const char *path, bal_rng *out)
     bal_status status = bal_json_text(state, path, "dropout", &text, NULL);
     if (status != BAL_OK)
         return status;
-    uint64_t s[4] = {0};
-    if (text == NULL ||
-        sscanf(text, "%16" SCNx64 " %16" SCNx64 " %16" SCNx64 " %16" SCNx64, &s[0], &s[1], &s[2], &s[3]) != 4)
-        return bal_fail(BAL_EFORMAT, "%s: key 'dropout' must hold four hexadecimal numbers", path);
-    memcpy(out->s, s, sizeof s);
+    const char *at = text != NULL ? text : "";
+    for (size_t i = 0; i < 4; i++) {
+        char *end = NULL;
+        out->s[i] = strtoull(at, &end, 16);
+        if (end != at + (i > 0) + 16) /* "0123456789abcdef" four times, a space between */
+            return bal_fail(BAL_EFORMAT, "%s: key 'dropout' must hold four hexadecimal numbers", path);
+        at = end;
+    }
     return BAL_OK;
 }
 
@@ -133,14 +137,19 @@ bal_status checkpoint_read_state(trainer *t)
         return BAL_OK;
     BAL_TRY(check_recipe(t));
     BAL_TRY(open_state(t, &state, &path));
-    BAL_TRY(read_count(state, path, "step", &s->step));
-    BAL_TRY(read_count(state, path, "position", &s->position));
-    BAL_TRY(read_count(state, path, "skipped_steps", &s->skipped_steps));
-    BAL_TRY(read_count(state, path, "undefined_spectral", &s->undefined_spectral));
-    BAL_TRY(read_count(state, path, "tokens", &s->tokens));
-    BAL_TRY(read_count(state, path, "rows", &s->rows));
-    BAL_TRY(read_count(state, path, "best_step", &s->best_step));
-    BAL_TRY(read_count(state, path, "evaluations_without_gain", &s->evaluations_without_gain));
+    const struct {
+        const char *key;
+        uint64_t *value;
+    } counts[] = {{"step", &s->step},
+                  {"position", &s->position},
+                  {"skipped_steps", &s->skipped_steps},
+                  {"undefined_spectral", &s->undefined_spectral},
+                  {"tokens", &s->tokens},
+                  {"rows", &s->rows},
+                  {"best_step", &s->best_step},
+                  {"evaluations_without_gain", &s->evaluations_without_gain}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        BAL_TRY(read_count(state, path, counts[i].key, counts[i].value));
     BAL_TRY(bal_json_f64(state, path, "seconds", &s->seconds, NULL));
     BAL_TRY(bal_json_f64(state, path, "best_validation", &s->best_validation, NULL));
     BAL_TRY(read_rng(state, path, &s->dropout));

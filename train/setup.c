@@ -77,31 +77,41 @@ static bal_status new_adapter(trainer *t)
     return status;
 }
 
+/* The adapter of --init-adapter or --adapter. */
+static bal_status given_adapter(trainer *t, char *note, size_t note_bytes)
+{
+    const train_config *c = t->config;
+    const char *dir = c->init_adapter != NULL ? c->init_adapter : c->adapter;
+    const char *initial = c->init_adapter == NULL ? c->initial_adapter : t->residual ? dir : NULL;
+    bal_status status =
+        bal_adapter_load(&t->adapter, dir, initial, t->model->modules, t->model->n_modules, true, note, note_bytes);
+    return status == BAL_OK ? check_start(t, dir) : status;
+}
+
+static bal_status name_base(trainer *t)
+{
+    bal_adapter_config *a = &t->adapter->config;
+    if (a->base_model != NULL && a->base_model[0] != '\0')
+        return BAL_OK;
+    bal_free(a->base_model);
+    a->base_model = bal_strdup(t->config->model);
+    return a->base_model != NULL ? BAL_OK : BAL_ENOMEM;
+}
+
 static bal_status make_adapter(trainer *t)
 {
     const train_config *c = t->config;
     bal_status status = BAL_OK;
     char note[256] = "";
-    const bal_module *modules = t->model->modules;
-    size_t n = t->model->n_modules;
-    if (t->resume_from != NULL) {
-        BAL_TRY(bal_adapter_load(&t->adapter, t->resume_from, NULL, modules, n, true, note, sizeof note));
-    } else if (c->init_adapter != NULL) {
-        BAL_TRY(bal_adapter_load(&t->adapter, c->init_adapter, t->residual ? c->init_adapter : NULL, modules, n, true,
-                                 note, sizeof note));
-        BAL_TRY(check_start(t, c->init_adapter));
-    } else if (c->adapter != NULL) {
-        BAL_TRY(bal_adapter_load(&t->adapter, c->adapter, c->initial_adapter, modules, n, true, note, sizeof note));
-        BAL_TRY(check_start(t, c->adapter));
-    } else {
-        BAL_TRY(new_adapter(t));
-    }
+    if (t->resume_from != NULL)
+        status = bal_adapter_load(&t->adapter, t->resume_from, NULL, t->model->modules, t->model->n_modules, true, note,
+                                  sizeof note);
+    else
+        status = c->init_adapter != NULL || c->adapter != NULL ? given_adapter(t, note, sizeof note) : new_adapter(t);
+    BAL_TRY(status);
     if (t->resume_from == NULL && c->lora_dropout > 0)
         t->adapter->config.lora_dropout = c->lora_dropout;
-    if (t->adapter->config.base_model == NULL || t->adapter->config.base_model[0] == '\0') {
-        bal_free(t->adapter->config.base_model);
-        t->adapter->config.base_model = bal_strdup(c->model);
-    }
+    BAL_TRY(name_base(t));
     t->residual = t->adapter->initial != NULL;
     if (note[0] != '\0')
         bal_log_line(t->log, BAL_LOG_WARN, "%s", note);
@@ -243,7 +253,8 @@ static bal_status make_batches(trainer *t)
                                              .dropout = t->full ? 0 : t->adapter->config.lora_dropout,
                                              .seed = (uint64_t)t->config->seed};
     t->micro = bal_alloc(t->n_micro, sizeof *t->micro);
-    t->micro_list = bal_alloc(t->n_micro, sizeof *t->micro_list);
+    t->micro_list =
+        bal_alloc(t->n_micro, sizeof(bal_batch *)); // NOLINT(bugprone-sizeof-expression): pointers are meant
     if (t->micro == NULL || t->micro_list == NULL)
         return BAL_ENOMEM;
     for (size_t i = 0; i < t->n_micro; i++) {

@@ -281,28 +281,41 @@ static bal_status resolve_loss(trainer *t, train_config *c)
     return BAL_OK;
 }
 
+static bal_status check_needed(const trainer *t, const train_config *c)
+{
+    bal_status status = BAL_OK;
+    if (is(t->command, "pretrain"))
+        BAL_TRY(need(c->model_config, "--model-config FILE"));
+    else
+        BAL_TRY(need(c->model, "--model PATH"));
+    BAL_TRY(need(c->data, "--data FILE"));
+    BAL_TRY(need(c->out, "--out DIR"));
+out:
+    return status;
+}
+
+static bal_status check_plan(const train_config *c, bool validates)
+{
+    if (c->validation_data != NULL && c->validation_split > 0)
+        return bal_fail(BAL_EINVAL, "validation_data and validation_split exclude each other");
+    if (c->early_stopping_patience > 0 && !validates)
+        return bal_fail(BAL_EINVAL, "early_stopping_patience needs validation_data or validation_split");
+    if (c->micro_batch_size > c->batch_size)
+        return bal_fail(BAL_EINVAL, "micro_batch_size %lld is above batch_size %lld", (long long)c->micro_batch_size,
+                        (long long)c->batch_size);
+    if (c->max_steps == 0 && !(c->epochs > 0))
+        return bal_fail(BAL_EINVAL, "max_steps or epochs must be above 0");
+    return BAL_OK;
+}
+
 bal_status train_resolve(trainer *t, train_config *c)
 {
     bal_status status = BAL_OK;
-    if (is(t->command, "pretrain")) {
-        BAL_TRY(need(c->model_config, "--model-config FILE"));
-    } else {
-        BAL_TRY(need(c->model, "--model PATH"));
-    }
-    BAL_TRY(need(c->data, "--data FILE"));
-    BAL_TRY(need(c->out, "--out DIR"));
+    bool validates = c->validation_data != NULL || c->validation_split > 0;
+    BAL_TRY(check_needed(t, c));
     BAL_TRY(resolve_method(t, c));
     BAL_TRY(resolve_loss(t, c));
-    if (c->validation_data != NULL && c->validation_split > 0)
-        BAL_TRY(bal_fail(BAL_EINVAL, "validation_data and validation_split exclude each other"));
-    bool validates = c->validation_data != NULL || c->validation_split > 0;
-    if (c->early_stopping_patience > 0 && !validates)
-        BAL_TRY(bal_fail(BAL_EINVAL, "early_stopping_patience needs validation_data or validation_split"));
-    if (c->micro_batch_size > c->batch_size)
-        BAL_TRY(bal_fail(BAL_EINVAL, "micro_batch_size %lld is above batch_size %lld", (long long)c->micro_batch_size,
-                         (long long)c->batch_size));
-    if (c->max_steps == 0 && !(c->epochs > 0))
-        BAL_TRY(bal_fail(BAL_EINVAL, "max_steps or epochs must be above 0"));
+    BAL_TRY(check_plan(c, validates));
     t->lr_schedule = is(c->lr_scheduler, "linear")     ? BAL_LR_LINEAR
                      : is(c->lr_scheduler, "constant") ? BAL_LR_CONSTANT
                                                        : BAL_LR_COSINE;
