@@ -18,19 +18,20 @@ typedef struct tokenize_config {
 static const bal_option k_options[] = {
     {"tokenizer", 't', BAL_OPTION_PATH, offsetof(tokenize_config, tokenizer), NULL, 0, 0, NULL, "model", "Input",
      "tokenizer.json (also .gz), a folder holding one, or a GGUF file"},
-    {"special_tokens", 0, BAL_OPTION_FLAG, offsetof(tokenize_config, special_tokens), "true", 0, 0, NULL, NULL, "Encoding",
-     "add the special tokens of the post-processor"},
+    {"special_tokens", 0, BAL_OPTION_FLAG, offsetof(tokenize_config, special_tokens), "true", 0, 0, NULL, NULL,
+     "Encoding", "add the special tokens of the post-processor"},
     {"decode", 'd', BAL_OPTION_FLAG, offsetof(tokenize_config, decode), NULL, 0, 0, NULL, NULL, "Decoding",
      "ids to text"},
-    {"skip_special_tokens", 0, BAL_OPTION_FLAG, offsetof(tokenize_config, skip_special_tokens), NULL, 0, 0, NULL, NULL, "Decoding",
-     "leave special tokens out of the text"},
+    {"skip_special_tokens", 0, BAL_OPTION_FLAG, offsetof(tokenize_config, skip_special_tokens), NULL, 0, 0, NULL, NULL,
+     "Decoding", "leave special tokens out of the text"},
 };
 
 static const bal_command k_command = {
     .name = "tokenize",
     .usage = "--tokenizer PATH [--decode] [FILE]",
     .summary = "text to token ids and back",
-    .description = "Reads JSON lines from FILE or standard input: {\"text\": ...} gives {\"ids\": [...]}; with --decode the other\n"
+    .description = "Reads JSON lines from FILE or standard input: {\"text\": ...} gives {\"ids\": [...]}; with "
+                   "--decode the other\n"
                    "way round.  One answer a line, in order.\n\n"
                    "  echo '{\"text\": \"Hello world\"}' | balora tokenize --tokenizer model.gguf",
     .options = k_options,
@@ -64,8 +65,12 @@ static bal_status decode_line(const bal_tokenizer *t, const tokenize_config *c, 
     if (!cJSON_IsArray(list))
         return bal_fail(BAL_EFORMAT, "key 'ids' with a list of ids is needed");
     for (const cJSON *v = list->child; v != NULL; v = v->next) {
-        if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble) || !(v->valuedouble >= 0 && v->valuedouble < INT32_MAX))
+        if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble) ||
+            !(v->valuedouble >= 0 && v->valuedouble < INT32_MAX))
             BAL_TRY(bal_fail(BAL_EFORMAT, "'ids' must hold whole numbers from 0"));
+        if (!(v->valuedouble < (double)bal_tokenizer_vocab_size(t)))
+            BAL_TRY(bal_fail(BAL_EFORMAT, "id %.17g is outside the vocabulary of %zu", v->valuedouble,
+                             bal_tokenizer_vocab_size(t)));
         BAL_TRY(bal_ids_append(&ids, (int32_t)v->valuedouble));
     }
     BAL_TRY(bal_tokenizer_decode(t, ids.data, ids.n, c->skip_special_tokens, &text));

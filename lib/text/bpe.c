@@ -6,14 +6,14 @@
 #include <string.h>
 
 typedef struct symbol {
-    int32_t id;       /* -1: merged away */
+    int32_t id; /* GONE: merged away; WHOLE_UNKNOWN */
     int32_t prev, next;
     uint32_t begin, n; /* bytes of the piece, for merges by score */
 } symbol;
 
 typedef struct candidate {
-    double rank;      /* smaller first; by score: minus the score */
-    uint32_t place;   /* of the left symbol */
+    double rank;    /* smaller first; by score: minus the score */
+    uint32_t place; /* of the left symbol */
     int32_t left, right, id;
 } candidate;
 
@@ -23,7 +23,7 @@ typedef struct work {
     size_t n_symbols, n_heap;
 } work;
 
-enum { SMALL = 64 };
+enum { SMALL = 64, GONE = -1, WHOLE_UNKNOWN = -2 };
 
 static bool before(const candidate *a, const candidate *b)
 {
@@ -81,34 +81,62 @@ static void consider(const bal_tokenizer *t, const char *piece, work *w, int32_t
     heap_push(w, c);
 }
 
-/* One symbol per character; an unknown character becomes its bytes, or the unknown token. */
+static bool has_bytes(const bal_tokenizer *t, const char *text, size_t n)
+{
+    bool all = t->byte_fallback;
+    for (size_t j = 0; all && j < n; j++)
+        all = t->byte_ids[(unsigned char)text[j]] >= 0;
+    return all;
+}
+
+/* One symbol per character; an unknown character becomes its bytes, or the unknown token.  By score an unknown character
+ * stays whole, since a token may begin with it; it becomes bytes only if nothing took it in. */
 static void split_symbols(const bal_tokenizer *t, const char *piece, size_t n, work *w)
 {
-    bool last_unknown = false;
+    symbol unknown = {0};
+    bool pending = false; /* unknown tokens wait for the next known one, so that neighbours become one */
     for (size_t i = 0; i < n;) {
         uint32_t cp;
         size_t len = bal_utf8_decode((const unsigned char *)piece + i, n - i, &cp);
         len = len == 0 ? 1 : len;
         int32_t id = bal_vocab_find(t, piece + i, len);
-        bool bytes = id < 0 && t->byte_fallback;
-        for (size_t j = 0; bytes && j < len; j++)
-            bytes = t->byte_ids[(unsigned char)piece[i + j]] >= 0;
-        if (id >= 0) {
-            w->symbols[w->n_symbols++] = (symbol){id, 0, 0, (uint32_t)i, (uint32_t)len};
+        bool bytes = id < 0 && !t->by_score && has_bytes(t, piece + i, len);
+        if (id >= 0 || t->by_score) {
+            if (pending)
+                w->symbols[w->n_symbols++] = unknown;
+            pending = false;
+            w->symbols[w->n_symbols++] = (symbol){id >= 0 ? id : WHOLE_UNKNOWN, 0, 0, (uint32_t)i, (uint32_t)len};
         } else if (bytes) {
             for (size_t j = 0; j < len; j++)
                 w->symbols[w->n_symbols++] =
                     (symbol){t->byte_ids[(unsigned char)piece[i + j]], 0, 0, (uint32_t)(i + j), 1};
-        } else if (t->unk >= 0 && !(t->fuse_unk && last_unknown)) {
-            w->symbols[w->n_symbols++] = (symbol){t->unk, 0, 0, (uint32_t)i, (uint32_t)len};
+        } else if (t->unk >= 0) {
+            if (pending && !t->fuse_unk)
+                w->symbols[w->n_symbols++] = unknown;
+            if (!pending || !t->fuse_unk)
+                unknown = (symbol){t->unk, 0, 0, (uint32_t)i, (uint32_t)len};
+            pending = true;
         }
-        last_unknown = id < 0 && !bytes;
         i += len;
     }
+    if (pending)
+        w->symbols[w->n_symbols++] = unknown;
     for (size_t i = 0; i < w->n_symbols; i++) {
         w->symbols[i].prev = (int32_t)i - 1;
         w->symbols[i].next = i + 1 < w->n_symbols ? (int32_t)i + 1 : -1;
     }
+}
+
+static bal_status put_symbol(const bal_tokenizer *t, const char *piece, const symbol *s, bal_ids *out)
+{
+    bal_status status = BAL_OK;
+    if (s->id != WHOLE_UNKNOWN)
+        return bal_ids_append(out, s->id);
+    if (!has_bytes(t, piece + s->begin, s->n))
+        return t->unk >= 0 ? bal_ids_append(out, t->unk) : BAL_OK;
+    for (size_t j = 0; j < s->n && status == BAL_OK; j++)
+        status = bal_ids_append(out, t->byte_ids[(unsigned char)piece[s->begin + j]]);
+    return status;
 }
 
 bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out)
@@ -133,14 +161,14 @@ bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, b
     while (w.n_heap > 0) {
         candidate c = heap_pop(&w);
         symbol *a = &w.symbols[c.place];
-        if (a->id != c.left || a->next < 0)
+        if (a->id == GONE || a->id != c.left || a->next < 0)
             continue;
         symbol *b = &w.symbols[a->next];
         if (b->id != c.right || (t->by_score && a->n + b->n != t->tokens[c.id].n))
             continue; /* a neighbour was merged meanwhile */
         a->id = c.id;
         a->n += b->n;
-        b->id = -1;
+        b->id = GONE;
         a->next = b->next;
         if (a->next >= 0)
             w.symbols[a->next].prev = (int32_t)c.place;
@@ -148,7 +176,7 @@ bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, b
         consider(t, piece, &w, (int32_t)c.place, a->next);
     }
     for (int32_t i = w.n_symbols > 0 ? 0 : -1; i >= 0 && status == BAL_OK; i = w.symbols[i].next)
-        status = bal_ids_append(out, w.symbols[i].id);
+        status = put_symbol(t, piece, &w.symbols[i], out);
 out:
     if (w.symbols != small_symbols)
         bal_free(w.symbols);

@@ -36,15 +36,19 @@ static bal_status put_turn(const char *role, const char *content, size_t n, bal_
     return status == BAL_OK ? bal_buf_printf(out, "%s\n", k_close) : status;
 }
 
-bal_status bal_chat_render(const bal_tokenizer *t, const bal_message *messages, size_t n, bool generation_prompt, bal_buf *out)
+bal_status bal_chat_render(const bal_tokenizer *t, const bal_message *messages, size_t n, bool generation_prompt,
+                           bal_buf *out)
 {
     const char *template = bal_tokenizer_chat_template(t);
     const char *system = NULL;
     size_t n_system = 0;
     bal_status status = BAL_OK;
     if (template != NULL ? strstr(template, k_open) == NULL : bal_tokenizer_id(t, k_open) < 0)
-        return bal_fail(BAL_EUNSUPPORTED, "the model's chat template is not ChatML (<|im_start|> ... <|im_end|>); give the prompt as plain text");
-    if (n > 0 && strcmp(messages[0].role, "system") != 0 && template != NULL && default_system(template, &system, &n_system))
+        return bal_fail(
+            BAL_EUNSUPPORTED,
+            "the model's chat template is not ChatML (<|im_start|> ... <|im_end|>); give the prompt as plain text");
+    if (n > 0 && strcmp(messages[0].role, "system") != 0 && template != NULL &&
+        default_system(template, &system, &n_system))
         status = put_turn("system", system, n_system, out);
     for (size_t i = 0; i < n && status == BAL_OK; i++)
         status = put_turn(messages[i].role, messages[i].content, strlen(messages[i].content), out);

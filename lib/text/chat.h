@@ -11,6 +11,7 @@ typedef struct bal_message {
 
 /* Appends the conversation; generation_prompt adds the opening of the assistant's turn.  The default system message
  * of the template is put first when the conversation does not begin with one. */
-bal_status bal_chat_render(const bal_tokenizer *t, const bal_message *messages, size_t n, bool generation_prompt, bal_buf *out);
+bal_status bal_chat_render(const bal_tokenizer *t, const bal_message *messages, size_t n, bool generation_prompt,
+                           bal_buf *out);
 
 #endif

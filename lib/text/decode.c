@@ -55,7 +55,10 @@ static int byte_token(const char *p, size_t n)
     if (n != 6 || memcmp(p, "<0x", 3) != 0 || p[5] != '>')
         return -1;
     for (size_t i = 3; i < 5; i++) {
-        int c = p[i] >= '0' && p[i] <= '9' ? p[i] - '0' : p[i] >= 'A' && p[i] <= 'F' ? p[i] - 'A' + 10 : p[i] >= 'a' && p[i] <= 'f' ? p[i] - 'a' + 10 : -1;
+        int c = p[i] >= '0' && p[i] <= '9'   ? p[i] - '0'
+                : p[i] >= 'A' && p[i] <= 'F' ? p[i] - 'A' + 10
+                : p[i] >= 'a' && p[i] <= 'f' ? p[i] - 'a' + 10
+                                             : -1;
         if (c < 0)
             return -1;
         value = value * 16 + c;
@@ -126,10 +129,10 @@ static bal_status per_token(const bal_step *s, const bal_pieces *in, bal_pieces 
             for (int k = 0; k < s->stop && m > 0 && n >= m && memcmp(p + n - m, s->content, m) == 0; k++)
                 n -= m;
             status = bal_buf_append(&out->text, p, n);
-        } else { /* METASPACE: marks become spaces; the first token loses the one that was put before it */
+        } else { /* METASPACE: marks become spaces; the first token loses its own */
             for (size_t j = 0; j < n && status == BAL_OK;) {
                 bool mark = m > 0 && n - j >= m && memcmp(p + j, s->content, m) == 0;
-                if (!(mark && i == 0 && j == 0 && s->prepend != 0))
+                if (!(mark && i == 0 && s->prepend != 0))
                     status = mark ? bal_buf_text(&out->text, " ") : bal_buf_append(&out->text, p + j, 1);
                 j += mark ? m : 1;
             }
@@ -163,12 +166,16 @@ bal_status bal_tokenizer_decode(const bal_tokenizer *t, const int32_t *ids, size
     bal_status status = BAL_OK;
     for (size_t i = 0; i < n; i++) {
         const char *text = bal_tokenizer_token(t, ids[i]);
+        if (ids[i] < 0)
+            BAL_TRY(bal_fail(BAL_EFORMAT, "id %d is negative", (int)ids[i]));
         if (text == NULL)
-            BAL_TRY(bal_fail(BAL_EFORMAT, "id %d is not in the vocabulary of %zu tokens", (int)ids[i], t->n_tokens));
+            continue;
         if (skip_special && t->tokens[ids[i]].special)
             continue;
         size_t begin = now.text.len;
-        BAL_TRY(bal_buf_append(&now.text, text, t->tokens[ids[i]].n));
+        const bal_token *k = &t->tokens[ids[i]];
+        BAL_TRY(k->form != NULL ? bal_buf_append(&now.text, k->form, k->n_form)
+                                : bal_buf_append(&now.text, text, k->n));
         BAL_TRY(put(&now, begin));
     }
     for (size_t i = 0; i < t->decoders.n && now.n > 0; i++) {

@@ -9,11 +9,11 @@
 
 enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_BYTE = 6 };
 
-#define LLAMA3_PATTERN                                                                                                  \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"             \
+#define LLAMA3_PATTERN                                                                                                 \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"           \
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define QWEN2_PATTERN                                                                                                   \
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"                  \
+#define QWEN2_PATTERN                                                                                                  \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"                \
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* tokenizer.ggml.pre -> patterns, applied one after the other; what lies between matches is kept too. */
@@ -21,22 +21,14 @@ static const struct {
     const char *name, *first, *second;
     bool ignore_merges;
 } k_pre[] = {
-    {"gpt-2", bal_gpt2_pattern, NULL, false},
-    {"gpt2", bal_gpt2_pattern, NULL, false},
-    {"mpt", bal_gpt2_pattern, NULL, false},
-    {"olmo", bal_gpt2_pattern, NULL, false},
-    {"phi-2", bal_gpt2_pattern, NULL, false},
-    {"roberta-bpe", bal_gpt2_pattern, NULL, false},
-    {"smollm", "\\p{N}", bal_gpt2_pattern, false},
-    {"starcoder", "\\p{N}", bal_gpt2_pattern, false},
-    {"refact", "\\p{N}", bal_gpt2_pattern, false},
-    {"codeshell", "\\p{N}", bal_gpt2_pattern, false},
-    {"llama-bpe", LLAMA3_PATTERN, NULL, true},
-    {"llama-v3", LLAMA3_PATTERN, NULL, true},
-    {"llama3", LLAMA3_PATTERN, NULL, true},
-    {"smaug-bpe", LLAMA3_PATTERN, NULL, false},
-    {"qwen2", QWEN2_PATTERN, NULL, false},
-    {"deepseek-r1-qwen", QWEN2_PATTERN, NULL, false},
+    {"gpt-2", bal_gpt2_pattern, NULL, false},      {"gpt2", bal_gpt2_pattern, NULL, false},
+    {"mpt", bal_gpt2_pattern, NULL, false},        {"olmo", bal_gpt2_pattern, NULL, false},
+    {"phi-2", bal_gpt2_pattern, NULL, false},      {"roberta-bpe", bal_gpt2_pattern, NULL, false},
+    {"smollm", "\\p{N}", bal_gpt2_pattern, false}, {"starcoder", "\\p{N}", bal_gpt2_pattern, false},
+    {"refact", "\\p{N}", bal_gpt2_pattern, false}, {"codeshell", "\\p{N}", bal_gpt2_pattern, false},
+    {"llama-bpe", LLAMA3_PATTERN, NULL, true},     {"llama-v3", LLAMA3_PATTERN, NULL, true},
+    {"llama3", LLAMA3_PATTERN, NULL, true},        {"smaug-bpe", LLAMA3_PATTERN, NULL, false},
+    {"qwen2", QWEN2_PATTERN, NULL, false},         {"deepseek-r1-qwen", QWEN2_PATTERN, NULL, false},
 };
 
 static bal_status read_tokens(bal_tokenizer *t, const bal_gguf *g, const char *path)
@@ -46,7 +38,8 @@ static bal_status read_tokens(bal_tokenizer *t, const bal_gguf *g, const char *p
     const bal_gguf_value *scores = bal_gguf_find(g, "tokenizer.ggml.scores");
     if (tokens == NULL || tokens->texts == NULL || tokens->n == 0 || tokens->n >= BAL_MAX_VOCAB)
         return bal_fail(BAL_EFORMAT, "%s: tokenizer.ggml.tokens is missing or no list of texts", path);
-    if ((types != NULL && (types->texts != NULL || types->n != tokens->n)) || (scores != NULL && (scores->texts != NULL || scores->n != tokens->n)))
+    if ((types != NULL && (types->texts != NULL || types->n != tokens->n)) ||
+        (scores != NULL && (scores->texts != NULL || scores->n != tokens->n)))
         return bal_fail(BAL_EFORMAT, "%s: token types or scores are not %zu numbers", path, tokens->n);
     size_t bytes = 0;
     for (size_t i = 0; i < tokens->n; i++)
@@ -74,9 +67,10 @@ static bal_status read_tokens(bal_tokenizer *t, const bal_gguf *g, const char *p
         return BAL_ENOMEM;
     for (size_t i = 0; i < t->n_tokens; i++)
         if (t->tokens[i].added && t->tokens[i].n > 0)
-            t->raw.items[t->raw.n++] = (bal_added){t->tokens[i].text, t->tokens[i].n, (int32_t)i, false, false, false, false};
-    status = bal_added_index(&t->raw);
-    return status == BAL_OK ? bal_added_index(&t->normalized) : status;
+            t->raw.items[t->raw.n++] =
+                (bal_added){t->tokens[i].text, t->tokens[i].n, (int32_t)i, false, false, false, false, NULL};
+    bal_added_index(&t->raw);
+    return BAL_OK;
 }
 
 static bal_step *add_step(bal_steps *steps, bal_step_kind kind)
@@ -105,7 +99,8 @@ static bal_status setup_gpt2(bal_tokenizer *t, const bal_gguf *g, const char *pa
     while (k < n_pre && strcmp(k_pre[k].name, pre) != 0)
         k++;
     if (k == n_pre)
-        return bal_fail(BAL_EUNSUPPORTED, "%s: pre-tokenizer '%.60s' (tokenizer.ggml.pre) is not known; use the model's tokenizer.json",
+        return bal_fail(BAL_EUNSUPPORTED,
+                        "%s: pre-tokenizer '%.60s' (tokenizer.ggml.pre) is not known; use the model's tokenizer.json",
                         path, pre);
     if (merges == NULL || merges->texts == NULL)
         return bal_fail(BAL_EFORMAT, "%s: tokenizer.ggml.merges is missing or no list of texts", path);
@@ -195,7 +190,8 @@ bal_status bal_tokenizer_load_gguf(bal_tokenizer *t, const char *path)
         BAL_TRY(bal_fail(BAL_ENOENT, "%s holds no tokenizer (tokenizer.ggml.model is missing)", path));
     bool llama = strcmp(model, "llama") == 0;
     if (!llama && strcmp(model, "gpt2") != 0)
-        BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "%s: tokenizer model '%.60s' is not supported; gpt2 and llama are", path, model));
+        BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "%s: tokenizer model '%.60s' is not supported; gpt2 and llama are", path,
+                         model));
     BAL_TRY(read_tokens(t, g, path));
     t->has_decoder = true;
     BAL_TRY(bal_regex_compile(&t->byte_level_regex, bal_gpt2_pattern, path));

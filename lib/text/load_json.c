@@ -77,8 +77,12 @@ static bal_status read_normalizer(bal_tokenizer *t, bal_step *s, const cJSON *v,
     static const struct {
         const char *name;
         bal_step_kind kind;
-    } plain[] = {{"NFC", BAL_STEP_NFC}, {"NFD", BAL_STEP_NFD}, {"NFKC", BAL_STEP_NFKC}, {"NFKD", BAL_STEP_NFKD},
-                 {"Lowercase", BAL_STEP_LOWERCASE}, {"StripAccents", BAL_STEP_STRIP_ACCENTS}};
+    } plain[] = {{"NFC", BAL_STEP_NFC},
+                 {"NFD", BAL_STEP_NFD},
+                 {"NFKC", BAL_STEP_NFKC},
+                 {"NFKD", BAL_STEP_NFKD},
+                 {"Lowercase", BAL_STEP_LOWERCASE},
+                 {"StripAccents", BAL_STEP_STRIP_ACCENTS}};
     const char *type = type_of(v);
     (void)t;
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
@@ -109,7 +113,7 @@ static bal_status read_pre_tokenizer(bal_tokenizer *t, bal_step *s, const cJSON 
     static const struct {
         const char *name, *pattern;
         bal_behavior behavior;
-    } fixed[] = {{"Whitespace", "\\w+|[^\\w\\s]+", BAL_SPLIT_REMOVED},
+    } fixed[] = {{"Whitespace", bal_words_pattern, BAL_SPLIT_REMOVED},
                  {"WhitespaceSplit", "\\s+", BAL_SPLIT_REMOVED},
                  {"Punctuation", "[\\p{P}!-/:-@\\[-`{-~]", BAL_SPLIT_ISOLATED}};
     const char *type = type_of(v);
@@ -179,29 +183,32 @@ static bal_status read_decoder(bal_tokenizer *t, bal_step *s, const cJSON *v, co
 
 typedef bal_status step_reader(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path);
 
-/* One component, or a Sequence of them (not nested: none of the known files nests). */
-static bal_status read_steps(bal_tokenizer *t, bal_steps *steps, const cJSON *v, const char *list, step_reader *reader,
+/* One component, or a Sequence of components (the depth of a JSON file is bounded). */
+static bal_status read_steps(bal_tokenizer *t, bal_steps *steps, const cJSON *v, const char *list,
+                             step_reader *reader, // NOLINT(misc-no-recursion)
                              const char *path)
 {
+    bal_status status = BAL_OK;
     if (v == NULL)
         return BAL_OK;
-    bool sequence = strcmp(type_of(v), "Sequence") == 0;
-    const cJSON *item = sequence ? cJSON_GetObjectItemCaseSensitive(v, list) : v;
-    item = sequence && item != NULL ? item->child : item;
-    for (; item != NULL; item = sequence ? item->next : NULL) {
-        if (steps->n == BAL_MAX_STEPS)
-            return bal_fail(BAL_ELIMIT, "%s: more than %d %s", path, BAL_MAX_STEPS, list);
-        bal_status status = reader(t, &steps->items[steps->n++], item, path);
-        if (status != BAL_OK)
-            return status;
+    if (strcmp(type_of(v), "Sequence") == 0) {
+        const cJSON *items = cJSON_GetObjectItemCaseSensitive(v, list);
+        if (!cJSON_IsArray(items))
+            return bal_fail(BAL_EFORMAT, "%s: a Sequence lacks its list '%s'", path, list);
+        for (const cJSON *item = items->child; item != NULL && status == BAL_OK; item = item->next)
+            status = read_steps(t, steps, item, list, reader, path);
+        return status;
     }
-    return BAL_OK;
+    if (steps->n == BAL_MAX_STEPS)
+        return bal_fail(BAL_ELIMIT, "%s: more than %d %s", path, BAL_MAX_STEPS, list);
+    return reader(t, &steps->items[steps->n++], v, path);
 }
 
 static bal_status add_affix(int32_t *list, size_t *n, double id, const bal_tokenizer *t, const char *path)
 {
     if (*n == 16 || !(id >= 0 && id < (double)t->n_tokens))
-        return bal_fail(BAL_EFORMAT, "%s: post_processor names id %.17g, outside the vocabulary, or too many ids", path, id);
+        return bal_fail(BAL_EFORMAT, "%s: post_processor names id %.17g, outside the vocabulary, or too many ids", path,
+                        id);
     list[(*n)++] = (int32_t)id;
     return BAL_OK;
 }
@@ -218,9 +225,11 @@ static bal_status read_template(bal_tokenizer *t, const cJSON *v, const char *pa
             after = true;
             continue;
         }
-        const cJSON *ids = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(specials, name != NULL ? name : ""), "ids");
+        const cJSON *ids = cJSON_GetObjectItemCaseSensitive(
+            cJSON_GetObjectItemCaseSensitive(specials, name != NULL ? name : ""), "ids");
         if (!cJSON_IsArray(ids))
-            return bal_fail(BAL_EFORMAT, "%s: post_processor names the special token '%.60s' without ids", path, name != NULL ? name : "");
+            return bal_fail(BAL_EFORMAT, "%s: post_processor names the special token '%.60s' without ids", path,
+                            name != NULL ? name : "");
         for (const cJSON *id = ids->child; id != NULL; id = id->next) {
             bal_status status = after ? add_affix(t->suffix, &t->n_suffix, id->valuedouble, t, path)
                                       : add_affix(t->prefix, &t->n_prefix, id->valuedouble, t, path);
@@ -235,14 +244,17 @@ static bal_status read_post_processor(bal_tokenizer *t, const cJSON *v, const ch
 {
     const char *type = v != NULL ? type_of(v) : "ByteLevel";
     if (strcmp(type, "ByteLevel") == 0)
-        return BAL_OK; /* moves offsets only */
+        return BAL_OK;                 /* moves offsets only */
+    if (t->n_prefix + t->n_suffix > 0) /* the reference takes the first one's output for a pair of texts */
+        return unknown(path, "post-processor", "Sequence of two that add tokens");
     if (strcmp(type, "TemplateProcessing") == 0)
         return read_template(t, v, path);
     if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
         const cJSON *cls = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(v, "cls"), 1);
         const cJSON *sep = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(v, "sep"), 1);
         bal_status status = add_affix(t->prefix, &t->n_prefix, cls != NULL ? cls->valuedouble : -1, t, path);
-        return status == BAL_OK ? add_affix(t->suffix, &t->n_suffix, sep != NULL ? sep->valuedouble : -1, t, path) : status;
+        return status == BAL_OK ? add_affix(t->suffix, &t->n_suffix, sep != NULL ? sep->valuedouble : -1, t, path)
+                                : status;
     }
     if (strcmp(type, "Sequence") == 0) {
         const cJSON *list = cJSON_GetObjectItemCaseSensitive(v, "processors");
@@ -298,7 +310,7 @@ static bal_status read_vocab(bal_tokenizer *t, const cJSON *vocab, const cJSON *
     return status == BAL_OK ? BAL_OK : bal_fail_note(status, "%s", path);
 }
 
-static bal_status read_added(bal_tokenizer *t, const cJSON *added, const char *path)
+static bal_status read_added(bal_tokenizer *t, const cJSON *added)
 {
     size_t n = (size_t)(added != NULL ? cJSON_GetArraySize(added) : 0);
     t->raw.items = bal_alloc(n + 1, sizeof *t->raw.items);
@@ -308,25 +320,38 @@ static bal_status read_added(bal_tokenizer *t, const cJSON *added, const char *p
     for (const cJSON *a = added != NULL ? added->child : NULL; a != NULL; a = a->next) {
         int32_t id = (int32_t)cJSON_GetObjectItemCaseSensitive(a, "id")->valuedouble;
         const bal_token *k = &t->tokens[id];
-        bal_added x = {k->text, k->n, id, flag_of(a, "single_word", false), flag_of(a, "lstrip", false),
-                       flag_of(a, "rstrip", false), flag_of(a, "normalized", !k->special)};
-        if (x.n == 0)
-            continue;
+        bal_added x = {k->text,
+                       k->n,
+                       id,
+                       flag_of(a, "single_word", false),
+                       flag_of(a, "lstrip", false),
+                       flag_of(a, "rstrip", false),
+                       flag_of(a, "normalized", !k->special),
+                       NULL};
+        bal_buf form = {0};
         if (x.normalized && t->normalizers.n > 0) { /* such a token is searched for as the normalizers leave it */
-            bal_buf form = {0};
             bal_status status = bal_normalize(t, k->text, k->n, &form);
-            bool same = status == BAL_OK && form.len == k->n && memcmp(form.data, k->text, k->n) == 0;
+            x.own = status == BAL_OK ? bal_strndup(bal_buf_cstr(&form), form.len) : NULL;
+            x.text = x.own;
+            x.n = (uint32_t)form.len;
             bal_buf_dispose(&form);
-            if (status != BAL_OK)
-                return status;
-            if (!same)
-                return bal_fail(BAL_EUNSUPPORTED, "%s: added token '%.60s' is changed by the normalizers", path, k->text);
+            if (x.own == NULL)
+                return status != BAL_OK ? status : BAL_ENOMEM;
+        }
+        if (x.n == 0) {
+            bal_free(x.own);
+            continue;
+        }
+        if (x.own != NULL) {
+            t->tokens[id].form = x.own;
+            t->tokens[id].n_form = x.n;
         }
         bal_added_set *set = x.normalized ? &t->normalized : &t->raw;
         set->items[set->n++] = x;
     }
-    bal_status status = bal_added_index(&t->raw);
-    return status == BAL_OK ? bal_added_index(&t->normalized) : status;
+    bal_added_index(&t->raw);
+    bal_added_index(&t->normalized);
+    return BAL_OK;
 }
 
 /* A merge is "left right", or ["left", "right"]. */
@@ -355,8 +380,8 @@ static bal_status read_merge(bal_tokenizer *t, const cJSON *m, uint32_t rank, co
     int32_t a = bal_vocab_find(t, left, nl), b = bal_vocab_find(t, right, strlen(right));
     int32_t c = bal_vocab_find(t, bal_buf_cstr(joined), joined->len);
     if (a < 0 || b < 0 || c < 0)
-        return bal_fail(BAL_EFORMAT, "%s: merge %u ('%.40s' + '%.40s') names a token that the vocabulary lacks", path, (unsigned)rank,
-                        left, right);
+        return bal_fail(BAL_EFORMAT, "%s: merge %u ('%.40s' + '%.40s') names a token that the vocabulary lacks", path,
+                        (unsigned)rank, left, right);
     return bal_merges_add(t, (uint32_t)a, (uint32_t)b, rank, (uint32_t)c);
 }
 
@@ -433,11 +458,9 @@ out:
     return status;
 }
 
-bal_status bal_tokenizer_load_json(bal_tokenizer *t, const char *path)
+bal_status bal_tokenizer_read_json(bal_tokenizer *t, const cJSON *json, const char *path)
 {
-    cJSON *json = NULL;
     bal_status status = BAL_OK;
-    BAL_TRY(bal_json_read(&json, path, JSON_MAX_BYTES));
     const cJSON *model = bal_json_member(json, "model");
     const cJSON *added = bal_json_member(json, "added_tokens");
     const char *type = model != NULL ? cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "type")) : NULL;
@@ -452,13 +475,22 @@ bal_status bal_tokenizer_load_json(bal_tokenizer *t, const char *path)
     BAL_TRY(read_vocab(t, vocab, added, path));
     BAL_TRY(read_bpe(t, model, path));
     BAL_TRY(read_steps(t, &t->normalizers, bal_json_member(json, "normalizer"), "normalizers", read_normalizer, path));
-    BAL_TRY(read_steps(t, &t->pre_tokenizers, bal_json_member(json, "pre_tokenizer"), "pretokenizers", read_pre_tokenizer, path));
+    BAL_TRY(read_steps(t, &t->pre_tokenizers, bal_json_member(json, "pre_tokenizer"), "pretokenizers",
+                       read_pre_tokenizer, path));
     BAL_TRY(read_steps(t, &t->decoders, bal_json_member(json, "decoder"), "decoders", read_decoder, path));
     BAL_TRY(bal_regex_compile(&t->byte_level_regex, bal_gpt2_pattern, path));
     BAL_TRY(read_post_processor(t, bal_json_member(json, "post_processor"), path));
-    BAL_TRY(read_added(t, added, path));
-    BAL_TRY(read_beside(t, path));
+    BAL_TRY(read_added(t, added));
 out:
-    cJSON_Delete(json);
     return status;
+}
+
+bal_status bal_tokenizer_load_json(bal_tokenizer *t, const char *path)
+{
+    cJSON *json = NULL;
+    bal_status status = bal_json_read(&json, path, JSON_MAX_BYTES);
+    if (status == BAL_OK)
+        status = bal_tokenizer_read_json(t, json, path);
+    cJSON_Delete(json);
+    return status == BAL_OK ? read_beside(t, path) : status;
 }

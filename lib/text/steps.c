@@ -6,25 +6,9 @@
 #include <string.h>
 #include <utf8proc.h>
 
-const char bal_gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-
-bal_status bal_regex_compile(pcre2_code **out, const char *pattern, const char *where)
-{
-    int error = 0;
-    PCRE2_SIZE at = 0;
-    *out = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &error, &at, NULL);
-    if (*out == NULL) {
-        PCRE2_UCHAR text[128] = {0};
-        (void)pcre2_get_error_message(error, text, sizeof text);
-        return bal_fail(BAL_EFORMAT, "%s: pattern '%.80s': %s at %zu", where, pattern, (const char *)text, (size_t)at);
-    }
-    (void)pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* without JIT the interpreter runs it */
-    return BAL_OK;
-}
-
 typedef struct span {
     size_t begin, end;
-    bool matched;
+    bool matched, from_match; /* counts as a match (inverted by the option); is one: may be empty */
 } span;
 
 typedef struct finder {
@@ -32,7 +16,8 @@ typedef struct finder {
     const pcre2_code *regex;
     pcre2_match_data *data;
     const char *text;
-    size_t n, at;
+    size_t n, at, last_end;
+    bool any;
 } finder;
 
 /* The next match at or after f->at; false when there is none. */
@@ -52,28 +37,32 @@ static bal_status find_next(finder *f, bool *found, size_t *begin, size_t *end)
     }
     while (f->at <= f->n) {
         int rc = pcre2_match(f->regex, (PCRE2_SPTR)f->text, f->n, f->at, PCRE2_NO_UTF_CHECK, f->data, NULL);
+        if (rc == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter has its stack on the heap */
+            rc = pcre2_match(f->regex, (PCRE2_SPTR)f->text, f->n, f->at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, f->data,
+                             NULL);
         if (rc == PCRE2_ERROR_NOMATCH)
             return BAL_OK;
         if (rc < 0)
-            return bal_fail(BAL_ELIMIT, "the tokenizer's split pattern failed on this text (PCRE2 error %d)", rc);
+            return bal_fail(BAL_ELIMIT, "the tokenizer's pattern failed on this text (PCRE2 error %d)", rc);
         const PCRE2_SIZE *v = pcre2_get_ovector_pointer(f->data);
+        bool empty = v[1] <= v[0], again = empty && f->any && v[1] == f->last_end;
         *begin = v[0];
-        *end = v[1];
-        if (v[1] > v[0]) {
-            *found = true;
-            f->at = v[1];
-            return BAL_OK;
-        }
-        f->at = v[1] + 1; /* an empty match splits nothing */
-        while (f->at < f->n && ((unsigned char)f->text[f->at] & 0xC0) == 0x80)
+        *end = v[1] < v[0] ? v[0] : v[1];
+        f->at = *end + (empty ? 1 : 0);
+        while (empty && f->at < f->n && ((unsigned char)f->text[f->at] & 0xC0) == 0x80)
             f->at++;
+        if (again) /* an empty match right behind a match is none */
+            continue;
+        f->any = *found = true;
+        f->last_end = *end;
+        return BAL_OK;
     }
     return BAL_OK;
 }
 
 static bal_status finder_open(finder *f, const bal_step *step, const pcre2_code *regex, const char *text, size_t n)
 {
-    *f = (finder){step, regex, NULL, text, n, 0};
+    *f = (finder){.step = step, .regex = regex, .text = text, .n = n};
     if (regex == NULL)
         return BAL_OK;
     f->data = pcre2_match_data_create_from_pattern(regex, NULL);
@@ -106,12 +95,19 @@ static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, b
     if (kind == BAL_STEP_NFKC || kind == BAL_STEP_NFKD)
         options |= UTF8PROC_COMPAT;
     utf8proc_uint8_t *mapped = NULL;
-    utf8proc_ssize_t got = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &mapped, (utf8proc_option_t)options);
+    utf8proc_ssize_t got =
+        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &mapped, (utf8proc_option_t)options);
     if (got < 0)
         return bal_fail(BAL_EFORMAT, "text cannot be normalised: %s", utf8proc_errmsg(got));
     bal_status status = bal_buf_append(out, mapped, (size_t)got);
     free(mapped);
     return status;
+}
+
+static bool is_mark(uint32_t cp)
+{
+    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    return c >= UTF8PROC_CATEGORY_MN && c <= UTF8PROC_CATEGORY_ME;
 }
 
 static bal_status per_character(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
@@ -121,9 +117,12 @@ static bal_status per_character(bal_step_kind kind, const char *text, size_t n, 
         unsigned char bytes[4];
         size_t len = bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
         bal_status status = BAL_OK;
-        if (kind == BAL_STEP_LOWERCASE)
-            status = bal_buf_append(out, bytes, bal_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), bytes));
-        else if (utf8proc_category((utf8proc_int32_t)cp) != UTF8PROC_CATEGORY_MN)
+        if (kind == BAL_STEP_LOWERCASE && cp == 0x130) /* the one letter whose lower case is two characters */
+            status = bal_buf_text(out, "i\xCC\x87");
+        else if (kind == BAL_STEP_LOWERCASE)
+            status =
+                bal_buf_append(out, bytes, bal_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), bytes));
+        else if (!is_mark(cp))
             status = bal_buf_append(out, text + i, len);
         if (status != BAL_OK)
             return status;
@@ -132,24 +131,29 @@ static bal_status per_character(bal_step_kind kind, const char *text, size_t n, 
     return BAL_OK;
 }
 
-static size_t space_at(const char *text, size_t n)
+bool bal_is_space(uint32_t cp)
+{
+    return (cp >= 9 && cp <= 13) || cp == 0x20 || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||
+           (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F || cp == 0x205F ||
+           cp == 0x3000;
+}
+
+size_t bal_space_at(const char *text, size_t n)
 {
     uint32_t cp = 0;
     size_t len = bal_utf8_decode((const unsigned char *)text, n, &cp);
-    bool space = (cp >= 9 && cp <= 13) || cp == 0x20 || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||
-                 (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F || cp == 0x205F || cp == 0x3000;
-    return len > 0 && space ? len : 0;
+    return len > 0 && bal_is_space(cp) ? len : 0;
 }
 
 static bal_status strip(const bal_step *s, const char *text, size_t n, bal_buf *out)
 {
     size_t begin = 0, end = 0, len;
-    while (s->left && begin < n && (len = space_at(text + begin, n - begin)) > 0)
+    while (s->left && begin < n && (len = bal_space_at(text + begin, n - begin)) > 0)
         begin += len;
     end = s->right ? begin : n;
     for (size_t i = begin; s->right && i < n;) {
         uint32_t cp;
-        size_t space = space_at(text + i, n - i);
+        size_t space = bal_space_at(text + i, n - i);
         len = space > 0 ? space : bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
         i += len == 0 ? 1 : len;
         if (space == 0)
@@ -237,9 +241,9 @@ static bal_status flush_open(splitter *s)
 static bal_status take_span(splitter *s, span x)
 {
     bal_status status = BAL_OK;
-    if (x.end <= x.begin)
-        return BAL_OK;
     bool joins = false;
+    if (x.end <= x.begin && !x.from_match)
+        return BAL_OK;
     switch (s->behavior) {
     case BAL_SPLIT_REMOVED:
         status = flush_open(s);
@@ -272,7 +276,8 @@ static bal_status take_span(splitter *s, span x)
 }
 
 /* Splits text[begin..begin+n) of p->text and adds the pieces to out (offsets into the same text). */
-static bal_status split_piece(const bal_step *step, const pcre2_code *regex, const bal_pieces *p, bal_piece piece, bal_pieces *out)
+static bal_status split_piece(const bal_step *step, const pcre2_code *regex, const bal_pieces *p, bal_piece piece,
+                              bal_pieces *out)
 {
     finder f;
     splitter s = {out, step->behavior, piece.begin, piece.begin, false, false};
@@ -280,13 +285,13 @@ static bal_status split_piece(const bal_step *step, const pcre2_code *regex, con
     bool found = false;
     bal_status status = finder_open(&f, step, regex, p->text.data + piece.begin, piece.n);
     while (status == BAL_OK && (status = find_next(&f, &found, &begin, &end)) == BAL_OK && found) {
-        status = take_span(&s, (span){piece.begin + done, piece.begin + begin, step->invert});
+        status = take_span(&s, (span){piece.begin + done, piece.begin + begin, step->invert, false});
         if (status == BAL_OK)
-            status = take_span(&s, (span){piece.begin + begin, piece.begin + end, !step->invert});
+            status = take_span(&s, (span){piece.begin + begin, piece.begin + end, !step->invert, true});
         done = end;
     }
     if (status == BAL_OK)
-        status = take_span(&s, (span){piece.begin + done, piece.begin + piece.n, step->invert});
+        status = take_span(&s, (span){piece.begin + done, piece.begin + piece.n, step->invert, false});
     pcre2_match_data_free(f.data);
     return status == BAL_OK ? flush_open(&s) : status;
 }
@@ -319,7 +324,7 @@ static bal_status mark_words(const bal_step *s, const bal_pieces *in, bool at_st
     for (size_t i = 0; i < in->n; i++) {
         const char *p = in->text.data + in->items[i].begin;
         size_t n = in->items[i].n, begin = out->text.len;
-        bool has = bytes ? space_at(p, n) > 0 : p[0] == ' ' || (n >= m && memcmp(p, mark, m) == 0);
+        bool has = p[0] == ' ' || (!bytes && n >= m && memcmp(p, mark, m) == 0);
         bool wanted = bytes ? s->add_prefix_space : s->prepend == 2 || (s->prepend == 1 && at_start && i == 0);
         bal_status status = wanted && !has ? bal_buf_text(&out->text, mark) : BAL_OK;
         for (size_t j = 0; j < n && status == BAL_OK; j++)

@@ -4,7 +4,6 @@
 #include "lib/text/tokenizer_impl.h"
 
 #include <string.h>
-#include <utf8proc.h>
 
 bal_status bal_ids_append(bal_ids *ids, int32_t id)
 {
@@ -31,51 +30,6 @@ void bal_ids_dispose(bal_ids *ids)
     *ids = (bal_ids){0};
 }
 
-static bool is_word(uint32_t cp)
-{
-    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return cp == '_' || (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_NO) || c == UTF8PROC_CATEGORY_PC;
-}
-
-static bool word_before(const char *text, size_t at)
-{
-    uint32_t cp = 0;
-    size_t i = at;
-    while (i > 0 && ((unsigned char)text[--i] & 0xC0) == 0x80)
-        ;
-    return at > 0 && bal_utf8_decode((const unsigned char *)text + i, at - i, &cp) > 0 && is_word(cp);
-}
-
-static bool word_after(const char *text, size_t n, size_t at)
-{
-    uint32_t cp = 0;
-    return bal_utf8_decode((const unsigned char *)text + at, n - at, &cp) > 0 && is_word(cp);
-}
-
-/* The first added token in text[from..n): leftmost, of these the longest.  [*begin, *end) includes the white space that
- * lstrip and rstrip take.  NULL: none. */
-static const bal_added *find_added(const bal_added_set *s, const char *text, size_t n, size_t from, size_t *begin, size_t *end)
-{
-    for (size_t i = from; s->n > 0 && i < n; i++) {
-        unsigned char b = (unsigned char)text[i];
-        for (uint32_t j = s->first[b]; j < s->first[b + 1]; j++) {
-            const bal_added *a = &s->items[j];
-            if (a->n > n - i || memcmp(text + i, a->text, a->n) != 0)
-                continue;
-            if (a->single_word && (word_before(text, i) || word_after(text, n, i + a->n)))
-                continue;
-            *begin = i;
-            *end = i + a->n;
-            while (a->lstrip && *begin > from && strchr(" \t\n\r\f\v", text[*begin - 1]) != NULL)
-                (*begin)--;
-            while (a->rstrip && *end < n && strchr(" \t\n\r\f\v", text[*end]) != NULL)
-                (*end)++;
-            return a;
-        }
-    }
-    return NULL;
-}
-
 typedef struct encoder {
     const bal_tokenizer *t;
     bal_buf normal;
@@ -97,40 +51,38 @@ static bal_status encode_plain(encoder *e, const char *text, size_t n)
 
 static bal_status encode_raw(encoder *e, const char *text, size_t n)
 {
-    size_t done = 0, begin = 0, end = 0;
+    bal_added_scan scan = {0};
+    const bal_added *a;
     if (n == 0)
         return BAL_OK;
     bal_status status = bal_normalize(e->t, text, n, &e->normal);
     const char *normal = bal_buf_cstr(&e->normal);
-    const bal_added *a;
-    while (status == BAL_OK && (a = find_added(&e->t->normalized, normal, e->normal.len, done, &begin, &end)) != NULL) {
-        status = encode_plain(e, normal + done, begin - done);
+    while (status == BAL_OK && (a = bal_added_find(&e->t->normalized, normal, e->normal.len, &scan)) != NULL) {
+        status = encode_plain(e, normal + scan.from, scan.begin - scan.from);
         if (status == BAL_OK)
             status = bal_ids_append(e->out, a->id);
         e->at_start = false;
-        done = end;
     }
-    return status == BAL_OK ? encode_plain(e, normal + done, e->normal.len - done) : status;
+    return status == BAL_OK ? encode_plain(e, normal + scan.from, scan.begin - scan.from) : status;
 }
 
 bal_status bal_tokenizer_encode(const bal_tokenizer *t, const char *text, size_t n, bool special, bal_ids *out)
 {
     encoder e = {.t = t, .out = out, .at_start = true};
     bal_buf clean = {0};
-    size_t done = 0, begin = 0, end = 0;
+    bal_added_scan scan = {0};
     bal_status status = BAL_OK;
     const bal_added *a;
     BAL_TRY(bal_utf8_lossy(text, n, &clean));
     for (size_t i = 0; special && i < t->n_prefix; i++)
         BAL_TRY(bal_ids_append(out, t->prefix[i]));
     const char *in = bal_buf_cstr(&clean);
-    while ((a = find_added(&t->raw, in, clean.len, done, &begin, &end)) != NULL) {
-        BAL_TRY(encode_raw(&e, in + done, begin - done));
+    while ((a = bal_added_find(&t->raw, in, clean.len, &scan)) != NULL) {
+        BAL_TRY(encode_raw(&e, in + scan.from, scan.begin - scan.from));
         BAL_TRY(bal_ids_append(out, a->id));
         e.at_start = false;
-        done = end;
     }
-    BAL_TRY(encode_raw(&e, in + done, clean.len - done));
+    BAL_TRY(encode_raw(&e, in + scan.from, scan.begin - scan.from));
     for (size_t i = 0; special && i < t->n_suffix; i++)
         BAL_TRY(bal_ids_append(out, t->suffix[i]));
 out:
@@ -140,17 +92,25 @@ out:
     return status;
 }
 
-bal_status bal_tokenizer_load(bal_tokenizer **out, const char *path)
+static bal_status tokenizer_new(bal_tokenizer **out)
 {
-    bal_status status = BAL_OK;
-    *out = NULL;
-    bal_tokenizer *t = bal_alloc(1, sizeof *t);
-    char *inside = NULL;
+    bal_tokenizer *t = *out = bal_alloc(1, sizeof *t);
     if (t == NULL)
         return BAL_ENOMEM;
     t->unk = t->bos = t->eos = t->pad = -1;
     for (int i = 0; i < 256; i++)
         t->byte_ids[i] = -1;
+    return BAL_OK;
+}
+
+bal_status bal_tokenizer_load(bal_tokenizer **out, const char *path)
+{
+    bal_tokenizer *t = NULL;
+    char *inside = NULL;
+    *out = NULL;
+    bal_status status = tokenizer_new(&t);
+    if (status != BAL_OK)
+        return status;
     if (bal_folder_exists(path)) {
         inside = bal_path_join(path, "tokenizer.json");
         if (inside != NULL && !bal_file_exists(inside)) {
@@ -170,6 +130,23 @@ bal_status bal_tokenizer_load(bal_tokenizer **out, const char *path)
     t = NULL;
 out:
     bal_free(inside);
+    bal_tokenizer_free(t);
+    return status;
+}
+
+bal_status bal_tokenizer_parse(bal_tokenizer **out, const char *json, size_t n, const char *name)
+{
+    cJSON *tree = NULL;
+    bal_tokenizer *t = NULL;
+    bal_status status = BAL_OK;
+    *out = NULL;
+    BAL_TRY(tokenizer_new(&t));
+    BAL_TRY(bal_json_parse(&tree, json, n, name));
+    BAL_TRY(bal_tokenizer_read_json(t, tree, name));
+    *out = t;
+    t = NULL;
+out:
+    cJSON_Delete(tree);
     bal_tokenizer_free(t);
     return status;
 }
@@ -195,6 +172,8 @@ void bal_tokenizer_free(bal_tokenizer *t)
     bal_free(t->texts);
     bal_free(t->by_text.slots);
     bal_free(t->merges.slots);
+    for (size_t i = 0; i < t->normalized.n; i++)
+        bal_free(t->normalized.items[i].own);
     bal_free(t->raw.items);
     bal_free(t->normalized.items);
     bal_free(t->chat_template);

@@ -24,13 +24,16 @@ void bal_ids_dispose(bal_ids *ids);
 
 /* path: a tokenizer.json (also .gz), a folder holding one, or a GGUF file. */
 bal_status bal_tokenizer_load(bal_tokenizer **out, const char *path);
+/* From the text of a tokenizer.json; name is used in messages. */
+bal_status bal_tokenizer_parse(bal_tokenizer **out, const char *json, size_t n, const char *name);
 void bal_tokenizer_free(bal_tokenizer *t); /* accepts NULL */
 
 /* Appends the ids of text[0..n).  special: with the post-processor's special tokens (BOS, CLS ...).  Special tokens
  * written in the text become their ids in any case.  Invalid UTF-8 counts as U+FFFD, one for each maximal broken
  * part, as Python's errors="replace" has it. */
 bal_status bal_tokenizer_encode(const bal_tokenizer *t, const char *text, size_t n, bool special, bal_ids *out);
-/* Appends the text of ids[0..n).  Ids outside the vocabulary are BAL_EFORMAT. */
+/* Appends the text of ids[0..n).  An id without a token gives no text (models have rows
+ * beyond their vocabulary); a negative one is BAL_EFORMAT. */
 bal_status bal_tokenizer_decode(const bal_tokenizer *t, const int32_t *ids, size_t n, bool skip_special, bal_buf *out);
 
 /* Largest id + 1. */

@@ -35,7 +35,9 @@ typedef struct bal_token {
     const char *text; /* NUL-terminated, in the vocabulary's alphabet; NULL for a hole */
     uint32_t n;
     bool special, added;
-    float score; /* GGUF "llama" only */
+    uint32_t n_form;
+    const char *form; /* what decoding sees: an added token's normalized form; NULL: text */
+    float score;      /* GGUF "llama" only */
 } bal_token;
 
 typedef struct bal_added {
@@ -43,9 +45,10 @@ typedef struct bal_added {
     uint32_t n;
     int32_t id;
     bool single_word, lstrip, rstrip, normalized;
+    char *own; /* text, when it is a normalized form; else NULL */
 } bal_added;
 
-/* Added tokens by their first byte, longest first. */
+/* Added tokens in the order of their bytes. */
 typedef struct bal_added_set {
     bal_added *items;
     size_t n;
@@ -69,7 +72,7 @@ typedef enum bal_step_kind {
     BAL_STEP_NFKD,
     BAL_STEP_LOWERCASE,
     BAL_STEP_STRIP_ACCENTS,
-    BAL_STEP_STRIP,     /* normalizer: left, right; decoder: content, start, stop */
+    BAL_STEP_STRIP, /* normalizer: left, right; decoder: content, start, stop */
     BAL_STEP_REPLACE,
     BAL_STEP_PREPEND,
     BAL_STEP_SPLIT,
@@ -82,11 +85,11 @@ typedef enum bal_step_kind {
 
 typedef struct bal_step {
     bal_step_kind kind;
-    pcre2_code *regex;      /* SPLIT, REPLACE with a pattern; NULL: literal */
+    pcre2_code *regex;       /* SPLIT, REPLACE with a pattern; NULL: literal */
     char *literal, *content; /* SPLIT, REPLACE: what is searched; REPLACE, PREPEND, STRIP, METASPACE: text */
     bal_behavior behavior;
     bool invert, add_prefix_space, use_regex, left, right, split, cleanup;
-    int prepend;            /* METASPACE: 0 never, 1 first, 2 always */
+    int prepend; /* METASPACE: 0 never, 1 first, 2 always */
     int start, stop;
 } bal_step;
 
@@ -98,18 +101,18 @@ typedef struct bal_steps {
 struct bal_tokenizer {
     bal_token *tokens;
     size_t n_tokens;
-    char *texts;             /* all token texts end to end */
+    char *texts; /* all token texts end to end */
     size_t n_texts, cap_texts;
     bal_text_map by_text;
     bal_merge_map merges;
-    bool by_score;           /* GGUF "llama": a pair merges when its text is a token, best score first */
+    bool by_score; /* GGUF "llama": a pair merges when its text is a token, best score first */
     bool ignore_merges, fuse_unk, byte_fallback;
     int32_t unk, bos, eos, pad;
-    int32_t byte_ids[256];   /* ids of <0x00> .. <0xFF>, -1 when missing */
+    int32_t byte_ids[256]; /* ids of <0x00> .. <0xFF>, -1 when missing */
     bal_steps normalizers, pre_tokenizers, decoders;
     bool has_decoder;
     pcre2_code *byte_level_regex;
-    bal_added_set raw, normalized; /* added tokens that are searched before and after the normalizers */
+    bal_added_set raw, normalized;  /* added tokens that are searched before and after the normalizers */
     int32_t prefix[16], suffix[16]; /* post-processor */
     size_t n_prefix, n_suffix;
     char *chat_template;
@@ -124,7 +127,16 @@ int32_t bal_vocab_find(const bal_tokenizer *t, const char *text, size_t n);
 bal_status bal_merges_reserve(bal_tokenizer *t, size_t n);
 bal_status bal_merges_add(bal_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id);
 const bal_merge *bal_merges_find(const bal_tokenizer *t, uint32_t left, uint32_t right);
-bal_status bal_added_index(bal_added_set *s);
+
+/* added.c */
+void bal_added_index(bal_added_set *s); /* sorts the items; to be called before the search */
+typedef struct bal_added_scan {
+    size_t at, done;    /* where the search goes on; end of what is taken */
+    size_t from, begin; /* text[from..begin) stands before the token that was found */
+} bal_added_scan;
+/* The next added token: leftmost, of these the longest; lstrip and rstrip take the white space beside it.  NULL: none,
+ * and text[from..begin) is the rest. */
+const bal_added *bal_added_find(const bal_added_set *s, const char *text, size_t n, bal_added_scan *scan);
 
 /* bpe.c: ids of one piece. */
 bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out);
@@ -143,6 +155,8 @@ bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal
 bal_status bal_pre_tokenize(const bal_tokenizer *t, const char *text, size_t n, bool at_start, bal_pieces *out);
 void bal_pieces_dispose(bal_pieces *p);
 bal_status bal_replace(const bal_step *s, const char *text, size_t n, bal_buf *out);
+bool bal_is_space(uint32_t cp);                  /* the property White_Space */
+size_t bal_space_at(const char *text, size_t n); /* bytes of the white-space character at text, 0 if there is none */
 
 /* bytes.c: GPT-2's alphabet, in which every byte is a printable character. */
 size_t bal_byte_to_char(unsigned char byte, unsigned char out[4]);
@@ -152,8 +166,10 @@ bal_status bal_utf8_lossy(const char *text, size_t n, bal_buf *out);
 
 /* load_json.c, load_gguf.c */
 bal_status bal_tokenizer_load_json(bal_tokenizer *t, const char *path);
+bal_status bal_tokenizer_read_json(bal_tokenizer *t, const cJSON *json, const char *path);
 bal_status bal_tokenizer_load_gguf(bal_tokenizer *t, const char *path);
+/* regex.c: a pattern in Oniguruma's dialect; where: the file, for messages. */
 bal_status bal_regex_compile(pcre2_code **out, const char *pattern, const char *where);
-extern const char bal_gpt2_pattern[];
+extern const char bal_gpt2_pattern[], bal_words_pattern[];
 
 #endif

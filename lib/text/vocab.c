@@ -39,11 +39,13 @@ bal_status bal_vocab_reserve(bal_tokenizer *t, size_t n_tokens, size_t n_bytes)
 bal_status bal_vocab_add(bal_tokenizer *t, int32_t id, const char *text, size_t n)
 {
     if (id < 0 || (size_t)id >= t->n_tokens || n > BAL_MAX_TOKEN_BYTES || t->n_texts + n + 1 > t->cap_texts)
-        return bal_fail(BAL_EFORMAT, "token '%.40s' has id %d, outside the vocabulary of %zu", text, (int)id, t->n_tokens);
+        return bal_fail(BAL_EFORMAT, "token '%.40s' has id %d, outside the vocabulary of %zu", text, (int)id,
+                        t->n_tokens);
     if (t->tokens[id].text != NULL) {
         if (t->tokens[id].n == n && memcmp(t->tokens[id].text, text, n) == 0)
             return BAL_OK;
-        return bal_fail(BAL_EFORMAT, "id %d belongs to two tokens, '%.40s' and '%.40s'", (int)id, t->tokens[id].text, text);
+        return bal_fail(BAL_EFORMAT, "id %d belongs to two tokens, '%.40s' and '%.40s'", (int)id, t->tokens[id].text,
+                        text);
     }
     char *copy = t->texts + t->n_texts;
     memcpy(copy, text, n);
@@ -120,29 +122,4 @@ const bal_merge *bal_merges_find(const bal_tokenizer *t, uint32_t left, uint32_t
         if (t->merges.slots[at].key == key)
             return &t->merges.slots[at];
     return NULL;
-}
-
-static int by_first_byte_then_length(const void *a, const void *b)
-{
-    const bal_added *x = a, *y = b;
-    unsigned fx = (unsigned char)x->text[0], fy = (unsigned char)y->text[0];
-    if (fx != fy)
-        return fx < fy ? -1 : 1;
-    if (x->n != y->n)
-        return x->n > y->n ? -1 : 1;
-    return memcmp(x->text, y->text, x->n);
-}
-
-bal_status bal_added_index(bal_added_set *s)
-{
-    if (s->n > 0)
-        qsort(s->items, s->n, sizeof *s->items, by_first_byte_then_length);
-    size_t i = 0;
-    for (unsigned b = 0; b < 256; b++) {
-        s->first[b] = (uint32_t)i;
-        while (i < s->n && (unsigned char)s->items[i].text[0] == b)
-            i++;
-    }
-    s->first[256] = (uint32_t)i;
-    return BAL_OK;
 }

@@ -17,7 +17,8 @@ static bool same_ids(const bal_ids *got, const cJSON *want)
     return want != NULL && i == got->n;
 }
 
-static void check_encode(const bal_tokenizer *t, const cJSON *line, const char *key, bool special, const char *name, size_t number)
+static void check_encode(const bal_tokenizer *t, const cJSON *line, const char *key, bool special, const char *name,
+                         size_t number)
 {
     char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, "text"));
     const cJSON *want = cJSON_GetObjectItemCaseSensitive(line, key);
@@ -31,7 +32,8 @@ static void check_encode(const bal_tokenizer *t, const cJSON *line, const char *
     bal_ids_dispose(&ids);
 }
 
-static void check_decode(const bal_tokenizer *t, const cJSON *line, const char *key, bool skip, const char *name, size_t number)
+static void check_decode(const bal_tokenizer *t, const cJSON *line, const char *key, bool skip, const char *name,
+                         size_t number)
 {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(line, "ids");
     char *want = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, key));
@@ -41,8 +43,8 @@ static void check_decode(const bal_tokenizer *t, const cJSON *line, const char *
     for (const cJSON *v = list != NULL ? list->child : NULL; v != NULL; v = v->next)
         CHECK_OK(bal_ids_append(&ids, (int32_t)v->valuedouble));
     if (want != NULL && CHECK_OK(bal_tokenizer_decode(t, ids.data, ids.n, skip, &text)))
-        CHECK_MSG(text.len == n && memcmp(bal_buf_cstr(&text), want, n) == 0, "%s, line %zu: %s is '%s', not '%s'", name, number, key,
-                  bal_buf_cstr(&text), want);
+        CHECK_MSG(text.len == n && memcmp(bal_buf_cstr(&text), want, n) == 0, "%s, line %zu: %s is '%s', not '%s'",
+                  name, number, key, bal_buf_cstr(&text), want);
     bal_ids_dispose(&ids);
     bal_buf_dispose(&text);
 }

@@ -10,9 +10,11 @@
 
 static const char k_head[] =
     "{\"added_tokens\": [{\"id\": 9, \"content\": \"<s>\", \"special\": true, \"normalized\": false}],"
-    "\"normalizer\": %s, \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\s+\"}, \"behavior\": \"%s\"},"
+    "\"normalizer\": %s, \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\s+\"}, \"behavior\": "
+    "\"%s\"},"
     "\"post_processor\": null, \"decoder\": {\"type\": \"Fuse\"},"
-    "\"model\": {\"type\": \"BPE\", \"unk_token\": \"?\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"abab\": 3, \" \": 4, \"?\": 5,"
+    "\"model\": {\"type\": \"BPE\", \"unk_token\": \"?\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2, \"abab\": 3, \" "
+    "\": 4, \"?\": 5,"
     " \"\\uFFFD\": 6, \" a\": 7, \"aa\": 8}, \"merges\": [\"a b\", \"ab ab\", \"a a\", [\" \", \"a\"]]}}";
 
 static bal_status load(bal_tokenizer **t, const char *normalizer, const char *behavior)
@@ -59,7 +61,8 @@ TEST(merges_by_rank_and_splits)
         return;
     check_ids(t, "ab a", "2 0");
     bal_tokenizer_free(t);
-    if (!CHECK_OK(load(&t, "{\"type\": \"Replace\", \"pattern\": {\"String\": \"x\"}, \"content\": \"ab\"}", "Isolated")))
+    if (!CHECK_OK(
+            load(&t, "{\"type\": \"Replace\", \"pattern\": {\"String\": \"x\"}, \"content\": \"ab\"}", "Isolated")))
         return;
     check_ids(t, "ax a", "0 2 4 0");
     bal_tokenizer_free(t);
@@ -92,4 +95,109 @@ TEST(long_text_without_spaces)
     bal_ids_dispose(&small);
     bal_ids_dispose(&large);
     bal_tokenizer_free(t);
+}
+
+/* The handmade vocabulary with other parts around it. */
+static bal_status parse(bal_tokenizer **t, const char *added, const char *normalizer, const char *pre_tokenizer)
+{
+    bal_buf text = {0};
+    bal_status status = bal_buf_printf(&text,
+                                       "{\"added_tokens\": [%s], \"normalizer\": %s, \"pre_tokenizer\": %s, "
+                                       "\"post_processor\": null, \"decoder\": {\"type\": \"Fuse\"},"
+                                       "\"model\": {\"type\": \"BPE\", \"unk_token\": \"?\", \"vocab\": {\"a\": 0, "
+                                       "\"b\": 1, \"ab\": 2, \"A\": 3, \" \": 4, \"?\": 5, \"_\": 6},"
+                                       "\"merges\": [\"a b\"]}}",
+                                       added, normalizer, pre_tokenizer);
+    if (status == BAL_OK)
+        status = bal_tokenizer_parse(t, text.data, text.len, "handmade");
+    bal_buf_dispose(&text);
+    return status;
+}
+
+static void check_text(const bal_tokenizer *t, const int32_t *ids, size_t n, bool skip, const char *want)
+{
+    bal_buf text = {0};
+    if (CHECK_OK(bal_tokenizer_decode(t, ids, n, skip, &text)))
+        CHECK_TEXT(bal_buf_cstr(&text), want);
+    bal_buf_dispose(&text);
+}
+
+#define ADDED(ID, TEXT, MORE) "{\"id\": " #ID ", \"content\": \"" TEXT "\", \"special\": false" MORE "}"
+
+TEST(added_tokens_are_cut_out_first)
+{
+    bal_tokenizer *t = NULL;
+    static const char added[] =
+        ADDED(7, "<x>", ", \"normalized\": false, \"lstrip\": true") "," ADDED(
+            8, "<x", ", \"normalized\": false, \"rstrip\": true") "," ADDED(9, "bb",
+                                                                            ", \"normalized\": false, \"single_word\": "
+                                                                            "true") "," ADDED(10, "b",
+                                                                                              ", \"normalized\": "
+                                                                                              "false, \"single_word\": "
+                                                                                              "true") "," ADDED(11,
+                                                                                                                "<y>",
+                                                                                                                ", "
+                                                                                                                "\"norm"
+                                                                                                                "alized"
+                                                                                                                "\": "
+                                                                                                                "true");
+    if (!CHECK_OK(parse(&t, added, "{\"type\": \"Prepend\", \"prepend\": \"_\"}", "null")))
+        return;
+    check_ids(t, "a<x>a", "6 0 7 6 0");
+    check_ids(t, "a \xE3\x80\x80<x>", "6 0 7"); /* lstrip takes any white space, U+3000 too */
+    check_ids(t, "<x \na", "8 6 0");
+    check_ids(t, "<x>", "7"); /* the longest */
+    check_ids(t, "a bb a", "6 0 4 9 6 4 0");
+    check_ids(t, "abb", "6 2 1");              /* refused inside a word; its parts are not tried */
+    check_ids(t, "bb\xC2\xBD", "9 6 5");       /* a fraction is no part of a word */
+    check_ids(t, "bb\xE2\x92\xB6", "6 1 1 5"); /* a circled letter is */
+    check_ids(t, "<y>a", "11 0");              /* searched for as the normalizer leaves it: _<y> */
+    check_text(t, (const int32_t[]){0, 11, 2}, 3, false, "a_<y>ab");
+    check_text(t, (const int32_t[]){0, 500, 2}, 3, false, "aab"); /* a row without a token */
+    bal_tokenizer_free(t);
+}
+
+#define SPLIT(PATTERN, MORE)                                                                                           \
+    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" PATTERN "\"}, \"behavior\": \"Isolated\"" MORE "}"
+
+/* Whether "ab" is one piece (id 2) tells where a pattern cuts. */
+TEST(patterns_mean_what_oniguruma_means)
+{
+    bal_tokenizer *t = NULL;
+    if (!CHECK_OK(parse(&t, "", "null", SPLIT("(?=b)", ""))))
+        return;
+    check_ids(t, "aab", "0 0 1"); /* an empty match cuts too */
+    bal_tokenizer_free(t);
+    if (!CHECK_OK(
+            parse(&t, "", "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"\\\\s\"}, \"content\": \"\"}", "null")))
+        return;
+    check_ids(t,
+              "a\xE2\x80\x83\xE2\x80\xA8"
+              "b",
+              "2");
+    check_ids(t,
+              "a\xE1\xA0\x8E"
+              "b",
+              "0 5 1"); /* U+180E is no white space */
+    bal_tokenizer_free(t);
+    if (!CHECK_OK(parse(&t, "",
+                        "{\"type\": \"Replace\", \"pattern\": {\"Regex\": \"[^\\\\p{L}]|\\\\h\"}, \"content\": \"_\"}",
+                        "null")))
+        return;
+    check_ids(t, "a\xF0\xB1\x8D\x90 ", "6 5 6"); /* U+31350, a letter of Unicode 15; a is a hexadecimal digit */
+    bal_tokenizer_free(t);
+    t = NULL;
+    CHECK_STATUS(parse(&t, "", "null", SPLIT("[a&&b]", "")), BAL_EUNSUPPORTED);
+    CHECK_STATUS(parse(&t, "", "null", SPLIT("[a", "")), BAL_EFORMAT);
+    CHECK(t == NULL);
+}
+
+TEST(broken_files_are_refused)
+{
+    bal_tokenizer *t = NULL;
+    CHECK_STATUS(parse(&t, ADDED(0, "zz", ""), "null", "null"), BAL_EFORMAT); /* two tokens with one id */
+    CHECK_STATUS(parse(&t, ADDED(99999999, "zz", ""), "null", "null"), BAL_EFORMAT);
+    CHECK_STATUS(parse(&t, ADDED(-1, "zz", ""), "null", "null"), BAL_EFORMAT);
+    CHECK_STATUS(bal_tokenizer_parse(&t, "{}", 2, "x"), BAL_EFORMAT);
+    CHECK(t == NULL);
 }
