@@ -93,18 +93,16 @@ out:
     return status;
 }
 
-bal_status analyze_diversity(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run)
+bal_status analyze_diversity(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run, int64_t of)
 {
     text_list texts = {0};
     diversity_stats stats;
     double values[DIVERSITY_N_NAMED];
     char uuid[33];
-    int64_t of = 0;
     bal_status status = BAL_OK;
     if ((c->run == NULL) == (c->input == NULL))
         BAL_TRY(bal_fail(BAL_EINVAL, "give either --run RUN or --input FILE"));
     if (c->run != NULL) {
-        BAL_TRY(bal_run_find(store, c->run, &of));
         BAL_TRY(bal_run_uuid(store, of, uuid));
         BAL_TRY(read_run(&texts, store, of, c->task));
     } else {

@@ -67,7 +67,7 @@ static bal_status run_analysis(const bal_options *options, const analyze_config 
 {
     const bal_common *common = bal_options_common(options);
     bal_store *store = NULL;
-    int64_t run = 0;
+    int64_t run = 0, of = 0;
     size_t n = 0;
     const char *const *words = bal_options_positional(options, &n);
     bal_status status = BAL_OK;
@@ -79,12 +79,14 @@ static bal_status run_analysis(const bal_options *options, const analyze_config 
     BAL_TRY(bal_options_start(options));
     if (c->store || c->run != NULL)
         BAL_TRY(bal_store_open(&store, common->db, c->store));
+    if (c->run != NULL && !spectrum)
+        BAL_TRY(bal_run_find(store, c->run, &of)); /* before this analysis is itself the last run */
     if (c->store) {
         bal_run_spec spec = {.kind = "analyze", .name = c->name, .config_json = bal_options_json(options), .argc = argc, .argv = argv};
         BAL_TRY(bal_run_begin(store, &spec, &run));
         BAL_TRY(bal_run_tag(store, run, "analysis", words[0]));
     }
-    status = spectrum ? analyze_spectrum(c, common, store, run) : analyze_diversity(c, common, store, run);
+    status = spectrum ? analyze_spectrum(c, common, store, run) : analyze_diversity(c, common, store, run, of);
     if (run != 0) {
         char message[512];
         (void)snprintf(message, sizeof message, "%s", bal_error_message());

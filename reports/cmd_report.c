@@ -59,7 +59,8 @@ static bal_status select_runs(report *r, const report_config *c)
 {
     sqlite3_stmt *q = NULL;
     bal_status status = bal_store_prepare(r->store,
-                                          "SELECT id, name, kind FROM run WHERE (?1 IS NULL OR name = ?1) AND (?2 = 0 OR id = ?2) ORDER BY id", &q);
+                                          "SELECT id, name, kind || coalesce((SELECT '/' || value FROM tag WHERE run_id = run.id AND key = 'analysis'), '') "
+                                          "FROM run WHERE (?1 IS NULL OR name = ?1) AND (?2 = 0 OR id = ?2) ORDER BY id", &q);
     if (status == BAL_OK && c->all) {
         (void)sqlite3_bind_int64(q, 2, 0);
         status = take_rows(r, q);

@@ -14,7 +14,7 @@ enum { REPORT_MAX_RUNS = 256, REPORT_MAX_FIGURES = 32, REPORT_MAX_TABLES = 16, R
 
 typedef struct report_run {
     int64_t id;
-    char name[80], kind[16];
+    char name[80], kind[32]; /* kind: "train", "evaluate", "analyze/spectrum" ... */
     int color; /* by name: the same method has the same colour everywhere */
 } report_run;
 
