@@ -170,7 +170,7 @@ static bal_status write_filled(bal_writer *out, const bal_tensor *t, const origi
     size_t rows = t->n_dims == 0 ? 1 : t->shape[0], cols = rows == 0 ? 0 : t->n_elements / rows;
     if (t->n_elements == 0)
         return BAL_OK;
-    size_t block = ((size_t)1 << 20) / cols + 1;
+    size_t block = ((size_t)1 << 20) / (cols > 0 ? cols : 1) + 1;
     block = block < rows ? block : rows;
     bal_status status = BAL_OK;
     real_t *values = bal_alloc(block * cols, sizeof *values);
