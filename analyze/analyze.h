@@ -16,9 +16,11 @@ typedef struct analyze_config {
 /* store may be NULL (nothing is kept); run is the analysis's own row in it. */
 bal_status analyze_spectrum(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run);
 /* of: the run whose outputs are read, 0 for --input. */
-bal_status analyze_diversity(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run, int64_t of);
+bal_status analyze_diversity(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run,
+                             int64_t of);
 
 /* Appends {"name": ..., "convention": ..., "value": x | null, "status": ...}. */
-bal_status analyze_put_number(bal_buf *b, const char *name, const char *convention, double value, const char *status, bool *first);
+bal_status analyze_put_number(bal_buf *b, const char *name, const char *convention, double value, const char *status,
+                              bool *first);
 
 #endif

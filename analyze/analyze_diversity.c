@@ -36,8 +36,8 @@ static bal_status read_file(text_list *l, const char *path, const char *field)
     while (status == BAL_OK && (status = bal_jsonl_next(lines, &line)) == BAL_OK && line != NULL) {
         const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(line, field));
         status = text != NULL ? add_text(l, text)
-                              : bal_fail(BAL_EFORMAT, "%s, line %zu: no text under the key '%s' (--field names it)", path,
-                                         bal_lines_number(lines), field);
+                              : bal_fail(BAL_EFORMAT, "%s, line %zu: no text under the key '%s' (--field names it)",
+                                         path, bal_lines_number(lines), field);
         cJSON_Delete(line);
     }
     bal_lines_close(lines);
@@ -49,10 +49,11 @@ static bal_status read_run(text_list *l, bal_store *store, int64_t of, const cha
 {
     sqlite3_stmt *q = NULL;
     bool row = false;
-    bal_status status = bal_store_prepare(store,
-                                          "SELECT output FROM eval_item WHERE run_id = ?1 AND output IS NOT NULL AND "
-                                          "(?2 IS NULL OR task = ?2) GROUP BY task, item, repeat ORDER BY task, item, repeat",
-                                          &q);
+    bal_status status =
+        bal_store_prepare(store,
+                          "SELECT output FROM eval_item WHERE run_id = ?1 AND output IS NOT NULL AND "
+                          "(?2 IS NULL OR task = ?2) GROUP BY task, item, repeat ORDER BY task, item, repeat",
+                          &q);
     if (status != BAL_OK)
         return status;
     (void)sqlite3_bind_int64(q, 1, of);
@@ -93,7 +94,8 @@ out:
     return status;
 }
 
-bal_status analyze_diversity(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run, int64_t of)
+bal_status analyze_diversity(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run,
+                             int64_t of)
 {
     text_list texts = {0};
     diversity_stats stats;
@@ -110,7 +112,8 @@ bal_status analyze_diversity(const analyze_config *c, const bal_common *common, 
     }
     if (texts.n == 0)
         BAL_TRY(bal_fail(BAL_EFORMAT, "%s holds no outputs", c->run != NULL ? c->run : c->input));
-    BAL_TRY(diversity_statistics((const char *const *)texts.items, texts.n, (size_t)c->vocab, (size_t)c->max_pairs, &stats));
+    BAL_TRY(diversity_statistics((const char *const *)texts.items, texts.n, (size_t)c->vocab, (size_t)c->max_pairs,
+                                 &stats));
     diversity_named_values(&stats, values);
     if (store != NULL && run != 0) {
         BAL_TRY(bal_store_begin(store));

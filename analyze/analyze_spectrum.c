@@ -64,7 +64,8 @@ static bal_status own_modules_read(own_modules *o, const char *dir)
         o->n++;
     }
     if (o->n == 0)
-        BAL_TRY(bal_fail(BAL_EFORMAT, "%s: no tensor named ...lora_A.weight; only LoRA-like adapters have a spectrum here", path));
+        BAL_TRY(bal_fail(BAL_EFORMAT,
+                         "%s: no tensor named ...lora_A.weight; only LoRA-like adapters have a spectrum here", path));
 out:
     bal_safetensors_close(file);
     bal_free(path);
@@ -78,9 +79,13 @@ static bal_status check_start(const analyze_config *c)
     char *own = bal_path_join(c->adapter, "balora/initial/adapter_model.safetensors");
     cJSON *config = NULL;
     bal_status status = path == NULL || own == NULL ? BAL_ENOMEM : bal_json_read(&config, path, CONFIG_MAX_BYTES);
-    const char *init = status == BAL_OK ? cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(config, "init_lora_weights")) : NULL;
-    if (init != NULL && strncmp(init, "pissa", 5) == 0 && c->initial_adapter == NULL && c->base == NULL && !bal_file_exists(own))
-        status = bal_fail(BAL_EINVAL, "%s is a PiSSA adapter without its initial factors, so B A is not its update; give --initial-adapter DIR, or --base MODEL to compute an exact start again",
+    const char *init =
+        status == BAL_OK ? cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(config, "init_lora_weights")) : NULL;
+    if (init != NULL && strncmp(init, "pissa", 5) == 0 && c->initial_adapter == NULL && c->base == NULL &&
+        !bal_file_exists(own))
+        status = bal_fail(BAL_EINVAL,
+                          "%s is a PiSSA adapter without its initial factors, so B A is not its update; give "
+                          "--initial-adapter DIR, or --base MODEL to compute an exact start again",
                           c->adapter);
     cJSON_Delete(config);
     bal_free(path);
@@ -148,8 +153,8 @@ static bal_status put_module(output *o, const bal_lora *l, const double *s, size
     bal_status status = BAL_OK;
     spectrum_named_values(stats, values);
     if (o->table) {
-        printf("%-44s %10.4g %10.4g %8.2f %8.2f %8.2f %6.0f %6.0f\n", l->module, stats->frobenius, stats->spectral, stats->stable_rank,
-               stats->effective_rank, stats->participation_ratio, stats->rank90, stats->rank99);
+        printf("%-44s %10.4g %10.4g %8.2f %8.2f %8.2f %6.0f %6.0f\n", l->module, stats->frobenius, stats->spectral,
+               stats->stable_rank, stats->effective_rank, stats->participation_ratio, stats->rank90, stats->rank99);
         return BAL_OK;
     }
     BAL_TRY(bal_buf_printf(&o->json, "%s{\"module\": ", o->first ? "" : ", "));
@@ -164,7 +169,8 @@ static bal_status put_module(output *o, const bal_lora *l, const double *s, size
     }
     BAL_TRY(bal_buf_text(&o->json, "], \"statistics\": ["));
     for (size_t i = 0; i < SPECTRUM_N_NAMED; i++)
-        BAL_TRY(analyze_put_number(&o->json, spectrum_names[i], spectrum_conventions[i], values[i], stats->status, &first));
+        BAL_TRY(
+            analyze_put_number(&o->json, spectrum_names[i], spectrum_conventions[i], values[i], stats->status, &first));
     BAL_TRY(bal_buf_text(&o->json, "]}"));
 out:
     return status;
@@ -175,9 +181,16 @@ static bal_status keep_module(bal_store *store, int64_t run, int64_t step, const
 {
     double values[SPECTRUM_N_NAMED];
     spectrum_named_values(stats, values);
-    bal_matrix_stat row = {.step = step, .layer = layer_of(l->module), .module = short_name(l->module), .target = "delta",
-                           .convention = l->a0 != NULL ? "s(BA - B0A0), QR route, f64" : "sBA, QR route, f64", .dtype = "F32",
-                           .status = stats->status, .m = (int64_t)l->out, .n = (int64_t)l->in, .r = (int64_t)l->r,
+    bal_matrix_stat row = {.step = step,
+                           .layer = layer_of(l->module),
+                           .module = short_name(l->module),
+                           .target = "delta",
+                           .convention = l->a0 != NULL ? "s(BA - B0A0), QR route, f64" : "sBA, QR route, f64",
+                           .dtype = "F32",
+                           .status = stats->status,
+                           .m = (int64_t)l->out,
+                           .n = (int64_t)l->in,
+                           .r = (int64_t)l->r,
                            .scaling = l->scale};
     return bal_run_matrix(store, run, &row, spectrum_names, values, SPECTRUM_N_NAMED, s, n);
 }
@@ -204,12 +217,14 @@ bal_status analyze_spectrum(const analyze_config *c, const bal_common *common, b
     if (note[0] != '\0')
         bal_log_line(&common->log, BAL_LOG_INFO, "%s", note);
     if (o.table)
-        printf("%-44s %10s %10s %8s %8s %8s %6s %6s\n", "update of", "Frobenius", "sigma 1", "stable", "effective", "particip", "rank90", "rank99");
+        printf("%-44s %10s %10s %8s %8s %8s %6s %6s\n", "update of", "Frobenius", "sigma 1", "stable", "effective",
+               "particip", "rank90", "rank99");
     else
         BAL_TRY(bal_buf_text(&o.json, "{\"adapter\": "));
     if (!o.table) {
         BAL_TRY(bal_json_put_text(&o.json, c->adapter));
-        BAL_TRY(bal_buf_printf(&o.json, ", \"update\": \"%s\", \"modules\": [", adapter->initial != NULL ? "s(BA - B0A0)" : "sBA"));
+        BAL_TRY(bal_buf_printf(&o.json, ", \"update\": \"%s\", \"modules\": [",
+                               adapter->initial != NULL ? "s(BA - B0A0)" : "sBA"));
     }
     if (store != NULL && run != 0) {
         BAL_TRY(bal_store_begin(store));
@@ -234,12 +249,13 @@ bal_status analyze_spectrum(const analyze_config *c, const bal_common *common, b
     }
     if (store != NULL && run != 0) {
         BAL_TRY(bal_run_metric(store, run, "spectrum/frobenius", 0, sqrt(squares)));
-        BAL_TRY(bal_run_metric(store, run, "spectrum/effective_rank", 0, defined > 0 ? effective / (double)defined : (double)NAN));
+        BAL_TRY(bal_run_metric(store, run, "spectrum/effective_rank", 0,
+                               defined > 0 ? effective / (double)defined : (double)NAN));
         BAL_TRY(bal_store_commit(store));
     }
     if (o.table) {
-        printf("%zu modules, whole update: Frobenius norm %.4g, mean effective rank %.2f\n", adapter->n_loras, sqrt(squares),
-               defined > 0 ? effective / (double)defined : (double)NAN);
+        printf("%zu modules, whole update: Frobenius norm %.4g, mean effective rank %.2f\n", adapter->n_loras,
+               sqrt(squares), defined > 0 ? effective / (double)defined : (double)NAN);
     } else {
         BAL_TRY(bal_buf_text(&o.json, "], \"frobenius\": "));
         BAL_TRY(bal_json_put_f64(&o.json, sqrt(squares)));

@@ -11,8 +11,8 @@
 static const bal_option k_options[] = {
     {"adapter", 'a', BAL_OPTION_PATH, offsetof(analyze_config, adapter), NULL, 0, 0, NULL, NULL, "spectrum",
      "PEFT folder; of a balora checkpoint the true update is found by itself"},
-    {"initial_adapter", 0, BAL_OPTION_PATH, offsetof(analyze_config, initial_adapter), NULL, 0, 0, NULL, NULL, "spectrum",
-     "PEFT folder with the initial factors A0, B0 of a PiSSA adapter"},
+    {"initial_adapter", 0, BAL_OPTION_PATH, offsetof(analyze_config, initial_adapter), NULL, 0, 0, NULL, NULL,
+     "spectrum", "PEFT folder with the initial factors A0, B0 of a PiSSA adapter"},
     {"base", 0, BAL_OPTION_PATH, offsetof(analyze_config, base), NULL, 0, 0, NULL, "model", "spectrum",
      "the base model: a foreign exact PiSSA start is computed from it again"},
     {"step", 0, BAL_OPTION_INT, offsetof(analyze_config, step), "-1", -1, 1e15, NULL, NULL, "spectrum",
@@ -39,14 +39,16 @@ static const bal_command k_command = {
     .name = "analyze",
     .usage = "spectrum|diversity [options]",
     .summary = "statistics of an adapter's true update, or of generated texts",
-    .description = "  balora analyze spectrum --adapter runs/ba-lora     singular values of the update, module by module\n"
-                   "  balora analyze diversity --run last                how much the stored outputs repeat themselves",
+    .description =
+        "  balora analyze spectrum --adapter runs/ba-lora     singular values of the update, module by module\n"
+        "  balora analyze diversity --run last                how much the stored outputs repeat themselves",
     .options = k_options,
     .n_options = sizeof k_options / sizeof k_options[0],
     .max_positional = 1,
 };
 
-bal_status analyze_put_number(bal_buf *b, const char *name, const char *convention, double value, const char *status, bool *first)
+bal_status analyze_put_number(bal_buf *b, const char *name, const char *convention, double value, const char *status,
+                              bool *first)
 {
     bal_status s = bal_buf_text(b, *first ? "" : ", ");
     *first = false;
@@ -59,7 +61,10 @@ bal_status analyze_put_number(bal_buf *b, const char *name, const char *conventi
     if (s == BAL_OK)
         s = bal_json_put_f64(b, value);
     if (s == BAL_OK && !isfinite(value))
-        s = bal_buf_printf(b, ", \"status\": \"%s\"", isinf(value) ? "infinite" : strcmp(status, "ok") == 0 ? "undefined" : status);
+        s = bal_buf_printf(b, ", \"status\": \"%s\"",
+                           isinf(value)                ? "infinite"
+                           : strcmp(status, "ok") == 0 ? "undefined"
+                                                       : status);
     return s == BAL_OK ? bal_buf_text(b, "}") : s;
 }
 
@@ -82,7 +87,8 @@ static bal_status run_analysis(const bal_options *options, const analyze_config 
     if (c->run != NULL && !spectrum)
         BAL_TRY(bal_run_find(store, c->run, &of)); /* before this analysis is itself the last run */
     if (c->store) {
-        bal_run_spec spec = {.kind = "analyze", .name = c->name, .config_json = bal_options_json(options), .argc = argc, .argv = argv};
+        bal_run_spec spec = {
+            .kind = "analyze", .name = c->name, .config_json = bal_options_json(options), .argc = argc, .argv = argv};
         BAL_TRY(bal_run_begin(store, &spec, &run));
         BAL_TRY(bal_run_tag(store, run, "analysis", words[0]));
     }

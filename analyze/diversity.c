@@ -46,7 +46,8 @@ static bal_status count_ngrams(const word_table *w, diversity_stats *o)
             double squares = 0;
             for (size_t i = 0; i <= t.mask; i++)
                 squares += (double)t.slots[i].count * (double)t.slots[i].count;
-            o->yule_k = t.total > 0 ? 1e4 * (squares - (double)t.total) / ((double)t.total * (double)t.total) : UNDEFINED;
+            o->yule_k =
+                t.total > 0 ? 1e4 * (squares - (double)t.total) / ((double)t.total * (double)t.total) : UNDEFINED;
         }
         if (n == 4 && w->n_texts > 0) {
             double sum = 0;
@@ -281,7 +282,8 @@ out:
     return status;
 }
 
-bal_status diversity_statistics(const char *const *texts, size_t n, size_t vocab, size_t max_pairs_texts, diversity_stats *out)
+bal_status diversity_statistics(const char *const *texts, size_t n, size_t vocab, size_t max_pairs_texts,
+                                diversity_stats *out)
 {
     word_table w = {0};
     bal_status status = BAL_OK;
@@ -307,16 +309,47 @@ out:
     return status;
 }
 
-const char *const diversity_names[DIVERSITY_N_NAMED] = {
-    "distinct_1", "distinct_2", "distinct_3", "distinct_4", "entropy_1", "entropy_2", "entropy_3", "entropy_4", "ead_1",
-    "seq_rep_2", "self_bleu_4", "self_bleu_3", "ngram_diversity_1_4", "self_repetition_4", "homogenization_rouge_l",
-    "compression_ratio", "yule_k", "mean_words", "empty_share", "texts"};
+const char *const diversity_names[DIVERSITY_N_NAMED] = {"distinct_1",
+                                                        "distinct_2",
+                                                        "distinct_3",
+                                                        "distinct_4",
+                                                        "entropy_1",
+                                                        "entropy_2",
+                                                        "entropy_3",
+                                                        "entropy_4",
+                                                        "ead_1",
+                                                        "seq_rep_2",
+                                                        "self_bleu_4",
+                                                        "self_bleu_3",
+                                                        "ngram_diversity_1_4",
+                                                        "self_repetition_4",
+                                                        "homogenization_rouge_l",
+                                                        "compression_ratio",
+                                                        "yule_k",
+                                                        "mean_words",
+                                                        "empty_share",
+                                                        "texts"};
 
-const char *const diversity_conventions[DIVERSITY_N_NAMED] = {
-    "unique/total unigrams", "unique/total bigrams", "unique/total trigrams", "unique/total 4-grams", "nats", "nats", "nats",
-    "nats", "expectation-adjusted distinct-1", "mean 1 - unique/total bigrams of a text", "NLTK method1, others as references",
-    "NLTK method1, others as references", "joined by a space, sum n=1..4", "mean ln(1 + shared 4-grams)", "mean pairwise F1",
-    "bytes / gzip -9 bytes", "1e4 (sum i^2 V_i - N)/N^2", "words a text, split at white space", "share of texts without a word", "number of texts"};
+const char *const diversity_conventions[DIVERSITY_N_NAMED] = {"unique/total unigrams",
+                                                              "unique/total bigrams",
+                                                              "unique/total trigrams",
+                                                              "unique/total 4-grams",
+                                                              "nats",
+                                                              "nats",
+                                                              "nats",
+                                                              "nats",
+                                                              "expectation-adjusted distinct-1",
+                                                              "mean 1 - unique/total bigrams of a text",
+                                                              "NLTK method1, others as references",
+                                                              "NLTK method1, others as references",
+                                                              "joined by a space, sum n=1..4",
+                                                              "mean ln(1 + shared 4-grams)",
+                                                              "mean pairwise F1",
+                                                              "bytes / gzip -9 bytes",
+                                                              "1e4 (sum i^2 V_i - N)/N^2",
+                                                              "words a text, split at white space",
+                                                              "share of texts without a word",
+                                                              "number of texts"};
 
 void diversity_named_values(const diversity_stats *s, double v[DIVERSITY_N_NAMED])
 {
@@ -324,8 +357,17 @@ void diversity_named_values(const diversity_stats *s, double v[DIVERSITY_N_NAMED
         v[i] = s->distinct[i];
         v[4 + i] = s->entropy[i];
     }
-    const double rest[12] = {s->ead, s->seq_rep_2, s->self_bleu_4, s->self_bleu_3, s->ngram_diversity, s->self_repetition_4,
-                             s->homogenization_rouge_l, s->compression_ratio, s->yule_k, s->mean_tokens, s->empty_share,
+    const double rest[12] = {s->ead,
+                             s->seq_rep_2,
+                             s->self_bleu_4,
+                             s->self_bleu_3,
+                             s->ngram_diversity,
+                             s->self_repetition_4,
+                             s->homogenization_rouge_l,
+                             s->compression_ratio,
+                             s->yule_k,
+                             s->mean_tokens,
+                             s->empty_share,
                              (double)s->n_texts};
     memcpy(v + 8, rest, sizeof rest);
 }

@@ -11,21 +11,22 @@
 
 typedef struct diversity_stats {
     size_t n_texts, joined_bytes, gzip_bytes;
-    double unique[4], total[4];       /* n-grams, n = 1 .. 4 */
-    double distinct[4], entropy[4];   /* unique / total; Shannon entropy in nats */
-    double ead;                       /* unique / (V (1 - ((V-1)/V)^total)), unigrams */
-    double seq_rep_2;                 /* mean over texts of 1 - unique / total bigrams */
-    double self_bleu_4, self_bleu_3;  /* mean over texts of BLEU against all others */
-    double ngram_diversity;           /* sum over n = 1..4 of unique / total, texts joined by a space */
-    double self_repetition_4;         /* mean over texts of ln(1 + other texts' shares of its 4-grams) */
-    double homogenization_rouge_l;    /* mean over ordered pairs of ROUGE-L F1 */
-    double compression_ratio;         /* joined bytes / bytes of one gzip member, level 9 */
+    double unique[4], total[4];      /* n-grams, n = 1 .. 4 */
+    double distinct[4], entropy[4];  /* unique / total; Shannon entropy in nats */
+    double ead;                      /* unique / (V (1 - ((V-1)/V)^total)), unigrams */
+    double seq_rep_2;                /* mean over texts of 1 - unique / total bigrams */
+    double self_bleu_4, self_bleu_3; /* mean over texts of BLEU against all others */
+    double ngram_diversity;          /* sum over n = 1..4 of unique / total, texts joined by a space */
+    double self_repetition_4;        /* mean over texts of ln(1 + other texts' shares of its 4-grams) */
+    double homogenization_rouge_l;   /* mean over ordered pairs of ROUGE-L F1 */
+    double compression_ratio;        /* joined bytes / bytes of one gzip member, level 9 */
     double yule_k, mean_tokens, empty_share;
 } diversity_stats;
 
 /* vocab: V of EAD (0: NaN).  max_pairs_texts: self-BLEU and ROUGE-L look at the first so many texts (their cost grows
  * with the square); 0: all. */
-bal_status diversity_statistics(const char *const *texts, size_t n, size_t vocab, size_t max_pairs_texts, diversity_stats *out);
+bal_status diversity_statistics(const char *const *texts, size_t n, size_t vocab, size_t max_pairs_texts,
+                                diversity_stats *out);
 
 enum { DIVERSITY_N_NAMED = 20 };
 extern const char *const diversity_names[DIVERSITY_N_NAMED];

@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 typedef enum word_rule {
-    WORDS_AT_SPACE,  /* split at white space, empty words dropped */
-    WORDS_SINGLE,    /* split at each single space, empty words kept */
-    WORDS_ALNUM      /* lower case; every run outside [a-z0-9] separates */
+    WORDS_AT_SPACE, /* split at white space, empty words dropped */
+    WORDS_SINGLE,   /* split at each single space, empty words kept */
+    WORDS_ALNUM     /* lower case; every run outside [a-z0-9] separates */
 } word_rule;
 
 /* Words of all texts, numbered by first occurrence; text i is words[start[i] .. start[i + 1]). */

@@ -77,7 +77,8 @@ bal_status spectrum_statistics(size_t m, size_t n, const double *s, size_t k, sp
         if (!isfinite(s[i]))
             return bal_fail(BAL_ENUMERIC, "singular value %zu is %g", i, s[i]);
         if (s[i] < 0 || (i > 0 && s[i] > s[i - 1]))
-            return bal_fail(BAL_EINVAL, "singular values must not be negative and must descend; number %zu is %g", i, s[i]);
+            return bal_fail(BAL_EINVAL, "singular values must not be negative and must descend; number %zu is %g", i,
+                            s[i]);
     }
     out->spectral = s[0];
     out->nuclear = sum_from_smallest(s, k);
@@ -143,10 +144,13 @@ bal_status spectrum_of_update(size_t out_rows, size_t in_cols, size_t r, const d
 {
     bal_status status = BAL_OK;
     bool vectors = U != NULL && V != NULL;
-    double *At = bal_alloc(in_cols * r, sizeof *At), *Ra = bal_alloc(r * r, sizeof *Ra), *Rb = bal_alloc(r * r, sizeof *Rb);
+    double *At = bal_alloc(in_cols * r, sizeof *At), *Ra = bal_alloc(r * r, sizeof *Ra),
+           *Rb = bal_alloc(r * r, sizeof *Rb);
     double *core = bal_alloc(r * r, sizeof *core), *X = bal_alloc(r * r, sizeof *X), *Yt = bal_alloc(r * r, sizeof *Yt);
-    double *Qa = vectors ? bal_alloc(in_cols * r, sizeof *Qa) : NULL, *Qb = vectors ? bal_alloc(out_rows * r, sizeof *Qb) : NULL;
-    if (At == NULL || Ra == NULL || Rb == NULL || core == NULL || X == NULL || Yt == NULL || (vectors && (Qa == NULL || Qb == NULL)))
+    double *Qa = vectors ? bal_alloc(in_cols * r, sizeof *Qa) : NULL,
+           *Qb = vectors ? bal_alloc(out_rows * r, sizeof *Qb) : NULL;
+    if (At == NULL || Ra == NULL || Rb == NULL || core == NULL || X == NULL || Yt == NULL ||
+        (vectors && (Qa == NULL || Qb == NULL)))
         BAL_TRY(BAL_ENOMEM);
     if (r == 0 || r > in_cols || r > out_rows)
         BAL_TRY(bal_fail(BAL_EINVAL, "rank %zu does not fit a %zu x %zu matrix", r, out_rows, in_cols));
@@ -173,24 +177,64 @@ out:
     return status;
 }
 
-const char *const spectrum_names[SPECTRUM_N_NAMED] = {
-    "frobenius", "nuclear", "spectral", "numerical_rank", "stable_rank", "sve", "sve_normalized", "effective_rank",
-    "lsvr", "energy_entropy", "effective_rank_energy", "participation_ratio", "participation_ratio_sigma", "rankme",
-    "condition_number", "rank90", "rank99", "rank_tolerance"};
+const char *const spectrum_names[SPECTRUM_N_NAMED] = {"frobenius",
+                                                      "nuclear",
+                                                      "spectral",
+                                                      "numerical_rank",
+                                                      "stable_rank",
+                                                      "sve",
+                                                      "sve_normalized",
+                                                      "effective_rank",
+                                                      "lsvr",
+                                                      "energy_entropy",
+                                                      "effective_rank_energy",
+                                                      "participation_ratio",
+                                                      "participation_ratio_sigma",
+                                                      "rankme",
+                                                      "condition_number",
+                                                      "rank90",
+                                                      "rank99",
+                                                      "rank_tolerance"};
 
-const char *const spectrum_conventions[SPECTRUM_N_NAMED] = {
-    "sqrt(sum s^2)", "sum s", "s_1", "count of s_i > s_1 max(m,n) eps", "sum s^2 / s_1^2", "-sum p ln p, p = s/sum s",
-    "sve / ln min(m,n)", "exp(sve) (Roy, Vetterli 2007)", "-ln(s_1/sum s): rises when the first direction weakens",
-    "-sum e ln e, e = s^2/sum s^2", "exp(energy entropy)", "(sum s^2)^2/sum s^4", "(sum s)^2/sum s^2",
-    "exp(-sum q ln q), q = p + 1e-7", "s_1/s_min, inf below the rank tolerance", "smallest k with energy >= 0.90", "smallest k with energy >= 0.99",
-    "s_1 max(m,n) eps"};
+const char *const spectrum_conventions[SPECTRUM_N_NAMED] = {"sqrt(sum s^2)",
+                                                            "sum s",
+                                                            "s_1",
+                                                            "count of s_i > s_1 max(m,n) eps",
+                                                            "sum s^2 / s_1^2",
+                                                            "-sum p ln p, p = s/sum s",
+                                                            "sve / ln min(m,n)",
+                                                            "exp(sve) (Roy, Vetterli 2007)",
+                                                            "-ln(s_1/sum s): rises when the first direction weakens",
+                                                            "-sum e ln e, e = s^2/sum s^2",
+                                                            "exp(energy entropy)",
+                                                            "(sum s^2)^2/sum s^4",
+                                                            "(sum s)^2/sum s^2",
+                                                            "exp(-sum q ln q), q = p + 1e-7",
+                                                            "s_1/s_min, inf below the rank tolerance",
+                                                            "smallest k with energy >= 0.90",
+                                                            "smallest k with energy >= 0.99",
+                                                            "s_1 max(m,n) eps"};
 
 void spectrum_named_values(const spectrum_stats *s, double v[SPECTRUM_N_NAMED])
 {
-    const double all[SPECTRUM_N_NAMED] = {
-        s->frobenius, s->nuclear, s->spectral, s->numerical_rank, s->stable_rank, s->sve, s->sve_normalized,
-        s->effective_rank, s->lsvr, s->energy_entropy, s->effective_rank_energy, s->participation_ratio,
-        s->participation_ratio_sigma, s->rankme, s->condition_number, s->rank90, s->rank99, s->rank_tolerance};
+    const double all[SPECTRUM_N_NAMED] = {s->frobenius,
+                                          s->nuclear,
+                                          s->spectral,
+                                          s->numerical_rank,
+                                          s->stable_rank,
+                                          s->sve,
+                                          s->sve_normalized,
+                                          s->effective_rank,
+                                          s->lsvr,
+                                          s->energy_entropy,
+                                          s->effective_rank_energy,
+                                          s->participation_ratio,
+                                          s->participation_ratio_sigma,
+                                          s->rankme,
+                                          s->condition_number,
+                                          s->rank90,
+                                          s->rank99,
+                                          s->rank_tolerance};
     for (size_t i = 0; i < SPECTRUM_N_NAMED; i++)
         v[i] = all[i];
 }

@@ -11,18 +11,18 @@
 
 /* p_i = s_i / sum s, e_i = s_i^2 / sum s^2. */
 typedef struct spectrum_stats {
-    const char *status;            /* "ok", "rank_deficient", "zero" */
+    const char *status; /* "ok", "rank_deficient", "zero" */
     double frobenius, nuclear, spectral;
-    double rank_tolerance;         /* s_1 max(m, n) eps, numpy's matrix_rank */
+    double rank_tolerance; /* s_1 max(m, n) eps, numpy's matrix_rank */
     double numerical_rank;
-    double stable_rank;            /* sum s^2 / s_1^2 */
-    double sve, sve_normalized;    /* -sum p ln p; divided by ln min(m, n) */
-    double effective_rank;         /* exp(sve) */
-    double lsvr;                   /* -ln(s_1 / sum s): rises when the first direction weakens */
+    double stable_rank;                           /* sum s^2 / s_1^2 */
+    double sve, sve_normalized;                   /* -sum p ln p; divided by ln min(m, n) */
+    double effective_rank;                        /* exp(sve) */
+    double lsvr;                                  /* -ln(s_1 / sum s): rises when the first direction weakens */
     double energy_entropy, effective_rank_energy; /* -sum e ln e, its exp */
     double participation_ratio, participation_ratio_sigma; /* (sum s^2)^2 / sum s^4; (sum s)^2 / sum s^2 */
     double rankme, condition_number;
-    double rank90, rank99;         /* smallest k with cumulative energy of at least 0.90, 0.99 */
+    double rank90, rank99; /* smallest k with cumulative energy of at least 0.90, 0.99 */
 } spectrum_stats;
 
 /* s[0..k) descending, of an m x n matrix.  BAL_ENUMERIC if one is not finite, BAL_EINVAL if k is 0 or the order is

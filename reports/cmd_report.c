@@ -17,15 +17,18 @@ typedef struct report_config {
 static const bal_option k_options[] = {
     {"runs", 0, BAL_OPTION_LIST, offsetof(report_config, runs), NULL, 0, 0, NULL, NULL, "What",
      "runs by id, uuid or name; a name takes all runs of that name"},
-    {"all", 0, BAL_OPTION_FLAG, offsetof(report_config, all), NULL, 0, 0, NULL, NULL, "What", "all runs of the database"},
-    {"out", 'o', BAL_OPTION_PATH, offsetof(report_config, out), "report", 0, 0, NULL, NULL, "Where", "folder for the page, the pictures and their data"},
+    {"all", 0, BAL_OPTION_FLAG, offsetof(report_config, all), NULL, 0, 0, NULL, NULL, "What",
+     "all runs of the database"},
+    {"out", 'o', BAL_OPTION_PATH, offsetof(report_config, out), "report", 0, 0, NULL, NULL, "Where",
+     "folder for the page, the pictures and their data"},
 };
 
 static const bal_command k_command = {
     .name = "report",
     .usage = "--runs A,B | --all [--out DIR]",
     .summary = "plots and tables of runs, and one HTML page",
-    .description = "Training, evaluation and analysis runs of the same name are shown as one method.  Each picture keeps its .dat and .gp\n"
+    .description = "Training, evaluation and analysis runs of the same name are shown as one method.  Each picture "
+                   "keeps its .dat and .gp\n"
                    "files beside it: change the script and run gnuplot again.",
     .options = k_options,
     .n_options = sizeof k_options / sizeof k_options[0],
@@ -58,9 +61,12 @@ static bal_status take_rows(report *r, sqlite3_stmt *q)
 static bal_status select_runs(report *r, const report_config *c)
 {
     sqlite3_stmt *q = NULL;
-    bal_status status = bal_store_prepare(r->store,
-                                          "SELECT id, name, kind || coalesce((SELECT '/' || value FROM tag WHERE run_id = run.id AND key = 'analysis'), '') "
-                                          "FROM run WHERE (?1 IS NULL OR name = ?1) AND (?2 = 0 OR id = ?2) ORDER BY id", &q);
+    bal_status status =
+        bal_store_prepare(r->store,
+                          "SELECT id, name, kind || coalesce((SELECT '/' || value FROM tag WHERE run_id = run.id AND "
+                          "key = 'analysis'), '') "
+                          "FROM run WHERE (?1 IS NULL OR name = ?1) AND (?2 = 0 OR id = ?2) ORDER BY id",
+                          &q);
     if (status == BAL_OK && c->all) {
         (void)sqlite3_bind_int64(q, 2, 0);
         status = take_rows(r, q);
@@ -94,7 +100,8 @@ static void name_and_color(report *r)
     bool twice[REPORT_MAX_RUNS] = {false};
     for (size_t i = 0; i < r->n_runs; i++)
         for (size_t j = 0; j < r->n_runs && !twice[i]; j++)
-            twice[i] = i != j && strcmp(r->runs[i].name, r->runs[j].name) == 0 && strcmp(r->runs[i].kind, r->runs[j].kind) == 0;
+            twice[i] = i != j && strcmp(r->runs[i].name, r->runs[j].name) == 0 &&
+                       strcmp(r->runs[i].kind, r->runs[j].kind) == 0;
     for (size_t i = 0; i < r->n_runs; i++) {
         report_run *x = &r->runs[i];
         size_t n = strlen(x->name);
@@ -135,8 +142,9 @@ static bal_status make_report(const report_config *c, const bal_common *common)
     BAL_TRY(report_run_table(r));
     BAL_TRY(report_html(r));
     if (common->json) {
-        printf("{\"out\": \"%s\", \"page\": \"%s/report.html\", \"runs\": %zu, \"figures\": %zu, \"tables\": %zu, \"drawn\": %s}\n", c->out,
-               c->out, r->n_runs, r->n_figures, r->n_tables, r->have_gnuplot ? "true" : "false");
+        printf("{\"out\": \"%s\", \"page\": \"%s/report.html\", \"runs\": %zu, \"figures\": %zu, \"tables\": %zu, "
+               "\"drawn\": %s}\n",
+               c->out, c->out, r->n_runs, r->n_figures, r->n_tables, r->have_gnuplot ? "true" : "false");
         goto out;
     }
     for (size_t i = 0; i < r->n_tables; i++) {
@@ -148,7 +156,8 @@ static bal_status make_report(const report_config *c, const bal_common *common)
             for (size_t k = 0; k < t->n_columns; k++) {
                 size_t width = 0;
                 for (size_t m = 0; m < t->n_rows; m++)
-                    width = strlen(t->cells[m * t->n_columns + k]) > width ? strlen(t->cells[m * t->n_columns + k]) : width;
+                    width =
+                        strlen(t->cells[m * t->n_columns + k]) > width ? strlen(t->cells[m * t->n_columns + k]) : width;
                 printf(k == 0 ? "  %-*s" : "  %*s", (int)width, t->cells[j * t->n_columns + k]);
             }
             printf("\n");

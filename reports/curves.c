@@ -11,7 +11,8 @@ typedef struct panel {
 } panel;
 
 /* Writes "step value smoothed" of every run that has the metric; which[i] marks them.  Returns how many. */
-static bal_status write_series(report *r, const char *stem, const char *metric, bool *which, size_t *n_series, size_t *n_points)
+static bal_status write_series(report *r, const char *stem, const char *metric, bool *which, size_t *n_series,
+                               size_t *n_points)
 {
     bal_writer w = {0};
     sqlite3_stmt *q = NULL;
@@ -62,7 +63,8 @@ out:
 }
 
 /* One panel's plot command: raw values faint, smoothed ones strong when there are enough of them. */
-static bal_status put_panel(report *r, bal_writer *w, const char *dat, const panel *p, const bool *which, bool smooth, bool keys)
+static bal_status put_panel(report *r, bal_writer *w, const char *dat, const panel *p, const bool *which, bool smooth,
+                            bool keys)
 {
     bool first = true;
     bal_status status = bal_writer_printf(w, "set ylabel '%s'\nplot ", p->label);
@@ -70,9 +72,13 @@ static bal_status put_panel(report *r, bal_writer *w, const char *dat, const pan
         for (size_t i = 0; i < r->n_runs && status == BAL_OK; i++) {
             if (!which[i])
                 continue;
-            status = bal_writer_printf(w, "%s'%s.dat' index %zu using 1:%d with %s lc rgb '%s%s' lw %s", first ? "" : ", \\\n  ", dat,
-                                       i, pass == 0 ? 2 : smooth ? 3 : 2, smooth ? "lines" : "linespoints pt 7 ps 0.4",
-                                       pass == 0 ? "#70" : "#", report_color(r->runs[i].color) + 1, pass == 0 ? "1" : "2");
+            status = bal_writer_printf(w, "%s'%s.dat' index %zu using 1:%d with %s lc rgb '%s%s' lw %s",
+                                       first ? "" : ", \\\n  ", dat, i,
+                                       pass == 0 ? 2
+                                       : smooth  ? 3
+                                                 : 2,
+                                       smooth ? "lines" : "linespoints pt 7 ps 0.4", pass == 0 ? "#70" : "#",
+                                       report_color(r->runs[i].color) + 1, pass == 0 ? "1" : "2");
             first = false;
             if (status == BAL_OK && pass == 1 && keys) {
                 status = bal_writer_printf(w, " title ");
@@ -86,7 +92,8 @@ static bal_status put_panel(report *r, bal_writer *w, const char *dat, const pan
 }
 
 /* A figure of panels one below the other; panels without data are left out, a figure without panels too. */
-static bal_status figure(report *r, const char *stem, const char *title, const char *caption, const panel *panels, size_t n)
+static bal_status figure(report *r, const char *stem, const char *title, const char *caption, const panel *panels,
+                         size_t n)
 {
     bool which[8][REPORT_MAX_RUNS];
     size_t series[8], points[8], used = 0, drawn = 0;
@@ -120,18 +127,25 @@ out:
 bal_status report_curves(report *r)
 {
     static const panel loss[] = {{"loss/task", "task loss (nats a token)"}, {"loss/validation", "validation loss"}};
-    static const panel terms[] = {{"loss/consistency", "consistency (before its weight)"}, {"loss/diversity", "diversity"}, {"loss/spectral", "spectral"}};
-    static const panel strengths[] = {{"lambda/consistency", "lambda consistency"}, {"lambda/diversity", "lambda diversity"}, {"lambda/svd", "lambda svd"}};
+    static const panel terms[] = {{"loss/consistency", "consistency (before its weight)"},
+                                  {"loss/diversity", "diversity"},
+                                  {"loss/spectral", "spectral"}};
+    static const panel strengths[] = {{"lambda/consistency", "lambda consistency"},
+                                      {"lambda/diversity", "lambda diversity"},
+                                      {"lambda/svd", "lambda svd"}};
     static const panel optimiser[] = {{"lr", "learning rate"}, {"grad_norm", "gradient norm"}};
     bal_status status = figure(r, "loss", "Training loss",
-                               "Mean cross entropy of the labelled tokens of each step. Faint: each step; strong: moving average (weight 0.1).",
+                               "Mean cross entropy of the labelled tokens of each step. Faint: each step; strong: "
+                               "moving average (weight 0.1).",
                                loss, 2);
     if (status == BAL_OK)
-        status = figure(r, "regularisers", "The three terms",
-                        "Values before their weights: consistency is T² KL to the frozen model, diversity minus the entropy of the "
-                        "largest logits, spectral minus the share of the leading singular values. All three are being minimised, so "
-                        "they show that training works, not that inheritance is reduced.",
-                        terms, 3);
+        status = figure(
+            r, "regularisers", "The three terms",
+            "Values before their weights: consistency is T² KL to the frozen model, diversity minus the entropy of the "
+            "largest logits, spectral minus the share of the leading singular values. All three are being minimised, "
+            "so "
+            "they show that training works, not that inheritance is reduced.",
+            terms, 3);
     if (status == BAL_OK)
         status = figure(r, "strengths", "Strength of the terms", "Weights after their schedules.", strengths, 3);
     if (status == BAL_OK)

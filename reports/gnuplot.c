@@ -13,7 +13,8 @@
 /* Okabe and Ito's colours: told apart with any colour vision; black first serves the base model. */
 const char *report_color(int i)
 {
-    static const char *const colors[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B"};
+    static const char *const colors[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7",
+                                         "#E69F00", "#56B4E9", "#000000", "#8C564B"};
     return colors[(size_t)i % (sizeof colors / sizeof colors[0])];
 }
 
@@ -37,22 +38,25 @@ bal_status report_gp_open(const report *r, bal_writer *w, const char *stem, int 
     bal_status status = open_file(r, w, stem, ".gp");
     if (status != BAL_OK)
         return status;
-    return bal_writer_printf(w,
-                             "# gnuplot -e \"kind='png'\" %s.gp   (or kind='svg') draws %s again from %s*.dat\n"
-                             "if (!exists('kind')) kind = 'png'\n"
-                             "if (kind eq 'svg') set terminal svg size %d,%d font 'sans,13' background '#ffffff'\n"
-                             "if (kind eq 'png') set terminal pngcairo size %d,%d font 'sans,11' background '#ffffff'\n"
-                             "set output '%s.'.kind\n"
-                             "set datafile missing '?'\nset datafile separator tab\nset border 3 lc '#555555'\nset tics nomirror out\n"
-                             "set grid lc '#dddddd' lt 1 lw 0.5\nset key outside right top reverse Left samplen 2 noenhanced\n",
-                             stem, stem, stem, width, height, width, height, stem);
+    return bal_writer_printf(
+        w,
+        "# gnuplot -e \"kind='png'\" %s.gp   (or kind='svg') draws %s again from %s*.dat\n"
+        "if (!exists('kind')) kind = 'png'\n"
+        "if (kind eq 'svg') set terminal svg size %d,%d font 'sans,13' background '#ffffff'\n"
+        "if (kind eq 'png') set terminal pngcairo size %d,%d font 'sans,11' background '#ffffff'\n"
+        "set output '%s.'.kind\n"
+        "set datafile missing '?'\nset datafile separator tab\nset border 3 lc '#555555'\nset tics nomirror out\n"
+        "set grid lc '#dddddd' lt 1 lw 0.5\nset key outside right top reverse Left samplen 2 noenhanced\n",
+        stem, stem, stem, width, height, width, height, stem);
 }
 
 bal_status report_gp_text(bal_writer *w, const char *text)
 {
     bal_status status = bal_writer_write(w, "'", 1);
     for (const char *c = text; *c != '\0'; c++)
-        status = *c == '\'' ? bal_writer_write(w, "''", 2) : (unsigned char)*c < 0x20 ? bal_writer_write(w, " ", 1) : bal_writer_write(w, c, 1);
+        status = *c == '\''                 ? bal_writer_write(w, "''", 2)
+                 : (unsigned char)*c < 0x20 ? bal_writer_write(w, " ", 1)
+                                            : bal_writer_write(w, c, 1);
     return status == BAL_OK ? bal_writer_write(w, "'", 1) : status;
 }
 
@@ -103,7 +107,8 @@ bal_status report_plot(report *r, const char *stem, const char *title, const cha
     f->caption = caption;
     if (r->have_gnuplot && !run_gnuplot(r, stem, "png")) {
         r->have_gnuplot = false;
-        bal_log_line(r->log, BAL_LOG_WARN, "gnuplot is not installed (Debian: gnuplot-nox): data and scripts are written, pictures are not");
+        bal_log_line(r->log, BAL_LOG_WARN,
+                     "gnuplot is not installed (Debian: gnuplot-nox): data and scripts are written, pictures are not");
     }
     if (r->have_gnuplot)
         (void)run_gnuplot(r, stem, "svg");

@@ -10,16 +10,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { REPORT_MAX_RUNS = 256, REPORT_MAX_FIGURES = 32, REPORT_MAX_TABLES = 16, REPORT_CELL = 96, REPORT_MAX_COLUMNS = 16 };
+enum {
+    REPORT_MAX_RUNS = 256,
+    REPORT_MAX_FIGURES = 32,
+    REPORT_MAX_TABLES = 16,
+    REPORT_CELL = 96,
+    REPORT_MAX_COLUMNS = 16
+};
 
 typedef struct report_run {
     int64_t id;
     char name[80], kind[32]; /* kind: "train", "evaluate", "analyze/spectrum" ... */
-    int color; /* by name: the same method has the same colour everywhere */
+    int color;               /* by name: the same method has the same colour everywhere */
 } report_run;
 
 typedef struct report_figure {
-    char stem[48];     /* file name without ending */
+    char stem[48]; /* file name without ending */
     const char *title, *caption;
 } report_figure;
 

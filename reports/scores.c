@@ -11,7 +11,8 @@
 
 bal_status report_scores(report *r)
 {
-    static const char *const head[] = {"name", "task", "filter", "n", "score", "stderr", "95 % interval (Wilson)", "detectable difference"};
+    static const char *const head[] = {
+        "name", "task", "filter", "n", "score", "stderr", "95 % interval (Wilson)", "detectable difference"};
     sqlite3_stmt *q = NULL;
     bool row = false;
     report_table *t = NULL;
@@ -21,11 +22,14 @@ bal_status report_scores(report *r)
     BAL_TRY(report_dat_open(r, &dat, "scores"));
     BAL_TRY(report_gp_open(r, &gp, "scores", 900, 480));
     BAL_TRY(bal_store_prepare(r->store,
-                              "SELECT task, filter, count(*), sum(score), sum(score * score), min(score), max(score), sum(score NOT IN (0, 1)) FROM eval_item "
+                              "SELECT task, filter, count(*), sum(score), sum(score * score), min(score), max(score), "
+                              "sum(score NOT IN (0, 1)) FROM eval_item "
                               "WHERE run_id = ?1 AND score IS NOT NULL GROUP BY task, filter ORDER BY task, filter",
                               &q));
-    BAL_TRY(bal_writer_printf(&gp, "set xlabel 'score, with its 95 %% Wilson interval'\nset xrange [0:*<1]\nset ytics noenhanced\nunset key\nset yrange [] reverse\nset offsets 0,0,0.5,0.5\n"
-                                   "plot 'scores.dat' using 2:0:3:4:ytic(1) with xerrorbars pt 7 ps 0.9 lw 1.5 lc rgb '#0072B2'\n"));
+    BAL_TRY(bal_writer_printf(
+        &gp, "set xlabel 'score, with its 95 %% Wilson interval'\nset xrange [0:*<1]\nset ytics noenhanced\nunset "
+             "key\nset yrange [] reverse\nset offsets 0,0,0.5,0.5\n"
+             "plot 'scores.dat' using 2:0:3:4:ytic(1) with xerrorbars pt 7 ps 0.9 lw 1.5 lc rgb '#0072B2'\n"));
     for (size_t i = 0; i < r->n_runs; i++) {
         (void)sqlite3_reset(q);
         (void)sqlite3_bind_int64(q, 1, r->runs[i].id);
@@ -34,7 +38,8 @@ bal_status report_scores(report *r)
             double sum = sqlite3_column_double(q, 3), mean = sum / (double)n;
             double variance = n > 1 ? (sqlite3_column_double(q, 4) - sum * mean) / (double)(n - 1) : (double)NAN;
             bool share = sqlite3_column_int64(q, 7) == 0;
-            double error = share ? bal_share_stderr(mean, n) : sqrt(fmax(variance, 0) / (double)n), low = (double)NAN, high = (double)NAN;
+            double error = share ? bal_share_stderr(mean, n) : sqrt(fmax(variance, 0) / (double)n), low = (double)NAN,
+                   high = (double)NAN;
             char text[8][REPORT_CELL];
             if (share)
                 bal_wilson((size_t)(sum + 0.5), n, Z95, &low, &high);
@@ -48,11 +53,14 @@ bal_status report_scores(report *r)
                 (void)snprintf(text[6], REPORT_CELL, "%.4f .. %.4f", low, high);
             else
                 (void)snprintf(text[6], REPORT_CELL, "–");
-            (void)snprintf(text[7], REPORT_CELL, share ? "%.4f" : "–", bal_detectable_difference(fmin(fmax(mean, 0.05), 0.95), n));
+            (void)snprintf(text[7], REPORT_CELL, share ? "%.4f" : "–",
+                           bal_detectable_difference(fmin(fmax(mean, 0.05), 0.95), n));
             if (t == NULL) {
-                t = report_table_new(r, "scores", "Scores",
-                                     "Standard error as lm-eval has it. The detectable difference is what two unpaired runs of this size tell apart with 80 % power at 5 %: smaller gaps in this table are no evidence.",
-                                     8);
+                t = report_table_new(
+                    r, "scores", "Scores",
+                    "Standard error as lm-eval has it. The detectable difference is what two unpaired runs of this "
+                    "size tell apart with 80 % power at 5 %: smaller gaps in this table are no evidence.",
+                    8);
                 BAL_TRY(t == NULL ? bal_fail(BAL_ELIMIT, "too many tables") : report_table_row(t, head));
             }
             const char *cells[8];
@@ -76,7 +84,8 @@ bal_status report_scores(report *r)
     if (points > 0) {
         BAL_TRY(bal_writer_commit(&dat));
         BAL_TRY(bal_writer_commit(&gp));
-        status = report_plot(r, "scores", "Scores", "Share of correct items with its 95 % Wilson interval, run by run.");
+        status =
+            report_plot(r, "scores", "Scores", "Share of correct items with its 95 % Wilson interval, run by run.");
     }
 out:
     (void)sqlite3_finalize(q);

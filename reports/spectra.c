@@ -33,10 +33,11 @@ static bal_status write_quantiles(report *r, bal_writer *w, int64_t run, size_t 
     *n_modules = 0;
     if (values == NULL || count == NULL)
         BAL_TRY(BAL_ENOMEM);
-    BAL_TRY(bal_store_prepare(r->store,
-                              "SELECT sv FROM spectrum JOIN matrix_stat ON matrix_stat.id = matrix_stat_id WHERE run_id = ?1 "
-                              "AND target = 'delta' ORDER BY layer, module",
-                              &q));
+    BAL_TRY(bal_store_prepare(
+        r->store,
+        "SELECT sv FROM spectrum JOIN matrix_stat ON matrix_stat.id = matrix_stat_id WHERE run_id = ?1 "
+        "AND target = 'delta' ORDER BY layer, module",
+        &q));
     (void)sqlite3_bind_int64(q, 1, run);
     while ((status = bal_store_step(r->store, q, &row)) == BAL_OK && row && *n_modules < MAX_MODULES) {
         const void *blob = sqlite3_column_blob(q, 0);
@@ -79,7 +80,8 @@ static bal_status spectrum_figure(report *r, size_t *drawn)
     BAL_TRY(report_dat_open(r, &dat, "spectra"));
     for (size_t i = 0; i < r->n_runs; i++) {
         size_t n = 0;
-        BAL_TRY(bal_writer_printf(&dat, "# run %lld: index, lower decile, median, upper decile over modules\n", (long long)r->runs[i].id));
+        BAL_TRY(bal_writer_printf(&dat, "# run %lld: index, lower decile, median, upper decile over modules\n",
+                                  (long long)r->runs[i].id));
         BAL_TRY(write_quantiles(r, &dat, r->runs[i].id, &n));
         if (n == 0)
             BAL_TRY(bal_writer_printf(&dat, "1\t?\t?\t?\n\n\n")); /* keeps the numbering of the data sets */
@@ -90,23 +92,29 @@ static bal_status spectrum_figure(report *r, size_t *drawn)
     if (*drawn == 0)
         return BAL_OK;
     BAL_TRY(report_gp_open(r, &gp, "spectra", 900, 480));
-    BAL_TRY(bal_writer_printf(&gp, "set logscale y\nset format y '10^{%%L}'\nset xlabel 'index i of the singular value'\n"
-                                   "set ylabel 'singular value of the update'\nplot "));
+    BAL_TRY(bal_writer_printf(&gp,
+                              "set logscale y\nset format y '10^{%%L}'\nset xlabel 'index i of the singular value'\n"
+                              "set ylabel 'singular value of the update'\nplot "));
     bool first = true;
     for (size_t i = 0; i < r->n_runs; i++)
         if (which[i]) {
             /* an empty run still fills data set i, but write_quantiles ends each with two blank lines */
-            BAL_TRY(bal_writer_printf(&gp, "%s'spectra.dat' index %zu using 1:2:4 with filledcurves fs transparent solid 0.15 noborder lc rgb '%s' notitle, \\\n"
-                                           "  '' index %zu using 1:3 with linespoints pt %zu ps 0.6 lw 2 lc rgb '%s' title ",
-                                      first ? "" : ", \\\n  ", i, report_color(r->runs[i].color), i, 4 + i % 8, report_color(r->runs[i].color)));
+            BAL_TRY(bal_writer_printf(&gp,
+                                      "%s'spectra.dat' index %zu using 1:2:4 with filledcurves fs transparent solid "
+                                      "0.15 noborder lc rgb '%s' notitle, \\\n"
+                                      "  '' index %zu using 1:3 with linespoints pt %zu ps 0.6 lw 2 lc rgb '%s' title ",
+                                      first ? "" : ", \\\n  ", i, report_color(r->runs[i].color), i, 4 + i % 8,
+                                      report_color(r->runs[i].color)));
             BAL_TRY(report_gp_text(&gp, r->runs[i].name));
             first = false;
         }
     BAL_TRY(bal_writer_printf(&gp, "\n"));
     BAL_TRY(bal_writer_commit(&gp));
-    status = report_plot(r, "spectra", "Singular values of the update",
-                         "The true update of each adapted matrix (for PiSSA and BA-LoRA the difference from the start, of rank 2r). Line: median over "
-                         "the matrices; band: first to ninth decile. A steep fall means that few directions carry the update.");
+    status = report_plot(
+        r, "spectra", "Singular values of the update",
+        "The true update of each adapted matrix (for PiSSA and BA-LoRA the difference from the start, of rank 2r). "
+        "Line: median over "
+        "the matrices; band: first to ninth decile. A steep fall means that few directions carry the update.");
 out:
     bal_writer_abort(&dat);
     bal_writer_abort(&gp);
@@ -119,11 +127,12 @@ static bal_status module_kinds(report *r, char kinds[MAX_KINDS][48], size_t *n)
     sqlite3_stmt *q = NULL;
     bool row = false;
     *n = 0;
-    bal_status status = bal_store_prepare(r->store,
-                                          "SELECT module FROM matrix_stat WHERE target = 'delta' GROUP BY module ORDER BY "
-                                          "CASE module WHEN 'q_proj' THEN 1 WHEN 'k_proj' THEN 2 WHEN 'v_proj' THEN 3 WHEN 'o_proj' THEN 4 "
-                                          "WHEN 'gate_proj' THEN 5 WHEN 'up_proj' THEN 6 WHEN 'down_proj' THEN 7 ELSE 8 END, module",
-                                          &q);
+    bal_status status = bal_store_prepare(
+        r->store,
+        "SELECT module FROM matrix_stat WHERE target = 'delta' GROUP BY module ORDER BY "
+        "CASE module WHEN 'q_proj' THEN 1 WHEN 'k_proj' THEN 2 WHEN 'v_proj' THEN 3 WHEN 'o_proj' THEN 4 "
+        "WHEN 'gate_proj' THEN 5 WHEN 'up_proj' THEN 6 WHEN 'down_proj' THEN 7 ELSE 8 END, module",
+        &q);
     while (status == BAL_OK && (status = bal_store_step(r->store, q, &row)) == BAL_OK && row && *n < MAX_KINDS)
         (void)snprintf(kinds[(*n)++], 48, "%s", (const char *)sqlite3_column_text(q, 0));
     (void)sqlite3_finalize(q);
@@ -131,7 +140,8 @@ static bal_status module_kinds(report *r, char kinds[MAX_KINDS][48], size_t *n)
 }
 
 /* The matrix of one run: a row for each layer, a column for each kind; range of the values in *low, *high. */
-static bal_status write_heat(report *r, size_t i, const char *value, char kinds[MAX_KINDS][48], size_t n_kinds, double *low, double *high, int64_t *layers, bool *any)
+static bal_status write_heat(report *r, size_t i, const char *value, char kinds[MAX_KINDS][48], size_t n_kinds,
+                             double *low, double *high, int64_t *layers, bool *any)
 {
     bal_writer w = {0};
     sqlite3_stmt *q = NULL;
@@ -141,10 +151,12 @@ static bal_status write_heat(report *r, size_t i, const char *value, char kinds[
     *any = false;
     (void)snprintf(stem, sizeof stem, "heat-%s-%zu", value, i + 1);
     BAL_TRY(report_dat_open(r, &w, stem));
-    BAL_TRY(bal_store_prepare(r->store,
-                              "SELECT layer, module, matrix_value.value FROM matrix_stat JOIN matrix_value ON matrix_stat.id = matrix_stat_id "
-                              "WHERE run_id = ?1 AND target = 'delta' AND matrix_value.name = ?2 ORDER BY layer, module",
-                              &q));
+    BAL_TRY(
+        bal_store_prepare(r->store,
+                          "SELECT layer, module, matrix_value.value FROM matrix_stat JOIN matrix_value ON "
+                          "matrix_stat.id = matrix_stat_id "
+                          "WHERE run_id = ?1 AND target = 'delta' AND matrix_value.name = ?2 ORDER BY layer, module",
+                          &q));
     (void)sqlite3_bind_int64(q, 1, r->runs[i].id);
     (void)sqlite3_bind_text(q, 2, value, -1, SQLITE_STATIC);
     while ((status = bal_store_step(r->store, q, &row)) == BAL_OK && row) {
@@ -193,10 +205,14 @@ static bal_status heat_figure(report *r, const char *value, const char *label, c
     (void)snprintf(stem, sizeof stem, "heat-%s", value);
     size_t columns = panels < 3 ? panels : 3, rows = (panels + 2) / 3;
     BAL_TRY(report_gp_open(r, &w, stem, 120 + 300 * (int)columns, 60 + 420 * (int)rows));
-    BAL_TRY(bal_writer_printf(&w, "set multiplot layout %zu,%zu\nset palette defined (0 '#440154', 0.25 '#3b528b', 0.5 '#21918c', 0.75 '#5ec962', 1 '#fde725')\n"
-                                  "set cbrange [%.9g:%.9g]\nunset key\nunset grid\nset border 15\nset cblabel '%s'\nset yrange [-0.5:%lld.5]\nset ytics %d\n"
-                                  "set xrange [-0.5:%zu.5]\nset ylabel 'layer'\nset xtics rotate by -45 noenhanced (",
-                              rows, columns, low, high > low ? high : low + 1, label, (long long)layers, layers > 12 ? 5 : 1, n_kinds - 1));
+    BAL_TRY(bal_writer_printf(&w,
+                              "set multiplot layout %zu,%zu\nset palette defined (0 '#440154', 0.25 '#3b528b', 0.5 "
+                              "'#21918c', 0.75 '#5ec962', 1 '#fde725')\n"
+                              "set cbrange [%.9g:%.9g]\nunset key\nunset grid\nset border 15\nset cblabel '%s'\nset "
+                              "yrange [-0.5:%lld.5]\nset ytics %d\n"
+                              "set xrange [-0.5:%zu.5]\nset ylabel 'layer'\nset xtics rotate by -45 noenhanced (",
+                              rows, columns, low, high > low ? high : low + 1, label, (long long)layers,
+                              layers > 12 ? 5 : 1, n_kinds - 1));
     for (size_t k = 0; k < n_kinds; k++) {
         if (k > 0)
             BAL_TRY(bal_writer_printf(&w, ", "));
@@ -208,7 +224,10 @@ static bal_status heat_figure(report *r, const char *value, const char *label, c
         if (which[i]) {
             BAL_TRY(bal_writer_printf(&w, "set title "));
             BAL_TRY(report_gp_text(&w, r->runs[i].name));
-            BAL_TRY(bal_writer_printf(&w, " noenhanced\nplot 'heat-%s-%zu.dat' using 1:2:(0.5):(0.5):3 with boxxyerror fs solid noborder lc palette\n", value, i + 1));
+            BAL_TRY(bal_writer_printf(&w,
+                                      " noenhanced\nplot 'heat-%s-%zu.dat' using 1:2:(0.5):(0.5):3 with boxxyerror fs "
+                                      "solid noborder lc palette\n",
+                                      value, i + 1));
         }
     BAL_TRY(bal_writer_printf(&w, "unset multiplot\n"));
     BAL_TRY(bal_writer_commit(&w));
@@ -228,6 +247,7 @@ bal_status report_spectra(report *r)
                          "Frobenius norm of each update; the colour scale is the same for all runs.");
     if (status == BAL_OK)
         status = heat_figure(r, "effective_rank", "effective rank", "Effective rank of the update by layer and module",
-                             "exp of the entropy of the normalised singular values (Roy, Vetterli 2007); at most r for LoRA, 2r for PiSSA and BA-LoRA.");
+                             "exp of the entropy of the normalised singular values (Roy, Vetterli 2007); at most r for "
+                             "LoRA, 2r for PiSSA and BA-LoRA.");
     return status;
 }

@@ -58,8 +58,8 @@ static bal_status put_cell(bal_writer *w, const char *text, table_form form)
 
 static bal_status write_form(const report *r, const report_table *t, table_form form)
 {
-    static const char *const endings[] = {".md", ".csv", ".tex"}, *const begins[] = {"| ", "", ""}, *const betweens[] = {" | ", ",", " & "},
-                             *const ends[] = {" |\n", "\n", " \\\\\n"};
+    static const char *const endings[] = {".md", ".csv", ".tex"}, *const begins[] = {"| ", "", ""},
+                             *const betweens[] = {" | ", ",", " & "}, *const ends[] = {" |\n", "\n", " \\\\\n"};
     char name[96];
     bal_writer w = {0};
     (void)snprintf(name, sizeof name, "%s%s", t->stem, endings[form]);
@@ -69,7 +69,8 @@ static bal_status write_form(const report *r, const report_table *t, table_form 
     if (status != BAL_OK)
         return status;
     if (form == FORM_LATEX)
-        (void)bal_writer_printf(&w, "\\begin{tabular}{l%.*s}\n\\hline\n", (int)t->n_columns - 1, "rrrrrrrrrrrrrrrrrrrrrrrr");
+        (void)bal_writer_printf(&w, "\\begin{tabular}{l%.*s}\n\\hline\n", (int)t->n_columns - 1,
+                                "rrrrrrrrrrrrrrrrrrrrrrrr");
     for (size_t i = 0; i < t->n_rows; i++) {
         (void)bal_writer_printf(&w, "%s", begins[form]);
         for (size_t j = 0; j < t->n_columns; j++) {
@@ -104,22 +105,33 @@ static const char *cell_text(sqlite3_stmt *q, int column, char *out, size_t n)
 
 bal_status report_run_table(report *r)
 {
-    static const char *const head[] = {"run", "name", "kind", "status", "method", "r", "alpha", "lr", "batch", "steps", "lambda cons./div./svd", "seed", "seconds"};
+    static const char *const head[] = {
+        "run",  "name",   "kind", "status", "method", "r", "alpha", "lr", "batch", "steps", "lambda cons./div./svd",
+        "seed", "seconds"};
     enum { COLUMNS = sizeof head / sizeof head[0] };
     sqlite3_stmt *q = NULL;
     bool row = false;
     bal_status status = BAL_OK;
-    report_table *t = report_table_new(r, "runs", "Runs", "Every run of this report with its main settings; `balora runs show ID` has all of them.", COLUMNS);
+    report_table *t = report_table_new(
+        r, "runs", "Runs", "Every run of this report with its main settings; `balora runs show ID` has all of them.",
+        COLUMNS);
     if (t == NULL)
         return bal_fail(BAL_ELIMIT, "too many tables");
     BAL_TRY(report_table_row(t, head));
 #define PARAM(key) "(SELECT text FROM param WHERE run_id = run.id AND key = '" key "')"
-    BAL_TRY(bal_store_prepare(r->store,
-                              "SELECT run.id, run.name, kind, status, " PARAM("method") ", " PARAM("r") ", " PARAM("lora_alpha") ", " PARAM("lr") ", "
-                              PARAM("batch_size") ", " PARAM("max_steps") ", CASE WHEN kind IN ('train', 'pretrain') THEN " PARAM("lambda_consistency") " || ' / ' || "
-                              PARAM("lambda_diversity") " || ' / ' || " PARAM("lambda_svd") " END, run.seed, "
-                              "CASE WHEN end_ms IS NOT NULL THEN printf('%.1f', (end_ms - start_ms) / 1000.0) END FROM run WHERE run.id = ?1",
-                              &q));
+    BAL_TRY(bal_store_prepare(
+        r->store,
+        "SELECT run.id, run.name, kind, status, " PARAM("method") ", " PARAM("r") ", " PARAM("lora_alpha") ", " PARAM(
+            "lr") ", " PARAM("batch_size") ", " PARAM("max_steps") ", CASE WHEN kind IN ('train', 'pretrain') "
+                                                                   "THEN " PARAM("lambda_consistency") " || ' / ' "
+                                                                                                       "|| " PARAM("lam"
+                                                                                                                   "bda"
+                                                                                                                   "_di"
+                                                                                                                   "ver"
+                                                                                                                   "sit"
+                                                                                                                   "y") " || ' / ' || " PARAM("lambda_svd") " END, run.seed, "
+                                                                                                                                                            "CASE WHEN end_ms IS NOT NULL THEN printf('%.1f', (end_ms - start_ms) / 1000.0) END FROM run WHERE run.id = ?1",
+        &q));
 #undef PARAM
     for (size_t i = 0; i < r->n_runs; i++) {
         char text[COLUMNS][REPORT_CELL];
@@ -139,15 +151,17 @@ out:
 }
 
 /* A table of named metrics: a row for each run that has one of them. */
-static bal_status metric_table(report *r, const char *stem, const char *title, const char *caption, const char *const *metrics,
-                               const char *const *labels, size_t n)
+static bal_status metric_table(report *r, const char *stem, const char *title, const char *caption,
+                               const char *const *metrics, const char *const *labels, size_t n)
 {
     sqlite3_stmt *q = NULL;
     bool row = false;
     const char *head[REPORT_MAX_COLUMNS] = {"name"};
     report_table *t = NULL;
     bal_status status = bal_store_prepare(r->store,
-                                          "SELECT value FROM metric_last JOIN metric_key ON metric_key.id = key_id WHERE run_id = ?1 AND metric_key.name = ?2", &q);
+                                          "SELECT value FROM metric_last JOIN metric_key ON metric_key.id = key_id "
+                                          "WHERE run_id = ?1 AND metric_key.name = ?2",
+                                          &q);
     if (status != BAL_OK)
         return status;
     for (size_t i = 0; i < n; i++)
@@ -183,11 +197,20 @@ out:
 
 bal_status report_diversity_table(report *r)
 {
-    static const char *const metrics[] = {"diversity/texts", "diversity/distinct_1", "diversity/distinct_2", "diversity/seq_rep_2", "diversity/self_bleu_4",
-                                          "diversity/compression_ratio", "diversity/self_repetition_4", "diversity/homogenization_rouge_l", "diversity/mean_words"};
-    static const char *const labels[] = {"texts", "distinct-1", "distinct-2", "seq-rep-2", "self-BLEU-4", "compression", "self-repetition", "ROUGE-L", "words"};
+    static const char *const metrics[] = {"diversity/texts",
+                                          "diversity/distinct_1",
+                                          "diversity/distinct_2",
+                                          "diversity/seq_rep_2",
+                                          "diversity/self_bleu_4",
+                                          "diversity/compression_ratio",
+                                          "diversity/self_repetition_4",
+                                          "diversity/homogenization_rouge_l",
+                                          "diversity/mean_words"};
+    static const char *const labels[] = {"texts",       "distinct-1",      "distinct-2", "seq-rep-2", "self-BLEU-4",
+                                         "compression", "self-repetition", "ROUGE-L",    "words"};
     return metric_table(r, "diversity", "Diversity of the outputs",
-                        "Lower self-BLEU, compression, repetition and ROUGE-L, and higher distinct-n, mean more varied outputs. distinct-n falls with length: compare runs with similar numbers of words.",
+                        "Lower self-BLEU, compression, repetition and ROUGE-L, and higher distinct-n, mean more varied "
+                        "outputs. distinct-n falls with length: compare runs with similar numbers of words.",
                         metrics, labels, 9);
 }
 
@@ -195,5 +218,8 @@ bal_status report_update_table(report *r)
 {
     static const char *const metrics[] = {"spectrum/frobenius", "spectrum/effective_rank"};
     static const char *const labels[] = {"Frobenius norm of the whole update", "mean effective rank"};
-    return metric_table(r, "updates", "Updates", "Size is the first-order predictor of forgetting: compare methods at like size before reading more into a spectrum.", metrics, labels, 2);
+    return metric_table(r, "updates", "Updates",
+                        "Size is the first-order predictor of forgetting: compare methods at like size before reading "
+                        "more into a spectrum.",
+                        metrics, labels, 2);
 }

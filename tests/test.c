@@ -55,7 +55,8 @@ bool test_text(const char *file, int line, const char *got, const char *want)
 {
     if (got != NULL && want != NULL && strcmp(got, want) == 0)
         return true;
-    return test_fail(file, line, "text is \"%s\", not \"%s\"", got == NULL ? "(null)" : got, want == NULL ? "(null)" : want);
+    return test_fail(file, line, "text is \"%s\", not \"%s\"", got == NULL ? "(null)" : got,
+                     want == NULL ? "(null)" : want);
 }
 
 static void remove_folder(void)

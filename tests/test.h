@@ -29,26 +29,26 @@ const char *test_shared(const char *name);
 /* Silences the failures of `run` and returns how many there were: for tests of the tests (mutations). */
 size_t test_count_failures(void (*run)(void));
 
-#define TEST(NAME)                                                                                 \
-    static void test_##NAME(void);                                                                 \
-    __attribute__((constructor)) static void register_##NAME(void)                                 \
-    {                                                                                              \
-        static test_case t = {#NAME, __FILE__, test_##NAME, NULL};                                 \
-        test_register(&t);                                                                         \
-    }                                                                                              \
+#define TEST(NAME)                                                                                                     \
+    static void test_##NAME(void);                                                                                     \
+    __attribute__((constructor)) static void register_##NAME(void)                                                     \
+    {                                                                                                                  \
+        static test_case t = {#NAME, __FILE__, test_##NAME, NULL};                                                     \
+        test_register(&t);                                                                                             \
+    }                                                                                                                  \
     static void test_##NAME(void)
 
 /* These are expressions: true when the check passed, so that a test can return early. */
-#define CHECK(cond) ((cond) ? true : test_fail(__FILE__, __LINE__, "%s", #cond))
-#define CHECK_MSG(cond, ...) ((cond) ? true : test_fail(__FILE__, __LINE__, __VA_ARGS__))
+#define CHECK(cond)                ((cond) ? true : test_fail(__FILE__, __LINE__, "%s", #cond))
+#define CHECK_MSG(cond, ...)       ((cond) ? true : test_fail(__FILE__, __LINE__, __VA_ARGS__))
 #define CHECK_NEAR(got, want, tol) test_near(__FILE__, __LINE__, #got, (double)(got), (double)(want), (double)(tol))
-#define CHECK_TEXT(got, want) test_text(__FILE__, __LINE__, (got), (want))
-#define CHECK_OK(expr) ((expr) == BAL_OK ? true : test_fail(__FILE__, __LINE__, "%s: %s", #expr, bal_error_message()))
-#define CHECK_STATUS(expr, want) ((expr) == (want) ? true : test_fail(__FILE__, __LINE__, "%s is not %s", #expr, #want))
-#define SKIP(why)                                                                                  \
-    do {                                                                                           \
-        test_skip(why);                                                                            \
-        return;                                                                                    \
+#define CHECK_TEXT(got, want)      test_text(__FILE__, __LINE__, (got), (want))
+#define CHECK_OK(expr)             ((expr) == BAL_OK ? true : test_fail(__FILE__, __LINE__, "%s: %s", #expr, bal_error_message()))
+#define CHECK_STATUS(expr, want)   ((expr) == (want) ? true : test_fail(__FILE__, __LINE__, "%s is not %s", #expr, #want))
+#define SKIP(why)                                                                                                      \
+    do {                                                                                                               \
+        test_skip(why);                                                                                                \
+        return;                                                                                                        \
     } while (0)
 
 #endif

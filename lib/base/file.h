@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-bool bal_file_exists(const char *path);   /* a regular file */
+bool bal_file_exists(const char *path); /* a regular file */
 bool bal_folder_exists(const char *path);
 bal_status bal_file_size(const char *path, uint64_t *bytes);
 /* Appends the file to *out; BAL_ELIMIT above max_bytes.  A name ending in .gz is decompressed. */

@@ -31,7 +31,8 @@ void bal_log_line(const bal_log *log, bal_log_level level, const char *format, .
     va_end(args);
 }
 
-void bal_progress_start(bal_progress *p, const bal_log *log, const char *what, const char *unit, uint64_t total, bool on)
+void bal_progress_start(bal_progress *p, const bal_log *log, const char *what, const char *unit, uint64_t total,
+                        bool on)
 {
     *p = (bal_progress){.what = what, .unit = unit, .total = total, .start = bal_clock_seconds()};
     p->to = log != NULL ? log->to : NULL;
@@ -60,8 +61,9 @@ static void draw(const bal_progress *p, double now)
     memset(bar + filled, '.', WIDTH - filled);
     bar[WIDTH] = '\0';
     format_seconds(rate > 0 && p->total > p->done ? (double)(p->total - p->done) / rate : 0, eta, sizeof eta);
-    (void)fprintf(p->to, "\r\033[K%s [%s] %llu/%llu %s, %.3g %s/s, ETA %s%s%s", p->what, bar, (unsigned long long)p->done,
-                  (unsigned long long)p->total, p->unit, rate, p->unit, eta, p->note[0] != '\0' ? ", " : "", p->note);
+    (void)fprintf(p->to, "\r\033[K%s [%s] %llu/%llu %s, %.3g %s/s, ETA %s%s%s", p->what, bar,
+                  (unsigned long long)p->done, (unsigned long long)p->total, p->unit, rate, p->unit, eta,
+                  p->note[0] != '\0' ? ", " : "", p->note);
     (void)fflush(p->to);
 }
 

@@ -30,7 +30,8 @@ typedef struct bal_progress {
     bool on;
     char note[96];
 } bal_progress;
-void bal_progress_start(bal_progress *p, const bal_log *log, const char *what, const char *unit, uint64_t total, bool on);
+void bal_progress_start(bal_progress *p, const bal_log *log, const char *what, const char *unit, uint64_t total,
+                        bool on);
 /* note (may be NULL) is shown at the end of the bar, e.g. "loss 1.234". */
 void bal_progress_update(bal_progress *p, uint64_t done, const char *note);
 void bal_progress_done(bal_progress *p);

@@ -14,9 +14,9 @@ typedef struct bal_rng {
 
 void bal_rng_init(bal_rng *r, uint64_t seed, const char *stream);
 uint64_t bal_rng_next(bal_rng *r);
-double bal_rng_uniform(bal_rng *r);                      /* [0, 1), 53 bits */
-double bal_rng_normal(bal_rng *r);                       /* mean 0, variance 1; two uniforms a call */
-uint64_t bal_rng_below(bal_rng *r, uint64_t n);          /* 0 .. n-1, unbiased; n > 0 */
+double bal_rng_uniform(bal_rng *r);                          /* [0, 1), 53 bits */
+double bal_rng_normal(bal_rng *r);                           /* mean 0, variance 1; two uniforms a call */
+uint64_t bal_rng_below(bal_rng *r, uint64_t n);              /* 0 .. n-1, unbiased; n > 0 */
 void bal_rng_shuffle(bal_rng *r, uint32_t *items, size_t n); /* Fisher-Yates */
 
 typedef struct bal_mt19937 {
@@ -27,9 +27,9 @@ typedef struct bal_mt19937 {
 /* As random.Random(seed) of CPython for 0 <= seed. */
 void bal_mt_init(bal_mt19937 *m, uint64_t seed);
 uint32_t bal_mt_next(bal_mt19937 *m);
-uint64_t bal_mt_bits(bal_mt19937 *m, unsigned k);        /* getrandbits(k), k <= 64 */
-double bal_mt_random(bal_mt19937 *m);                    /* random() */
-uint64_t bal_mt_below(bal_mt19937 *m, uint64_t n);       /* _randbelow(n) */
+uint64_t bal_mt_bits(bal_mt19937 *m, unsigned k);  /* getrandbits(k), k <= 64 */
+double bal_mt_random(bal_mt19937 *m);              /* random() */
+uint64_t bal_mt_below(bal_mt19937 *m, uint64_t n); /* _randbelow(n) */
 /* sample(range(n), k) into out[k]; scratch holds n entries.  k <= n. */
 void bal_mt_sample(bal_mt19937 *m, size_t n, size_t k, uint32_t *out, uint32_t *scratch);
 void bal_mt_shuffle(bal_mt19937 *m, uint32_t *items, size_t n); /* shuffle() */

@@ -31,11 +31,11 @@ const char *bal_error_message(void);
 int bal_exit_status(bal_status code);
 
 /* Inside a function with a local `bal_status status` and a label `out`. */
-#define BAL_TRY(expr)                                                                              \
-    do {                                                                                           \
-        status = (expr);                                                                           \
-        if (status != BAL_OK)                                                                      \
-            goto out;                                                                              \
+#define BAL_TRY(expr)                                                                                                  \
+    do {                                                                                                               \
+        status = (expr);                                                                                               \
+        if (status != BAL_OK)                                                                                          \
+            goto out;                                                                                                  \
     } while (0)
 
 #endif

@@ -28,7 +28,8 @@ static struct {
     size_t items, grain;
     bool dynamic;
     atomic_size_t next;
-} g_pool = {.n = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .start = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+} g_pool = {
+    .n = 1, .lock = PTHREAD_MUTEX_INITIALIZER, .start = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
 
 static _Thread_local int g_inside;
 

@@ -35,7 +35,7 @@ bal_status bal_json_text(const cJSON *object, const char *where, const char *key
 
 /* Writing: appends to a buffer.  A number keeps 17 significant digits (as few as round-trip); NaN and infinities
  * become null. */
-bal_status bal_json_put_text(bal_buf *b, const char *text);          /* quoted and escaped; invalid UTF-8 -> U+FFFD */
+bal_status bal_json_put_text(bal_buf *b, const char *text); /* quoted and escaped; invalid UTF-8 -> U+FFFD */
 bal_status bal_json_put_textn(bal_buf *b, const char *text, size_t n);
 bal_status bal_json_put_f64(bal_buf *b, double value);
 bal_status bal_json_put_key(bal_buf *b, const char *key, bool *first); /* [,]"key": */

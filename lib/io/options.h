@@ -28,15 +28,15 @@ typedef struct bal_text_list {
 } bal_text_list;
 
 typedef struct bal_option {
-    const char *name;          /* recipe key, e.g. "lora_alpha"; on the command line --lora-alpha */
-    char letter;               /* short form, or 0 */
+    const char *name; /* recipe key, e.g. "lora_alpha"; on the command line --lora-alpha */
+    char letter;      /* short form, or 0 */
     bal_option_type type;
-    size_t offset;             /* of the field in the command's config struct */
-    const char *default_text;  /* NULL: unset (0, false, NULL, empty) */
-    double min, max;           /* INT, REAL; both 0: any */
-    const char *choices;       /* "a|b|c" */
-    const char *aliases;       /* "x|y": other accepted names */
-    const char *group, *help;  /* heading and one line in --help */
+    size_t offset;            /* of the field in the command's config struct */
+    const char *default_text; /* NULL: unset (0, false, NULL, empty) */
+    double min, max;          /* INT, REAL; both 0: any */
+    const char *choices;      /* "a|b|c" */
+    const char *aliases;      /* "x|y": other accepted names */
+    const char *group, *help; /* heading and one line in --help */
 } bal_option;
 
 typedef struct bal_preset {

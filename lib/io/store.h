@@ -45,7 +45,7 @@ typedef struct bal_run_spec {
     int argc;
     char **argv;
     int64_t seed;
-    int64_t parent_run;      /* 0: none */
+    int64_t parent_run; /* 0: none */
 } bal_run_spec;
 
 bal_status bal_run_begin(bal_store *s, const bal_run_spec *spec, int64_t *run);
@@ -69,8 +69,8 @@ typedef struct bal_eval_item {
     const char *task, *filter;
     int64_t item, repeat;
     const char *prompt_sha256, *output, *extracted, *gold, *group;
-    double score;            /* NaN: none */
-    int correct;             /* 1, 0, -1 none */
+    double score; /* NaN: none */
+    int correct;  /* 1, 0, -1 none */
     int64_t prompt_tokens, output_tokens;
     double seconds;
     const char *finish_reason;
@@ -78,8 +78,8 @@ typedef struct bal_eval_item {
 bal_status bal_run_item(bal_store *s, int64_t run, const bal_eval_item *item);
 
 typedef struct bal_matrix_stat {
-    int64_t step;            /* checkpoint step, -1: final */
-    int64_t layer;           /* -1: none */
+    int64_t step;  /* checkpoint step, -1: final */
+    int64_t layer; /* -1: none */
     const char *module, *target, *convention, *dtype, *status;
     int64_t m, n, r, n_nonfinite;
     double scaling;

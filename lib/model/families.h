@@ -15,16 +15,16 @@ typedef struct bal_family_names {
 } bal_family_names;
 
 typedef struct bal_family {
-    const char *model_type;     /* config.json: model_type */
-    const char *architecture;   /* GGUF: general.architecture */
-    const char *class_name;     /* config.json: architectures[0], when written */
+    const char *model_type;   /* config.json: model_type */
+    const char *architecture; /* GGUF: general.architecture */
+    const char *class_name;   /* config.json: architectures[0], when written */
     bal_norm_kind norm;
-    bal_rope_kind rope;         /* BAL_ROPE_NONE: no rotary embedding */
-    const char *act;            /* hidden_act when the configuration does not say */
-    bool tied_head;             /* tie_word_embeddings when the configuration does not say */
-    bool bias_keys;             /* attention_bias and mlp_bias are read; else always_bias alone counts */
-    unsigned always_bias;       /* bit per slot */
-    bool gguf_permuted;         /* q and k rows of GGUF files are in the order of neighbouring pairs */
+    bal_rope_kind rope;   /* BAL_ROPE_NONE: no rotary embedding */
+    const char *act;      /* hidden_act when the configuration does not say */
+    bool tied_head;       /* tie_word_embeddings when the configuration does not say */
+    bool bias_keys;       /* attention_bias and mlp_bias are read; else always_bias alone counts */
+    unsigned always_bias; /* bit per slot */
+    bool gguf_permuted;   /* q and k rows of GGUF files are in the order of neighbouring pairs */
     bal_family_names hf, gguf;
 } bal_family;
 

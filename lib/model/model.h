@@ -16,16 +16,16 @@
 #include <stdint.h>
 
 typedef struct bal_model_config {
-    char model_type[32];        /* Hugging Face's name: "llama" */
+    char model_type[32]; /* Hugging Face's name: "llama" */
     size_t n_layers, hidden, n_heads, n_kv_heads, head_dim, intermediate, vocab, max_positions;
     double norm_eps;
     bal_norm_kind norm;
     bal_act_kind act;
     bal_rope_config rope;
     bool tied_head, attention_bias, mlp_bias;
-    double embed_scale;         /* 1: none */
-    double logit_softcap;       /* 0: none */
-    int32_t bos, eos[8];        /* bos -1: none */
+    double embed_scale;   /* 1: none */
+    double logit_softcap; /* 0: none */
+    int32_t bos, eos[8];  /* bos -1: none */
     size_t n_eos;
     double initializer_range;
 } bal_model_config;
@@ -43,11 +43,11 @@ typedef enum bal_slot {
 } bal_slot;
 
 typedef struct bal_linear {
-    char *name;                 /* Hugging Face path without ".weight" */
+    char *name; /* Hugging Face path without ".weight" */
     bal_view w;
-    real_t *bias;               /* out values, NULL if none */
-    bal_lora *lora;             /* NULL when not adapted */
-    real_t *dw, *dbias;         /* gradients when all weights are trained, else NULL */
+    real_t *bias;       /* out values, NULL if none */
+    bal_lora *lora;     /* NULL when not adapted */
+    real_t *dw, *dbias; /* gradients when all weights are trained, else NULL */
 } bal_linear;
 
 typedef struct bal_block {
@@ -59,16 +59,16 @@ typedef struct bal_block {
 typedef struct bal_model {
     bal_model_config config;
     bal_block *blocks;
-    bal_linear embed;           /* vocab x hidden; never adapted here */
-    bal_linear head;            /* vocab x hidden; view (and dw) equal embed's when tied */
+    bal_linear embed; /* vocab x hidden; never adapted here */
+    bal_linear head;  /* vocab x hidden; view (and dw) equal embed's when tied */
     real_t *final_norm, *dfinal_norm;
-    bal_params params;          /* all weights as trainable f32 (bal_model_make_trainable), else empty */
+    bal_params params; /* all weights as trainable f32 (bal_model_make_trainable), else empty */
     char *path;
-    bal_module *modules;        /* all linears of all blocks, then lm_head when untied */
+    bal_module *modules; /* all linears of all blocks, then lm_head when untied */
     size_t n_modules;
     size_t n_parameters;
-    double *rope_factors;       /* head_dim / 2 divisors of the rope frequencies (GGUF's rope_freqs), or NULL */
-    void *source;               /* the open files */
+    double *rope_factors; /* head_dim / 2 divisors of the rope frequencies (GGUF's rope_freqs), or NULL */
+    void *source;         /* the open files */
 } bal_model;
 
 /* Errors: architecture not supported (names the supported ones), tensor missing, shape not matching config (both

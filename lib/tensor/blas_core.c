@@ -15,7 +15,8 @@ extern void gotoblas_dynamic_quit(void) __attribute__((weak));
 
 static bool core_is_old(const char *name)
 {
-    static const char *const old[] = {"Prescott", "Core2", "Penryn", "Dunnington", "Nehalem", "Athlon", "Opteron", "generic"};
+    static const char *const old[] = {"Prescott", "Core2",  "Penryn",  "Dunnington",
+                                      "Nehalem",  "Athlon", "Opteron", "generic"};
     for (size_t i = 0; i < sizeof old / sizeof old[0]; i++)
         if (strncmp(name, old[i], strlen(old[i])) == 0)
             return true;

@@ -19,7 +19,8 @@ bal_status bal_svd_graded(size_t n, const double *A, double *U, double *s, doubl
         return bal_fail(BAL_EINVAL, "a %zu x %zu matrix has no small SVD (1 .. %d)", n, n, MAX_N);
     for (size_t i = 0; i < n * n; i++)
         if (!isfinite(A[i]))
-            return bal_fail(BAL_ENUMERIC, "matrix of %zu x %zu has %g at row %zu, column %zu", n, n, A[i], i / n, i % n);
+            return bal_fail(BAL_ENUMERIC, "matrix of %zu x %zu has %g at row %zu, column %zu", n, n, A[i], i / n,
+                            i % n);
     double *V = bal_alloc(n * n, sizeof *V), *work = bal_alloc((size_t)lwork, sizeof *work);
     if (V == NULL || work == NULL)
         BAL_TRY(BAL_ENOMEM);

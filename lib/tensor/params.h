@@ -9,11 +9,11 @@
 #include <stddef.h>
 
 typedef struct bal_segment {
-    char *name;          /* tensor name in the file it is saved to (owned) */
-    size_t offset, n;    /* in values and grads */
-    size_t rows, cols;   /* cols * rows = n */
-    bool decay;          /* weight decay applies (matrices yes; norms and biases no) */
-    int group;           /* 0: base learning rate; 1: head (head_lr) */
+    char *name;        /* tensor name in the file it is saved to (owned) */
+    size_t offset, n;  /* in values and grads */
+    size_t rows, cols; /* cols * rows = n */
+    bool decay;        /* weight decay applies (matrices yes; norms and biases no) */
+    int group;         /* 0: base learning rate; 1: head (head_lr) */
 } bal_segment;
 
 typedef struct bal_params {

@@ -40,7 +40,8 @@ static void check_value(const char *where, const char *name, double got, const c
     if (isnan(w))
         CHECK_MSG(isnan(got), "%s: %s is %.17g, not undefined", where, name, got);
     else
-        CHECK_MSG(got == w || fabs(got - w) <= rel * fabs(w) + 1e-300, "%s: %s is %.17g, not %.17g", where, name, got, w);
+        CHECK_MSG(got == w || fabs(got - w) <= rel * fabs(w) + 1e-300, "%s: %s is %.17g, not %.17g", where, name, got,
+                  w);
 }
 
 static double *matrix(const cJSON *rows, size_t *m, size_t *n)
@@ -57,14 +58,24 @@ static double *matrix(const cJSON *rows, size_t *m, size_t *n)
 
 static void check_statistics(const char *name, const cJSON *want, size_t m, size_t n, const double *s, size_t k)
 {
-    static const char *const keys[][2] = {
-        {"frobenius", "frobenius"}, {"nuclear", "nuclear"}, {"spectral", "spectral"}, {"numerical_rank", "numerical_rank"},
-        {"stable_rank", "stable_rank"}, {"sve", "sve"}, {"sve_normalized", "sve_normalized_by_log_min_dim"},
-        {"effective_rank", "effective_rank_roy_vetterli"}, {"lsvr", "lsvr"}, {"energy_entropy", "energy_entropy"},
-        {"effective_rank_energy", "effective_rank_energy"}, {"participation_ratio", "participation_ratio_energy"},
-        {"participation_ratio_sigma", "participation_ratio_sigma"}, {"rankme", "rankme_eps1e-7"},
-        {"condition_number", "condition_number"}, {"rank90", "rank90_energy"}, {"rank99", "rank99_energy"},
-        {"rank_tolerance", "rank_tol_max_dim_eps_s1"}};
+    static const char *const keys[][2] = {{"frobenius", "frobenius"},
+                                          {"nuclear", "nuclear"},
+                                          {"spectral", "spectral"},
+                                          {"numerical_rank", "numerical_rank"},
+                                          {"stable_rank", "stable_rank"},
+                                          {"sve", "sve"},
+                                          {"sve_normalized", "sve_normalized_by_log_min_dim"},
+                                          {"effective_rank", "effective_rank_roy_vetterli"},
+                                          {"lsvr", "lsvr"},
+                                          {"energy_entropy", "energy_entropy"},
+                                          {"effective_rank_energy", "effective_rank_energy"},
+                                          {"participation_ratio", "participation_ratio_energy"},
+                                          {"participation_ratio_sigma", "participation_ratio_sigma"},
+                                          {"rankme", "rankme_eps1e-7"},
+                                          {"condition_number", "condition_number"},
+                                          {"rank90", "rank90_energy"},
+                                          {"rank99", "rank99_energy"},
+                                          {"rank_tolerance", "rank_tol_max_dim_eps_s1"}};
     spectrum_stats stats;
     double values[SPECTRUM_N_NAMED];
     if (!CHECK_OK(spectrum_statistics(m, n, s, k, &stats)))
@@ -80,11 +91,15 @@ static void check_statistics(const char *name, const cJSON *want, size_t m, size
         char key[4];
         (void)snprintf(key, sizeof key, "%zu", top);
         check_value(name, "topk_sigma_ratio", spectrum_top_share(s, k, top),
-                    cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(want, "topk_sigma_ratio"), key), 1e-10);
-        check_value(name, "topk_over_frobenius", spectrum_top_over_frobenius(s, k, top),
-                    cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(want, "topk_over_frobenius"), key), 1e-10);
+                    cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(want, "topk_sigma_ratio"), key),
+                    1e-10);
+        check_value(
+            name, "topk_over_frobenius", spectrum_top_over_frobenius(s, k, top),
+            cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(want, "topk_over_frobenius"), key),
+            1e-10);
         check_value(name, "topk_energy", spectrum_top_energy(s, k, top),
-                    cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(want, "topk_energy"), key), 1e-10);
+                    cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(want, "topk_energy"), key),
+                    1e-10);
     }
 }
 
@@ -132,7 +147,8 @@ TEST(bad_spectra_are_refused)
 /* Factors of one case: A, B and scale, or the stacked difference of PiSSA. */
 static void check_update(const cJSON *c)
 {
-    const cJSON *in = cJSON_GetObjectItemCaseSensitive(c, "input"), *want = cJSON_GetObjectItemCaseSensitive(c, "expected");
+    const cJSON *in = cJSON_GetObjectItemCaseSensitive(c, "input"),
+                *want = cJSON_GetObjectItemCaseSensitive(c, "expected");
     const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(c, "name"));
     bool pissa = cJSON_HasObjectItem(in, "A0") != 0;
     const cJSON *sv = cJSON_GetObjectItemCaseSensitive(want, pissa ? "singular_values" : "singular_values_top_r");
@@ -141,7 +157,8 @@ static void check_update(const cJSON *c)
     size_t r, n, m, rb;
     double *A = matrix(cJSON_GetObjectItemCaseSensitive(in, pissa ? "A1" : "A"), &r, &n);
     double *B = matrix(cJSON_GetObjectItemCaseSensitive(in, pissa ? "B1" : "B"), &m, &rb);
-    double scale = pissa ? number(cJSON_GetObjectItemCaseSensitive(in, "scaling")) : number(cJSON_GetObjectItemCaseSensitive(want, "scaling"));
+    double scale = pissa ? number(cJSON_GetObjectItemCaseSensitive(in, "scaling"))
+                         : number(cJSON_GetObjectItemCaseSensitive(want, "scaling"));
     if (pissa) {
         size_t x, y;
         double *A0 = matrix(cJSON_GetObjectItemCaseSensitive(in, "A0"), &x, &y);
@@ -166,8 +183,8 @@ static void check_update(const cJSON *c)
     if (CHECK_OK(spectrum_of_update(m, n, r, A, B, scale, s, U, V))) {
         size_t i = 0;
         for (const cJSON *v = sv->child; v != NULL && CHECK(i < r); v = v->next, i++)
-            CHECK_MSG(fabs(s[i] - number(v)) <= 16 * DBL_EPSILON * s[0], "%s: singular value %zu is %.17g, not %.17g", name, i,
-                      s[i], number(v));
+            CHECK_MSG(fabs(s[i] - number(v)) <= 16 * DBL_EPSILON * s[0], "%s: singular value %zu is %.17g, not %.17g",
+                      name, i, s[i], number(v));
         const cJSON *delta = cJSON_GetObjectItemCaseSensitive(want, "delta_w"); /* U diag(s) V^T is the update itself */
         size_t dm, dn;
         double *d = matrix(delta, &dm, &dn);
@@ -199,11 +216,26 @@ TEST(update_vectors)
 
 TEST(diversity_vectors)
 {
-    static const char *const keys[DIVERSITY_N_NAMED] = {
-        "distinct_1", "distinct_2", "distinct_3", "distinct_4", "ngram_entropy_1", "ngram_entropy_2", "ngram_entropy_3",
-        "ngram_entropy_4", "ead_1_V50", "seq_rep_2_mean_over_defined", "self_bleu_4", "self_bleu_3",
-        "ngram_diversity_sum_1_4_joined", "self_repetition_4", "homogenization_rougeL", "compression_ratio_gzip9", "yule_k",
-        NULL, NULL, NULL};
+    static const char *const keys[DIVERSITY_N_NAMED] = {"distinct_1",
+                                                        "distinct_2",
+                                                        "distinct_3",
+                                                        "distinct_4",
+                                                        "ngram_entropy_1",
+                                                        "ngram_entropy_2",
+                                                        "ngram_entropy_3",
+                                                        "ngram_entropy_4",
+                                                        "ead_1_V50",
+                                                        "seq_rep_2_mean_over_defined",
+                                                        "self_bleu_4",
+                                                        "self_bleu_3",
+                                                        "ngram_diversity_sum_1_4_joined",
+                                                        "self_repetition_4",
+                                                        "homogenization_rougeL",
+                                                        "compression_ratio_gzip9",
+                                                        "yule_k",
+                                                        NULL,
+                                                        NULL,
+                                                        NULL};
     cJSON *json = vectors("vectors/analyze_text.json");
     if (json == NULL)
         return;
@@ -212,7 +244,8 @@ TEST(diversity_vectors)
         const cJSON *want = cJSON_GetObjectItemCaseSensitive(c, "expected");
         const char *texts[64];
         size_t n = 0;
-        for (const cJSON *t = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(c, "input"), "texts")->child;
+        for (const cJSON *t =
+                 cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(c, "input"), "texts")->child;
              t != NULL && n < 64; t = t->next)
             texts[n++] = t->valuestring;
         diversity_stats stats;
@@ -225,7 +258,8 @@ TEST(diversity_vectors)
             if (cJSON_IsObject(v))
                 v = cJSON_GetObjectItemCaseSensitive(v, "mean");
             if (v != NULL) /* other deflate libraries differ by some bytes */
-                check_value(name, keys[i], values[i], v, strcmp(keys[i], "compression_ratio_gzip9") == 0 ? 0.05 : 1e-10);
+                check_value(name, keys[i], values[i], v,
+                            strcmp(keys[i], "compression_ratio_gzip9") == 0 ? 0.05 : 1e-10);
         }
     }
     cJSON_Delete(json);

@@ -14,7 +14,8 @@ static int64_t add_run(bal_store *s, const char *kind)
 {
     int64_t run = 0;
     char word[] = "test", *argv[] = {word, NULL};
-    bal_run_spec spec = {.kind = kind, .name = k_evil, .config_json = "{\"method\": \"lora\", \"r\": 4}", .argc = 1, .argv = argv};
+    bal_run_spec spec = {
+        .kind = kind, .name = k_evil, .config_json = "{\"method\": \"lora\", \"r\": 4}", .argc = 1, .argv = argv};
     CHECK_OK(bal_run_begin(s, &spec, &run));
     return run;
 }
@@ -42,10 +43,21 @@ TEST(names_are_escaped_and_tables_right)
     int64_t run = add_run(s, "train");
     for (int64_t i = 1; i <= 50; i++)
         CHECK_OK(bal_run_metric(s, run, "loss/task", i, 3.0 / (double)i));
-    bal_matrix_stat m = {.step = -1, .layer = 0, .module = "q_proj", .target = "delta", .convention = "x", .dtype = "F32", .status = "ok", .m = 2, .n = 2, .r = 2, .scaling = 1};
+    bal_matrix_stat m = {.step = -1,
+                         .layer = 0,
+                         .module = "q_proj",
+                         .target = "delta",
+                         .convention = "x",
+                         .dtype = "F32",
+                         .status = "ok",
+                         .m = 2,
+                         .n = 2,
+                         .r = 2,
+                         .scaling = 1};
     CHECK_OK(bal_run_matrix(s, run, &m, names, values, 2, sv, 2));
     for (int64_t i = 0; i < 4; i++) {
-        bal_eval_item item = {.task = "t", .filter = "f", .item = i, .output = "o", .score = i < 3 ? 1 : 0, .correct = i < 3};
+        bal_eval_item item = {
+            .task = "t", .filter = "f", .item = i, .output = "o", .score = i < 3 ? 1 : 0, .correct = i < 3};
         CHECK_OK(bal_run_item(s, run, &item));
     }
     CHECK_OK(bal_run_end(s, run, "finished", 0, NULL));

@@ -29,10 +29,12 @@ static bool check_line(const cJSON *v)
     size_t n;
     if (strcmp(kind, "mean_stderr") == 0 && (n = list(v, "values", x)) > 0) {
         CHECK_NEAR(bal_mean(x, n), get(v, "mean"), 1e-12);
-        return CHECK_NEAR(bal_mean_stderr(x, n), get(v, "stderr"), 1e-12) && CHECK_NEAR(bal_share_stderr(bal_mean(x, n), n), get(v, "stderr"), 1e-12);
+        return CHECK_NEAR(bal_mean_stderr(x, n), get(v, "stderr"), 1e-12) &&
+               CHECK_NEAR(bal_share_stderr(bal_mean(x, n), n), get(v, "stderr"), 1e-12);
     }
     if (strcmp(kind, "mean_stderr") == 0)
-        return CHECK_NEAR(bal_share_stderr(get(v, "n_correct") / get(v, "n"), (size_t)get(v, "n")), get(v, "stderr"), 1e-12);
+        return CHECK_NEAR(bal_share_stderr(get(v, "n_correct") / get(v, "n"), (size_t)get(v, "n")), get(v, "stderr"),
+                          1e-12);
     if (strcmp(kind, "mcnemar") == 0) {
         uint64_t b = (uint64_t)get(v, "b"), c = (uint64_t)get(v, "c");
         CHECK_NEAR(bal_mcnemar_exact(b, c), get(v, "exact_two_sided"), 1e-10);
@@ -66,7 +68,8 @@ TEST(vectors)
         n += check_line(line);
         cJSON_Delete(line);
     }
-    CHECK_MSG(n >= 10, "only %zu lines were checked", n); /* pooled errors and bootstraps come with the evaluation suite */
+    CHECK_MSG(n >= 10, "only %zu lines were checked",
+              n); /* pooled errors and bootstraps come with the evaluation suite */
     bal_lines_close(lines);
 }
 

@@ -127,20 +127,18 @@ static void check_text(const bal_tokenizer *t, const int32_t *ids, size_t n, boo
 TEST(added_tokens_are_cut_out_first)
 {
     bal_tokenizer *t = NULL;
-    static const char added[] =
-        ADDED(7, "<x>", ", \"normalized\": false, \"lstrip\": true") "," ADDED(
-            8, "<x", ", \"normalized\": false, \"rstrip\": true") "," ADDED(9, "bb",
-                                                                            ", \"normalized\": false, \"single_word\": "
-                                                                            "true") "," ADDED(10, "b",
-                                                                                              ", \"normalized\": "
-                                                                                              "false, \"single_word\": "
-                                                                                              "true") "," ADDED(11,
-                                                                                                                "<y>",
-                                                                                                                ", "
-                                                                                                                "\"norm"
-                                                                                                                "alized"
-                                                                                                                "\": "
-                                                                                                                "true");
+    static const char added[] = ADDED(7, "<x>", ", \"normalized\": false, \"lstrip\": true") "," ADDED(
+        8, "<x", ", \"normalized\": false, \"rstrip\": true") "," ADDED(9, "bb",
+                                                                        ", \"normalized\": false, \"single_word\": "
+                                                                        "true") "," ADDED(10, "b",
+                                                                                          ", \"normalized\": "
+                                                                                          "false, \"single_word\": "
+                                                                                          "true") "," ADDED(11, "<y>",
+                                                                                                            ", "
+                                                                                                            "\"norm"
+                                                                                                            "alized"
+                                                                                                            "\": "
+                                                                                                            "true");
     if (!CHECK_OK(parse(&t, added, "{\"type\": \"Prepend\", \"prepend\": \"_\"}", "null")))
         return;
     check_ids(t, "a<x>a", "6 0 7 6 0");
