@@ -40,11 +40,14 @@ enum { MAX_COMMANDS = 64 };
 
 static void print_help(FILE *to)
 {
-    (void)fprintf(to, "usage: balora COMMAND [options]\n\nBA-LoRA in C: trains, evaluates and analyses low-rank adapters.\n\n");
+    (void)fprintf(
+        to, "usage: balora COMMAND [options]\n\nBA-LoRA in C: trains, evaluates and analyses low-rank adapters.\n\n");
     for (const command *c = k_commands; c->name != NULL; c++)
         (void)fprintf(to, "  %-10s  %s\n", c->name, c->summary);
-    (void)fprintf(to, "\n  balora COMMAND --help shows the options of a command; balora --version what it was built with.\n"
-                      "  Exit status: 0 ok, 1 a gate failed, 2 usage, 3 bad input, 4 memory, disk or network, 130 interrupted.\n");
+    (void)fprintf(
+        to,
+        "\n  balora COMMAND --help shows the options of a command; balora --version what it was built with.\n"
+        "  Exit status: 0 ok, 1 a gate failed, 2 usage, 3 bad input, 4 memory, disk or network, 130 interrupted.\n");
 }
 
 static void print_version(void)

@@ -121,16 +121,23 @@ bal_status report_run_table(report *r)
 #define PARAM(key) "(SELECT text FROM param WHERE run_id = run.id AND key = '" key "')"
     BAL_TRY(bal_store_prepare(
         r->store,
-        "SELECT run.id, run.name, kind, status, " PARAM("method") ", " PARAM("r") ", " PARAM("lora_alpha") ", " PARAM(
-            "lr") ", " PARAM("batch_size") ", " PARAM("max_steps") ", CASE WHEN kind IN ('train', 'pretrain') "
-                                                                   "THEN " PARAM("lambda_consistency") " || ' / ' "
-                                                                                                       "|| " PARAM("lam"
-                                                                                                                   "bda"
-                                                                                                                   "_di"
-                                                                                                                   "ver"
-                                                                                                                   "sit"
-                                                                                                                   "y") " || ' / ' || " PARAM("lambda_svd") " END, run.seed, "
-                                                                                                                                                            "CASE WHEN end_ms IS NOT NULL THEN printf('%.1f', (end_ms - start_ms) / 1000.0) END FROM run WHERE run.id = ?1",
+        "SELECT run.id, run.name, kind, status, " PARAM("method") ", " PARAM("r") ", " PARAM("lora_alpha") ", " PARAM("lr") ", " PARAM("batch_size") ", " PARAM(
+            "max_steps") ", CASE WHEN kind IN ('train', 'pretrain') "
+                         "THEN " PARAM(
+                             "lambda_consistency") " || ' / ' "
+                                                   "|| " PARAM(
+                                                       "lam"
+                                                       "bda"
+                                                       "_di"
+                                                       "ver"
+                                                       "sit"
+                                                       "y") " || ' / ' || " PARAM("lambda_svd") " END, run.seed, "
+                                                                                                "CASE WHEN end_ms IS "
+                                                                                                "NOT NULL THEN "
+                                                                                                "printf('%.1f', "
+                                                                                                "(end_ms - start_ms) / "
+                                                                                                "1000.0) END FROM run "
+                                                                                                "WHERE run.id = ?1",
         &q));
 #undef PARAM
     for (size_t i = 0; i < r->n_runs; i++) {

@@ -74,7 +74,7 @@ typedef struct job {
     bal_buf answer;     /* text of the last answer */
 } job;
 
-/* Bytes of text[0..n) that later tokens cannot change: not a character that is incomplete (U+FFFD for now), not what
+/* Bytes of text[0..n) that later tokens cannot change: not a character that is incomplete (U+FFFD so far), not what
  * may be the beginning of a stop text; *cut: where a stop text begins, else n. */
 static size_t settled(const config *c, const char *text, size_t n, bool *stopped)
 {
