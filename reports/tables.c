@@ -118,28 +118,16 @@ bal_status report_run_table(report *r)
     if (t == NULL)
         return bal_fail(BAL_ELIMIT, "too many tables");
     BAL_TRY(report_table_row(t, head));
-#define PARAM(key) "(SELECT text FROM param WHERE run_id = run.id AND key = '" key "')"
-    BAL_TRY(bal_store_prepare(
-        r->store,
-        "SELECT run.id, run.name, kind, status, " PARAM("method") ", " PARAM("r") ", " PARAM("lora_alpha") ", " PARAM("lr") ", " PARAM("batch_size") ", " PARAM(
-            "max_steps") ", CASE WHEN kind IN ('train', 'pretrain') "
-                         "THEN " PARAM(
-                             "lambda_consistency") " || ' / ' "
-                                                   "|| " PARAM(
-                                                       "lam"
-                                                       "bda"
-                                                       "_di"
-                                                       "ver"
-                                                       "sit"
-                                                       "y") " || ' / ' || " PARAM("lambda_svd") " END, run.seed, "
-                                                                                                "CASE WHEN end_ms IS "
-                                                                                                "NOT NULL THEN "
-                                                                                                "printf('%.1f', "
-                                                                                                "(end_ms - start_ms) / "
-                                                                                                "1000.0) END FROM run "
-                                                                                                "WHERE run.id = ?1",
-        &q));
-#undef PARAM
+    static const char sql[] =
+        "WITH p AS (SELECT key, text FROM param WHERE run_id = ?1) SELECT run.id, run.name, kind, status, "
+        "(SELECT text FROM p WHERE key = 'method'), (SELECT text FROM p WHERE key = 'r'), "
+        "(SELECT text FROM p WHERE key = 'lora_alpha'), (SELECT text FROM p WHERE key = 'lr'), "
+        "(SELECT text FROM p WHERE key = 'batch_size'), (SELECT text FROM p WHERE key = 'max_steps'), "
+        "CASE WHEN kind IN ('train', 'pretrain') THEN (SELECT text FROM p WHERE key = 'lambda_consistency') || ' / ' "
+        "|| (SELECT text FROM p WHERE key = 'lambda_diversity') || ' / ' || "
+        "(SELECT text FROM p WHERE key = 'lambda_svd') END, run.seed, CASE WHEN end_ms IS NOT NULL THEN "
+        "printf('%.1f', (end_ms - start_ms) / 1000.0) END FROM run WHERE run.id = ?1";
+    BAL_TRY(bal_store_prepare(r->store, sql, &q));
     for (size_t i = 0; i < r->n_runs; i++) {
         char text[COLUMNS][REPORT_CELL];
         const char *cells[COLUMNS];
