@@ -3,19 +3,13 @@
 
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
+#include "lib/stats/stats.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-void report_wilson(double k, double n, double *low, double *high)
-{
-    const double z = 1.959963984540054; /* 97.5 % of the normal distribution */
-    double p = k / n, d = 1 + z * z / n, centre = (p + z * z / (2 * n)) / d;
-    double half = z / d * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-    *low = centre - half < 0 ? 0 : centre - half;
-    *high = centre + half > 1 ? 1 : centre + half;
-}
+static const double k_z95 = 1.959963984540054; /* 97.5 % of the normal distribution */
 
 static bal_status read_filter(filter_result *f, bal_store *s, int64_t run, const char *name, size_t n_items)
 {
@@ -37,8 +31,8 @@ static bal_status read_filter(filter_result *f, bal_store *s, int64_t run, const
     double n = (double)f->n, sum = sqlite3_column_double(st, 1);
     f->n_failed = (size_t)sqlite3_column_double(st, 2);
     f->mean = sum / n;
-    f->stderr_mean = f->n > 1 ? sqrt(f->mean * (1 - f->mean) / (n - 1)) : (double)NAN;
-    report_wilson(sum, n, &f->low, &f->high);
+    f->stderr_mean = f->n > 1 ? bal_share_stderr(f->mean, f->n) : (double)NAN;
+    bal_wilson((size_t)(sum + 0.5), f->n, k_z95, &f->low, &f->high);
 out:
     (void)sqlite3_reset(st);
     return status;

@@ -31,7 +31,5 @@ bal_status report_json(bal_buf *out, const task_result *r, size_t n, const char 
 bal_status report_table(bal_buf *out, const task_result *r, size_t n);
 /* dir/samples_TASK.jsonl: a line per item and filter; prompts[i] of item i. */
 bal_status report_samples(const char *dir, const task_result *r, bal_store *s, int64_t run, const bal_buf *prompts);
-/* The 95 % interval of k successes in n (Wilson 1927). */
-void report_wilson(double k, double n, double *low, double *high);
 
 #endif
