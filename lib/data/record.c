@@ -328,6 +328,8 @@ static bal_status wrap(bal_buf *out, bal_data_template template, const char *pro
 {
     if (template == BAL_TEMPLATE_ALPACA)
         return bal_alpaca_prompt(out, prompt, input);
+    if (template == BAL_TEMPLATE_QUESTION)
+        return bal_buf_printf(out, "Question: %s\nAnswer:", prompt);
     bool more = input != NULL && input[0] != '\0';
     return bal_buf_printf(out, "%s%s%s", prompt, more ? "\n" : "", more ? input : "");
 }
@@ -337,7 +339,7 @@ bal_status bal_record_read(bal_record *r, const cJSON *object, const char *where
                            const bal_tokenizer *tokenizer)
 {
     bal_status status = BAL_OK;
-    bal_buf scratch = {0}, wrapped = {0};
+    bal_buf scratch = {0}, wrapped = {0}, spaced = {0};
     const char *prompt = NULL, *input = NULL, *response = NULL;
     bal_buf_clear(&r->text);
     r->n = 0;
@@ -352,10 +354,14 @@ bal_status bal_record_read(bal_record *r, const cJSON *object, const char *where
         BAL_TRY(read_turns(r, where, prompt, input, response, tokenizer));
     } else {
         BAL_TRY(wrap(&wrapped, template, prompt, input));
+        if (template == BAL_TEMPLATE_QUESTION)
+            BAL_TRY(bal_buf_printf(&spaced, " %s", response));
+        response = template == BAL_TEMPLATE_QUESTION ? bal_buf_cstr(&spaced) : response;
         BAL_TRY(put_pair(r, where, bal_buf_cstr(&wrapped), response, suffix, eos));
     }
 out:
     bal_buf_dispose(&scratch);
     bal_buf_dispose(&wrapped);
+    bal_buf_dispose(&spaced);
     return status;
 }

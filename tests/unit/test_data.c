@@ -96,6 +96,8 @@ TEST(formats_and_templates)
     rendered(gsm, (bal_data_options){.format = BAL_DATA_GSM8K_METAMATH, .suffix = BAL_SUFFIX_NEWLINE_EOS}, got,
              sizeof got);
     CHECK_TEXT(got, ALPACA "Q?\n\n### Response:[1+1 = 2\nso 4 < 5\nThe answer is: 1,004\n<e>]");
+    rendered(gsm, (bal_data_options){.template = BAL_TEMPLATE_QUESTION}, got, sizeof got);
+    CHECK_TEXT(got, "Question: Q?\nAnswer:[ 1+1 = <<1+1=2>>2\nso <<2*2=4>>4 < 5\n#### 1,004<e>]");
     rendered("{\"text\":\"abc\"}", (bal_data_options){0}, got, sizeof got);
     CHECK_TEXT(got, "[abc<e>]");
     rendered("{\"prompt\":\"a\",\"response\":\"b\"}",
