@@ -109,22 +109,13 @@ size_t bal_json_text_bytes(char *text)
     return n;
 }
 
-bal_status bal_json_parse(cJSON **out, const char *text, size_t n, const char *name)
+static bal_status parse_safe(cJSON **out, const char *text, size_t n, const char *name)
 {
     const char *end = NULL;
-    char *safe = NULL;
-    *out = NULL;
-    bal_status status = check_depth(text, n, name);
-    if (status == BAL_OK)
-        status = protect_nul(&safe, text, n);
-    if (status != BAL_OK)
-        return status;
-    text = safe != NULL ? safe : text;
     cJSON *json = cJSON_ParseWithLengthOpts(text, n, &end, 0);
     size_t at = end != NULL && end >= text ? (size_t)(end - text) : 0;
     if (json != NULL) /* nothing but white space may follow */
-        while (at < n &&
-               (text[at] == ' ' || text[at] == '\n' || text[at] == '\r' || text[at] == '\t' || text[at] == '\0'))
+        while (at < n && (text[at] == ' ' || text[at] == '\n' || text[at] == '\r' || text[at] == '\t'))
             at++;
     if (json == NULL || at < n) {
         size_t line, column;
@@ -137,12 +128,27 @@ bal_status bal_json_parse(cJSON **out, const char *text, size_t n, const char *n
     }
     const char *twice = find_duplicate(json);
     if (twice != NULL) {
-        status = bal_fail(BAL_EFORMAT, "%s: key '%.80s' occurs twice in one JSON object", name, twice);
+        bal_status status = bal_fail(BAL_EFORMAT, "%s: key '%.80s' occurs twice in one JSON object", name, twice);
         cJSON_Delete(json);
         return status;
     }
     *out = json;
     return BAL_OK;
+}
+
+bal_status bal_json_parse(cJSON **out, const char *text, size_t n, const char *name)
+{
+    char *safe = NULL;
+    *out = NULL;
+    bal_status status = check_depth(text, n, name);
+    if (status == BAL_OK && memchr(text, '\0', n) != NULL) /* cJSON would cut a text there */
+        status = bal_fail(BAL_EFORMAT, "%s: not valid JSON: it holds a NUL byte", name);
+    if (status == BAL_OK)
+        status = protect_nul(&safe, text, n);
+    if (status == BAL_OK)
+        status = parse_safe(out, safe != NULL ? safe : text, n, name);
+    bal_free(safe);
+    return status;
 }
 
 bal_status bal_json_parse_relaxed(cJSON **out, const char *text, size_t n, const char *name)
@@ -342,10 +348,23 @@ static bal_status put_indent(bal_buf *b, bool pretty, int depth)
     return bal_buf_append(b, blanks, n < sizeof blanks ? n : sizeof blanks - 1);
 }
 
+/* A text that was parsed: its NULs, see protect_nul(), become escapes again. */
+static bal_status put_parsed_text(bal_buf *b, const char *text)
+{
+    if (strstr(text, "\xC0\x80") == NULL)
+        return bal_json_put_text(b, text);
+    char *copy = bal_strdup(text);
+    if (copy == NULL)
+        return BAL_ENOMEM;
+    bal_status status = bal_json_put_textn(b, copy, bal_json_text_bytes(copy));
+    bal_free(copy);
+    return status;
+}
+
 static bal_status put_scalar(bal_buf *b, const cJSON *v)
 {
     if (cJSON_IsString(v))
-        return bal_json_put_text(b, v->valuestring);
+        return put_parsed_text(b, v->valuestring);
     if (cJSON_IsNumber(v))
         return bal_json_put_f64(b, v->valuedouble);
     if (cJSON_IsBool(v))
@@ -360,7 +379,7 @@ static bal_status put_head(bal_buf *b, const cJSON *parent, const cJSON *v, bool
 {
     bal_status status = put_indent(b, pretty, depth);
     if (status == BAL_OK && cJSON_IsObject(parent))
-        status = bal_json_put_text(b, v->string);
+        status = put_parsed_text(b, v->string);
     if (status == BAL_OK && cJSON_IsObject(parent))
         status = bal_buf_text(b, ": ");
     return status;

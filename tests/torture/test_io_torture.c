@@ -49,7 +49,7 @@ static void fail_each_allocation(const char *what, bal_status (*body)(void))
 
 static bal_status parse_json(void)
 {
-    static const char text[] = "{\"a\": [1, 2, {\"b\": \"\\u00e4\"}], // c\n \"d\": null,}";
+    static const char text[] = "{\"a\": [1, 2, {\"b\": \"\\u00e4\\u0000\"}], // c\n \"d\": null,}";
     cJSON *json = NULL;
     bal_buf b = {0};
     bal_status status = bal_json_parse_relaxed(&json, text, sizeof text - 1, "x");
@@ -289,29 +289,39 @@ TEST(a_locked_database_is_waited_for_then_named)
     }
 }
 
+/* Writes until it is killed; says so after the third step. */
+static void write_for_ever(int told)
+{
+    bal_store *s = NULL;
+    if (bal_store_open(&s, path_of("torture.db"), true) != BAL_OK)
+        _exit(1);
+    for (int64_t step = 1;; step++) { /* a step's two metrics in one transaction */
+        bool bad = bal_store_begin(s) != BAL_OK || bal_run_metric(s, 1, "a", step, 1) != BAL_OK ||
+                   bal_run_metric(s, 1, "b", step, 1) != BAL_OK || bal_store_commit(s) != BAL_OK;
+        if (bad || (step == 3 && write(told, "x", 1) != 1))
+            _exit(2);
+    }
+}
+
 TEST(a_killed_writer_leaves_whole_steps)
 {
+    static const char halves[] = "SELECT sum(key = 'a') = sum(key = 'b') FROM v_metrics_long WHERE key IN ('a', 'b')";
+    int told[2];
+    char byte = 0;
     (void)remove(path_of("torture.db"));
     prepare_files();
     CHECK_OK(use_store());
-    for (int round = 0; round < 5; round++) {
+    for (int round = 0; round < 5 && CHECK(pipe(told) == 0); round++) {
         pid_t child = fork();
-        if (child == 0) {
-            bal_store *s = NULL;
-            if (bal_store_open(&s, path_of("torture.db"), true) != BAL_OK)
-                _exit(1);
-            for (int64_t step = 1;; step++) { /* a step's two metrics in one transaction */
-                bool bad = bal_store_begin(s) != BAL_OK || bal_run_metric(s, 1, "a", step, 1) != BAL_OK ||
-                           bal_run_metric(s, 1, "b", step, 1) != BAL_OK || bal_store_commit(s) != BAL_OK;
-                if (bad)
-                    _exit(2);
-            }
-        }
-        (void)usleep(20000 + 7000 * (useconds_t)round);
+        if (child == 0)
+            write_for_ever(told[1]);
+        (void)close(told[1]);
+        CHECK(read(told[0], &byte, 1) == 1);
+        (void)close(told[0]);
+        (void)usleep(7000 * (useconds_t)round);
         CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
         CHECK(count_in_store("SELECT count(*) = 1 FROM pragma_integrity_check WHERE integrity_check = 'ok'") == 1);
-        CHECK(count_in_store("SELECT sum(key = 'a') = sum(key = 'b') FROM v_metrics_long WHERE key IN ('a', 'b')") ==
-              1);
+        CHECK(count_in_store(halves) == 1);
     }
-    CHECK(count_in_store("SELECT count(*) FROM v_metrics_long WHERE key = 'a'") > 0);
+    CHECK(count_in_store("SELECT count(*) FROM v_metrics_long WHERE key = 'a'") > 2);
 }

@@ -121,6 +121,22 @@ TEST(writing_round_trips)
     bal_buf_dispose(&b);
 }
 
+TEST(a_nul_in_a_text_is_kept)
+{
+    cJSON *json = NULL;
+    bal_buf b = {0};
+    uint64_t held = bal_mem_bytes();
+    if (CHECK_OK(parse(&json, "{\"a\\u0000b\": \"\\u0000\"}")))
+        CHECK_OK(bal_json_put(&b, json, false));
+    CHECK_TEXT(bal_buf_cstr(&b), "{\"a\\u0000b\": \"\\u0000\"}");
+    cJSON_Delete(json);
+    bal_buf_dispose(&b);
+    CHECK_STATUS(parse(&json, "{\"a\\u0000b\": "), BAL_EFORMAT);
+    CHECK(bal_mem_bytes() == held);
+    CHECK_STATUS(bal_json_parse(&json, "\"a\0b\"", 5, "x"), BAL_EFORMAT);
+    CHECK_TEXT(bal_error_message(), "x: not valid JSON: it holds a NUL byte");
+}
+
 TEST(lines_of_all_kinds)
 {
     static const char text[] = "{\"a\": 1}\r\n\n  \n{\"a\": 2}\n[3]\n";
