@@ -93,7 +93,8 @@ static const char head_sql[] =
     "run.status AS status, run.heartbeat_ms < unixepoch() * 1000 - 900000 AND run.status = 'running' AS lost, "
     "run.start_ms AS start_ms, run.end_ms AS end_ms, run.exit_code AS exit_code, run.error AS error, "
     "run.seed AS seed, (SELECT uuid FROM run AS p WHERE p.id = run.parent_run_id) AS parent, run.cwd AS cwd, "
-    "run.tool_version AS tool_version, run.config_sha256 AS config_sha256, host.hostname AS hostname, "
+    "run.tool_version AS tool_version, run.git_commit AS git_commit, run.config_sha256 AS config_sha256, host.hostname "
+    "AS hostname, "
     "host.cpu AS cpu, host.cores AS cores, host.ram_bytes AS ram_bytes FROM run JOIN experiment ON experiment.id = "
     "run.experiment_id LEFT JOIN host ON host.id = run.host_id WHERE run.id = ?1";
 static const char curves_sql[] =

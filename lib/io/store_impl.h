@@ -28,5 +28,11 @@ struct bal_store {
 };
 
 void bal_store_forget_names(bal_store *s);
+/* text may be NULL; it is copied. */
+void bal_store_bind_text(sqlite3_stmt *st, int at, const char *text);
+/* The row of this machine. */
+bal_status bal_store_host(bal_store *s, int64_t *id);
+/* The checked-out commit of the git repository that folder lies in; false when it cannot be told. */
+bool bal_git_commit(const char *folder, char out[65]);
 
 #endif

@@ -11,18 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
-
-/* Bindings cannot fail but for memory, which the step then reports as a missing value or SQLite's error. */
-static void bind_text(sqlite3_stmt *st, int at, const char *text)
-{
-    if (text == NULL)
-        (void)sqlite3_bind_null(st, at);
-    else
-        (void)sqlite3_bind_text(st, at, text, -1, SQLITE_TRANSIENT);
-}
 
 static bal_status make_uuid(char out[33])
 {
@@ -39,57 +29,6 @@ static bal_status make_uuid(char out[33])
     return BAL_OK;
 }
 
-static void cpu_name(char *out, size_t n)
-{
-    FILE *f = fopen("/proc/cpuinfo", "re");
-    char line[256];
-    out[0] = '\0';
-    while (f != NULL && out[0] == '\0' && fgets(line, sizeof line, f) != NULL) {
-        if (strncmp(line, "model name", 10) != 0)
-            continue;
-        const char *colon = strchr(line, ':');
-        line[strcspn(line, "\n")] = '\0';
-        if (colon != NULL)
-            (void)snprintf(out, n, "%s", colon + 1 + (colon[1] == ' '));
-    }
-    if (f != NULL)
-        (void)fclose(f);
-}
-
-static bal_status find_host(bal_store *s, int64_t *id)
-{
-    struct utsname u;
-    char cpu[200], text[900], print[65], kernel[300];
-    sqlite3_stmt *st = NULL;
-    bool row = false;
-    if (uname(&u) != 0)
-        return bal_fail(BAL_EIO, "the system does not tell its name: %s", strerror(errno));
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    long long ram = (long long)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
-    cpu_name(cpu, sizeof cpu);
-    (void)snprintf(kernel, sizeof kernel, "%.100s %.100s", u.release, u.machine);
-    (void)snprintf(text, sizeof text, "%s|%s|%s|%s|%ld|%lld", u.nodename, u.sysname, kernel, cpu, cores, ram);
-    bal_sha256_hex(text, strlen(text), print);
-    bal_status status = bal_store_cached(s,
-                                         "INSERT INTO host(fingerprint, hostname, os, kernel, cpu, cores, ram_bytes) "
-                                         "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT(fingerprint) DO UPDATE SET "
-                                         "hostname = excluded.hostname RETURNING id",
-                                         &st);
-    if (status != BAL_OK)
-        return status;
-    bind_text(st, 1, print);
-    bind_text(st, 2, u.nodename);
-    bind_text(st, 3, u.sysname);
-    bind_text(st, 4, kernel);
-    bind_text(st, 5, cpu);
-    (void)sqlite3_bind_int64(st, 6, cores);
-    (void)sqlite3_bind_int64(st, 7, ram);
-    status = bal_store_step(s, st, &row);
-    *id = row ? sqlite3_column_int64(st, 0) : 0;
-    (void)sqlite3_reset(st);
-    return status;
-}
-
 static bal_status find_experiment(bal_store *s, const char *name, int64_t *id)
 {
     sqlite3_stmt *st = NULL;
@@ -100,7 +39,7 @@ static bal_status find_experiment(bal_store *s, const char *name, int64_t *id)
                                          &st);
     if (status != BAL_OK)
         return status;
-    bind_text(st, 1, name);
+    bal_store_bind_text(st, 1, name);
     (void)sqlite3_bind_int64(st, 2, bal_clock_unix_ms());
     status = bal_store_step(s, st, &row);
     *id = row ? sqlite3_column_int64(st, 0) : 0;
@@ -117,9 +56,9 @@ static bal_status put_param(bal_store *s, int64_t run, const char *key, const ch
     if (status != BAL_OK)
         return status;
     (void)sqlite3_bind_int64(st, 1, run);
-    bind_text(st, 2, key);
-    bind_text(st, 3, type);
-    bind_text(st, 4, text);
+    bal_store_bind_text(st, 2, key);
+    bal_store_bind_text(st, 3, type);
+    bal_store_bind_text(st, 4, text);
     if (num != NULL)
         (void)sqlite3_bind_double(st, 5, *num);
     return bal_store_run(s, st, "write a parameter");
@@ -206,37 +145,39 @@ static bal_status insert_run(bal_store *s, const bal_run_spec *spec, int64_t exp
                              int64_t *run)
 {
     sqlite3_stmt *st = NULL;
-    char uuid[33], name[128], cwd[PATH_MAX], hash[65];
+    char uuid[33], name[128], cwd[PATH_MAX] = "", hash[65], commit[65];
     bool row = false;
     int64_t now = bal_clock_unix_ms();
     bal_status status = make_uuid(uuid);
     if (status == BAL_OK)
-        status =
-            bal_store_cached(s,
-                             "INSERT INTO run(uuid, experiment_id, parent_run_id, name, kind, status, start_ms, "
-                             "heartbeat_ms, seed, argv, cwd, tool_version, config_sha256, config, host_id) VALUES(?1, "
-                             "?2, ?3, ?4, ?5, 'running', ?6, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) RETURNING id",
-                             &st);
+        status = bal_store_cached(
+            s,
+            "INSERT INTO run(uuid, experiment_id, parent_run_id, name, kind, status, start_ms, "
+            "heartbeat_ms, seed, argv, cwd, tool_version, config_sha256, config, host_id, git_commit) VALUES(?1, "
+            "?2, ?3, ?4, ?5, 'running', ?6, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) RETURNING id",
+            &st);
     if (status != BAL_OK)
         return status;
     default_name(spec->kind, now, name, sizeof name);
-    bind_text(st, 1, uuid);
+    bal_store_bind_text(st, 1, uuid);
     (void)sqlite3_bind_int64(st, 2, experiment);
     if (spec->parent_run > 0)
         (void)sqlite3_bind_int64(st, 3, spec->parent_run);
-    bind_text(st, 4, spec->name != NULL && spec->name[0] != '\0' ? spec->name : name);
-    bind_text(st, 5, spec->kind);
+    bal_store_bind_text(st, 4, spec->name != NULL && spec->name[0] != '\0' ? spec->name : name);
+    bal_store_bind_text(st, 5, spec->kind);
     (void)sqlite3_bind_int64(st, 6, now);
     (void)sqlite3_bind_int64(st, 7, spec->seed);
-    bind_text(st, 8, argv);
-    bind_text(st, 9, getcwd(cwd, sizeof cwd));
-    bind_text(st, 10, BAL_VERSION);
+    bal_store_bind_text(st, 8, argv);
+    bal_store_bind_text(st, 9, getcwd(cwd, sizeof cwd));
+    bal_store_bind_text(st, 10, BAL_VERSION);
     if (spec->config_json != NULL) {
         bal_sha256_hex(spec->config_json, strlen(spec->config_json), hash);
-        bind_text(st, 11, hash);
-        bind_text(st, 12, spec->config_json);
+        bal_store_bind_text(st, 11, hash);
+        bal_store_bind_text(st, 12, spec->config_json);
     }
     (void)sqlite3_bind_int64(st, 13, host);
+    if (bal_git_commit(cwd, commit))
+        bal_store_bind_text(st, 14, commit);
     status = bal_store_step(s, st, &row);
     *run = row ? sqlite3_column_int64(st, 0) : 0;
     (void)sqlite3_reset(st);
@@ -252,7 +193,7 @@ bal_status bal_run_begin(bal_store *s, const bal_run_spec *spec, int64_t *run)
     if (status != BAL_OK)
         return status;
     BAL_TRY(find_experiment(s, spec->experiment != NULL ? spec->experiment : "default", &experiment));
-    BAL_TRY(find_host(s, &host));
+    BAL_TRY(bal_store_host(s, &host));
     BAL_TRY(words_json(spec->argc, spec->argv, &argv));
     BAL_TRY(insert_run(s, spec, experiment, host, bal_buf_cstr(&argv), run));
     if (spec->config_json != NULL)
@@ -275,9 +216,9 @@ bal_status bal_run_end(bal_store *s, int64_t run, const char *run_status, int ex
     if (status != BAL_OK)
         return status;
     (void)sqlite3_bind_int64(st, 1, run);
-    bind_text(st, 2, run_status);
+    bal_store_bind_text(st, 2, run_status);
     (void)sqlite3_bind_int(st, 3, exit_code);
-    bind_text(st, 4, error);
+    bal_store_bind_text(st, 4, error);
     (void)sqlite3_bind_int64(st, 5, bal_clock_unix_ms());
     return bal_store_run(s, st, "end the run");
 }
@@ -318,8 +259,8 @@ bal_status bal_run_tag(bal_store *s, int64_t run, const char *key, const char *t
     if (status != BAL_OK)
         return status;
     (void)sqlite3_bind_int64(st, 1, run);
-    bind_text(st, 2, key);
-    bind_text(st, 3, text);
+    bal_store_bind_text(st, 2, key);
+    bal_store_bind_text(st, 3, text);
     return bal_store_run(s, st, "write a tag");
 }
 
@@ -337,14 +278,14 @@ bal_status bal_run_artifact(bal_store *s, int64_t run, const char *path, const c
     if (status != BAL_OK)
         return status;
     (void)sqlite3_bind_int64(st, 1, run);
-    bind_text(st, 2, path);
-    bind_text(st, 3, role);
+    bal_store_bind_text(st, 2, path);
+    bal_store_bind_text(st, 3, role);
     if (bal_file_exists(path) && bal_file_size(path, &bytes) == BAL_OK) {
         bal_map map = {0};
         (void)sqlite3_bind_int64(st, 4, (sqlite3_int64)bytes);
         if (bytes > 0 && bal_map_open(&map, path) == BAL_OK) {
             bal_sha256_hex(map.data, map.bytes, hash);
-            bind_text(st, 5, hash);
+            bal_store_bind_text(st, 5, hash);
             bal_map_close(&map);
         }
     }
@@ -360,7 +301,7 @@ static bal_status look_up(bal_store *s, const char *sql, const char *text, int64
     bal_status status = bal_store_prepare(s, sql, &st);
     if (status != BAL_OK)
         return status;
-    bind_text(st, 1, text);
+    bal_store_bind_text(st, 1, text);
     while ((status = bal_store_step(s, st, &row)) == BAL_OK && row)
         if ((*n)++ == 0)
             *run = sqlite3_column_int64(st, 0);

@@ -5,6 +5,7 @@
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/io/store.h"
+#include "lib/io/store_impl.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -220,6 +221,25 @@ TEST(a_newer_database_is_read_only)
     CHECK(found == run);
     CHECK_STATUS(bal_run_metric(s, run, "x", 1, 1), BAL_EIO);
     bal_store_close(s);
+}
+
+TEST(commit_of_the_working_folder)
+{
+    static const char hash[] = "0123456789abcdef0123456789abcdef01234567";
+    char path[256], commit[65] = "";
+    (void)snprintf(path, sizeof path, "%s/repo/deep/er", test_folder());
+    CHECK_OK(bal_folder_make(path));
+    (void)snprintf(path, sizeof path, "%s/repo/.git/refs/heads", test_folder());
+    CHECK_OK(bal_folder_make(path));
+    (void)snprintf(path, sizeof path, "%s/repo/.git/HEAD", test_folder());
+    CHECK_OK(bal_file_replace(path, "ref: refs/heads/main\n", 21));
+    (void)snprintf(path, sizeof path, "%s/repo/deep/er", test_folder());
+    CHECK(!bal_git_commit(path, commit)); /* a branch without a commit */
+    (void)snprintf(path, sizeof path, "%s/repo/.git/refs/heads/main", test_folder());
+    CHECK_OK(bal_file_replace(path, hash, 40));
+    (void)snprintf(path, sizeof path, "%s/repo/deep/er", test_folder());
+    CHECK(bal_git_commit(path, commit));
+    CHECK_TEXT(commit, hash);
 }
 
 TEST(opening_again_keeps_all)
