@@ -23,6 +23,7 @@ static const command k_commands[] = {
     {"bench", cmd_bench, "speed of a training step, a prompt, decoding, loading"},
     {"convert", cmd_convert, "an adapter in another form: PiSSA to plain LoRA of rank 2r"},
     {"data", cmd_data, "data sets: known ones, a record as the model sees it, generated problems"},
+    {"demo", cmd_demo, "the whole pipeline, offline, on the embedded model"},
     {"evaluate", cmd_evaluate, "scores a model on tasks, requests or text"},
     {"forward", cmd_forward, "logits, hidden states, losses and gradients of given token ids"},
     {"generate", cmd_generate, "one prompt or a chat with a model and an adapter"},
