@@ -67,6 +67,7 @@ for script in "$@"; do
     base=${script%.sh}
     name=$(basename "$base")
     [ "$name" = run ] && continue
+    [ -f "$script" ] || { echo "there is no case $script"; failed=$((failed + 1)); continue; }
     mkdir -p "$work/here"
     (cd "$work/here" && exec timeout 120 bash -eu "$ROOT/$script") >"$work/stdout" 2>"$work/stderr" </dev/null
     status=$?
