@@ -156,8 +156,9 @@ bench: all ## speed of a step, a prompt and decoding (MODEL=PATH; beside peers w
 embedded: all ## retrain the embedded model from its recipe
 	datasets/embedded/make.sh $(abspath $(B)/balora)
 
-install-deps: ## apt-get install what the build needs (as root)
-	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(shell cat tools/packages.txt | tr '\n' ' '); \
+install-deps: ## apt-get install what the build needs, and what makes it faster (as root)
+	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(shell cat tools/packages.txt | tr '\n' ' ') && \
+	{ DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(shell cat tools/packages-wanted.txt | tr '\n' ' ') || true; }; \
 	else echo 'Some libraries are missing; run:'; echo '  sudo apt-get install -y $(shell cat tools/packages.txt | tr '\n' ' ')'; exit 1; fi
 
 install: all ## copy the program to $(PREFIX)/bin

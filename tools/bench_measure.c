@@ -4,6 +4,7 @@
 #include "lib/base/rng.h"
 #include "lib/base/threads.h"
 #include "lib/tensor/gemm.h"
+#include "lib/tensor/gemm_dnnl.h"
 #include "lib/tensor/isa.h"
 #include "tools/bench.h"
 
@@ -140,4 +141,6 @@ void bal_bench_report(cJSON *out, const bal_bench_times *t, double amount, const
     (void)cJSON_AddStringToObject(out, "isa", bal_isa_name());
     (void)cJSON_AddStringToObject(out, "blas", bal_gemm_version());
     (void)cJSON_AddStringToObject(out, "blas_core", bal_gemm_core());
+    if (bal_dnnl_version() != NULL)
+        (void)cJSON_AddStringToObject(out, "onednn", bal_dnnl_version());
 }

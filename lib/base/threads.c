@@ -7,7 +7,9 @@
 #include <stdint.h>
 #include <unistd.h>
 
-enum { MAX_THREADS = 256 };
+/* A thread that waits looks again SPINS times before it sleeps, some tens of microseconds: a training step has
+ * thousands of short products, and to wake a sleeping thread takes longer than most of them. */
+enum { MAX_THREADS = 256, SPINS = 1000 };
 
 typedef struct worker {
     pthread_t id;
@@ -20,9 +22,9 @@ static struct {
     size_t n;
     pthread_mutex_t lock;
     pthread_cond_t start, done;
-    uint64_t generation;
-    size_t n_running;
-    bool stop;
+    atomic_uint_fast64_t generation;
+    atomic_size_t n_running;
+    bool stop, spin;
     bal_range_fn *fn;
     void *context;
     size_t items, grain;
@@ -56,11 +58,23 @@ static void run_share(size_t index)
     g_inside = 0;
 }
 
+/* Tells the core that this is a waiting loop. */
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 static void *worker_main(void *argument)
 {
     const worker *w = argument;
     uint64_t seen = 0;
     for (;;) {
+        for (int i = 0; g_pool.spin && i < SPINS && atomic_load(&g_pool.generation) == seen; i++)
+            relax();
         (void)pthread_mutex_lock(&g_pool.lock);
         while (g_pool.generation == seen && !g_pool.stop)
             (void)pthread_cond_wait(&g_pool.start, &g_pool.lock);
@@ -70,10 +84,11 @@ static void *worker_main(void *argument)
         if (stop)
             return NULL;
         run_share(w->index);
-        (void)pthread_mutex_lock(&g_pool.lock);
-        if (--g_pool.n_running == 0)
+        if (atomic_fetch_sub(&g_pool.n_running, 1) == 1) {
+            (void)pthread_mutex_lock(&g_pool.lock); /* so that the signal cannot fall between test and wait */
             (void)pthread_cond_signal(&g_pool.done);
-        (void)pthread_mutex_unlock(&g_pool.lock);
+            (void)pthread_mutex_unlock(&g_pool.lock);
+        }
     }
 }
 
@@ -89,6 +104,8 @@ bal_status bal_threads_start(size_t n)
     g_pool.stop = false;
     g_pool.generation = 0;
     g_pool.n = n;
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    g_pool.spin = online > 0 && n <= (size_t)online; /* with more threads than cores, waiting must give way */
     for (size_t i = 1; i < n; i++) {
         g_pool.workers[i].index = i;
         if (pthread_create(&g_pool.workers[i].id, NULL, worker_main, &g_pool.workers[i]) != 0) {
@@ -148,6 +165,10 @@ static void pool_run(size_t n, size_t grain, bal_range_fn *fn, void *context, bo
     (void)pthread_cond_broadcast(&g_pool.start);
     (void)pthread_mutex_unlock(&g_pool.lock);
     run_share(0);
+    for (int i = 0; g_pool.spin && i < SPINS && atomic_load(&g_pool.n_running) > 0; i++)
+        relax();
+    if (atomic_load(&g_pool.n_running) == 0)
+        return;
     (void)pthread_mutex_lock(&g_pool.lock);
     while (g_pool.n_running > 0)
         (void)pthread_cond_wait(&g_pool.done, &g_pool.lock);

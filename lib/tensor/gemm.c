@@ -4,6 +4,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/threads.h"
 #include "lib/tensor/blas_core.h"
+#include "lib/tensor/gemm_dnnl.h"
 
 #include <assert.h>
 #include <cblas.h>
@@ -103,7 +104,9 @@ static void multiply_tile(const product *p, size_t m0, size_t m, size_t n0, size
     if (p->is_double)
         cblas_dgemm(CblasRowMajor, ta, tb, (int)m, (int)n, (int)p->K, p->alpha, A, (int)p->lda, B, (int)p->ldb, p->beta,
                     C, (int)p->ldc);
-    else
+    else if (!bal_dnnl_wanted(p->ta, p->tb, m, n, p->K) ||
+             !bal_dnnl_sgemm(p->ta, p->tb, m, n, p->K, (float)p->alpha, A, p->lda, B, p->ldb, (float)p->beta, C,
+                             p->ldc))
         cblas_sgemm(CblasRowMajor, ta, tb, (int)m, (int)n, (int)p->K, (float)p->alpha, A, (int)p->lda, B, (int)p->ldb,
                     (float)p->beta, C, (int)p->ldc);
 }

@@ -5,6 +5,7 @@
 #include "lib/base/rng.h"
 #include "lib/base/threads.h"
 #include "lib/tensor/gemm.h"
+#include "lib/tensor/gemm_dnnl.h"
 
 #include <float.h>
 #include <math.h>
@@ -106,6 +107,23 @@ TEST(products_on_several_threads)
                    product_is_right(t & 1, t & 2, 3, 4099, 200, 1, 2, 0));
     }
     (void)bal_threads_start(2);
+}
+
+/* What the default leaves to one library is asked of the other. */
+TEST(products_of_each_library)
+{
+    if (!bal_dnnl_open())
+        SKIP("oneDNN (libdnnl) is not installed: OpenBLAS alone was tested");
+    CHECK(strncmp(bal_dnnl_version(), "oneDNN ", 7) == 0);
+    bal_dnnl_use(false);
+    CHECK(bal_dnnl_version() == NULL);
+    for (int t = 0; t < 4; t++)
+        (void)(product_is_right(t & 1, t & 2, 257, 131, 65, 5, 1, 1) &&
+               product_is_right(t & 1, t & 2, 96, 16, 128, 0, 2, 0));
+    bal_dnnl_use(true);
+    float a[6] = {1, 2, 3, 4, 5, 6}, b[6] = {1, 0, -1, 2, 1, 0.25F}, c[4] = {1, 1, 1, 1};
+    CHECK(bal_dnnl_sgemm(false, false, 2, 2, 3, 2, a, 3, b, 2, 1, c, 2));
+    CHECK(c[0] == 1 + 2 * 2.0F && c[1] == 1 + 2 * 4.75F && c[2] == 1 + 2 * 5.0F && c[3] == 1 + 2 * 11.5F);
 }
 
 static void inner_product(void *context, size_t begin, size_t end, size_t thread)
