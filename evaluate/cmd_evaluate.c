@@ -16,6 +16,10 @@ static const bal_option k_options[] = {
      "JSON lines: {\"context\", \"continuation\"} or {\"prompt\", \"max_new_tokens\", \"until\" ...}"},
     {"perplexity", 0, BAL_OPTION_PATH, AT(perplexity), NULL, 0, 0, NULL, NULL, "What",
      "a text, JSON lines of {\"text\"} or {\"ids\"}, or JSON {\"input_ids\": [[...]]}"},
+    {"compare", 0, BAL_OPTION_LIST, AT(compare), NULL, 0, 0, NULL, NULL, "What",
+     "two runs, paired by item: McNemar, bootstrap, Holm, detectable effect"},
+    {"resamples", 0, BAL_OPTION_INT, AT(resamples), "10000", 1, 1e7, NULL, NULL, "What",
+     "of the bootstrap of --compare"},
     {"data", 'd', BAL_OPTION_PATH, AT(data), NULL, 0, 0, NULL, NULL, "Tasks",
      "folder with the data sets, e.g. gsm8k/test.jsonl (default: BALORA_DATA)"},
     {"limit", 'L', BAL_OPTION_INT, AT(limit), "0", 0, 1e9, NULL, NULL, "Tasks", "only the first N items; 0: all"},
@@ -41,26 +45,55 @@ static const bal_option k_options[] = {
 
 static const bal_command k_command = {
     .name = "evaluate",
-    .usage = "--model PATH [--adapter DIR] --tasks A,B | --requests FILE | --perplexity FILE [options]",
+    .usage = "--model PATH [--adapter DIR] --tasks A,B | --requests FILE | --perplexity FILE [options]\n"
+             "       balora evaluate --compare RUN RUN [options]",
     .summary = "scores a model on tasks",
     .description =
         "  balora evaluate --model M --tasks gsm8k --data DIR --limit 100\n"
         "  balora evaluate --model M --requests in.jsonl --out out.jsonl\n"
         "  balora evaluate --model M --perplexity text.txt\n"
+        "  balora evaluate --compare lora pissa\n"
         "Results do not depend on the batch, the order or the threads.  Items are stored as they are finished;\n"
         "the same command goes on where it was stopped.",
     .options = k_options,
     .n_options = sizeof k_options / sizeof k_options[0],
+    .max_positional = 1, /* the second run of --compare */
 };
+
+static bal_status compare(const evaluate_config *c, const bal_options *options)
+{
+    size_t n = 0;
+    const char *const *words = bal_options_positional(options, &n);
+    const char *second = n == 1 ? words[0] : c->compare.n == 2 ? c->compare.items[1] : NULL;
+    if (c->compare.n + n != 2 || c->model != NULL || c->tasks.n > 0 || c->requests != NULL || c->perplexity != NULL)
+        return bal_fail(BAL_EINVAL, "--compare takes two runs and neither a model nor tasks");
+    const bal_common *common = bal_options_common(options);
+    bal_store *store = NULL;
+    bal_buf out = {0};
+    bal_status status;
+    BAL_TRY(bal_store_open(&store, common->db, false));
+    BAL_TRY(evaluate_compare(store, c->compare.items[0], second, (size_t)c->resamples, common->json, &out));
+    status = evaluate_write(NULL, &out);
+out:
+    bal_store_close(store);
+    bal_buf_dispose(&out);
+    return status;
+}
 
 static bal_status evaluate(const evaluate_config *c, const bal_options *options, int argc, char **argv)
 {
     const bal_common *common = bal_options_common(options);
     bal_bundle b = {0};
     bal_status status;
+    size_t n_words = 0;
+    const char *const *words = bal_options_positional(options, &n_words);
+    if (c->compare.n > 0)
+        return compare(c, options);
+    if (n_words > 0)
+        return bal_fail(BAL_EINVAL, "'%s' is not expected here", words[0]);
     int modes = (c->tasks.n > 0) + (c->requests != NULL) + (c->perplexity != NULL);
     if (c->model == NULL || modes != 1)
-        return bal_fail(BAL_EINVAL, "--model and one of --tasks, --requests or --perplexity are needed");
+        return bal_fail(BAL_EINVAL, "--model and one of --tasks, --requests or --perplexity, or --compare, are needed");
     BAL_TRY(bal_options_start(options));
     bal_interrupt_install();
     BAL_TRY(bal_bundle_load(&b, c->model, c->adapter, c->initial_adapter, c->tokenizer));

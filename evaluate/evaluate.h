@@ -4,14 +4,15 @@
 
 #include "lib/io/json.h"
 #include "lib/io/options.h"
+#include "lib/io/store.h"
 #include "lib/model/bundle.h"
 #include "lib/model/engine.h"
 
 typedef struct evaluate_config {
     const char *model, *adapter, *initial_adapter, *tokenizer;
     const char *requests, *out, *perplexity, *data, *log_samples, *resume, *name, *experiment;
-    bal_text_list tasks;
-    int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib;
+    bal_text_list tasks, compare;
+    int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples;
 } evaluate_config;
 
 /* Engine options that the flags ask for. */
@@ -24,6 +25,10 @@ bal_status evaluate_perplexity(const evaluate_config *c, const bal_common *commo
 /* --tasks. */
 bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, const bal_bundle *b, int argc,
                           char **argv);
+
+/* --compare: what tells two runs of the store apart, by task and filter, pairing their items: a Markdown table or one
+ * JSON document, appended to *out.  BAL_EINVAL when they share no item, or the same item has two answers. */
+bal_status evaluate_compare(bal_store *store, const char *a, const char *b, size_t resamples, bool json, bal_buf *out);
 
 /* Appends the ids of a JSON list; where and key are for the message. */
 bal_status evaluate_read_ids(const cJSON *list, const char *where, const char *key, bal_ids *out);

@@ -179,6 +179,12 @@ void bal_mt_sample(bal_mt19937 *m, size_t n, size_t k, uint32_t *out, uint32_t *
     }
 }
 
+void bal_mt_choices(bal_mt19937 *m, size_t n, size_t k, uint32_t *out)
+{
+    for (size_t i = 0; i < k; i++)
+        out[i] = (uint32_t)(bal_mt_random(m) * (double)n);
+}
+
 void bal_mt_shuffle(bal_mt19937 *m, uint32_t *items, size_t n)
 {
     for (size_t i = n; i > 1; i--) {

@@ -32,6 +32,8 @@ double bal_mt_random(bal_mt19937 *m);              /* random() */
 uint64_t bal_mt_below(bal_mt19937 *m, uint64_t n); /* _randbelow(n) */
 /* sample(range(n), k) into out[k]; scratch holds n entries.  k <= n. */
 void bal_mt_sample(bal_mt19937 *m, size_t n, size_t k, uint32_t *out, uint32_t *scratch);
+/* choices(range(n), k=k) into out[k]: with replacement, floor(random() * n).  n > 0. */
+void bal_mt_choices(bal_mt19937 *m, size_t n, size_t k, uint32_t *out);
 void bal_mt_shuffle(bal_mt19937 *m, uint32_t *items, size_t n); /* shuffle() */
 
 #endif

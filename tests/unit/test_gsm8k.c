@@ -146,7 +146,7 @@ TEST(reference_vectors)
     bal_lines_close(lines);
 }
 
-/* The draws of few-shot examples (python_random.jsonl, kind "sample"). */
+/* The draws of few-shot examples and of resamples (python_random.jsonl). */
 TEST(reference_draws)
 {
     enum { MAX_POOL = 100000 };
@@ -174,6 +174,17 @@ TEST(reference_draws)
                 for (size_t i = 0; i < k; i++)
                     CHECK_NEAR(got[i], cJSON_GetArrayItem(call, (int)i)->valuedouble, 0);
             }
+        } else if (strcmp(kind, "choices") == 0) {
+            size_t n = (size_t)bal_json_member(line, "population")->valuedouble;
+            size_t k = (size_t)bal_json_member(line, "k")->valuedouble;
+            cJSON_ArrayForEach(call, bal_json_member(line, "calls"))
+            {
+                if (!CHECK(n > 0 && k <= 64))
+                    break;
+                bal_mt_choices(&mt, n, k, got);
+                for (size_t i = 0; i < k; i++)
+                    CHECK_NEAR(got[i], cJSON_GetArrayItem(call, (int)i)->valuedouble, 0);
+            }
         } else if (strcmp(kind, "shuffle") == 0) {
             for (uint32_t i = 0; i < 10; i++)
                 got[i] = i;
@@ -186,6 +197,8 @@ TEST(reference_draws)
         } else if (strcmp(kind, "random_float") == 0) {
             cJSON_ArrayForEach(call, bal_json_member(line, "values"))
                 CHECK_NEAR(bal_mt_random(&mt), call->valuedouble, 0);
+        } else {
+            test_fail(__FILE__, __LINE__, "%s: nothing checks the kind '%s'", path, kind);
         }
         cJSON_Delete(line);
     }
