@@ -162,6 +162,7 @@ static bal_status prepare(bench_step *b, const bal_bench_config *c, size_t max_r
                  .max_seq_len = b->longest,
                  .checkpoint_activations = c->checkpoint_activations},
         .max_grad_norm = 1,
+        .share_prefix = c->share_prefix,
     };
     if (terms) {
         config.loss.lambda_consistency = 0.025;
@@ -196,13 +197,14 @@ bal_status bal_bench_step(cJSON *out, const bal_bench_config *c, bool sequences_
         BAL_TRY(count_rows(c->rows, sequences_given ? (size_t)c->sequences : MAX_ROWS, &max_rows));
     BAL_TRY(prepare(&b, c, max_rows));
     BAL_TRY(bal_bench_measure(&times, c, run_once, &b));
-    double tokens = (double)b.batch.n_tokens, work = 4 * bal_bench_matrix_parameters(b.model) * tokens;
+    double tokens = (double)bal_batch_text_tokens(&b.batch), work = 4 * bal_bench_matrix_parameters(b.model) * tokens;
     if (b.step.teacher)
         work += work / 2;
     (void)cJSON_AddStringToObject(out, "method", c->method);
     (void)cJSON_AddStringToObject(out, "init", c->init);
     bal_bench_report(out, &times, tokens, "tokens/s", "tokens_per_second", work);
     (void)cJSON_AddNumberToObject(out, "tokens", tokens);
+    (void)cJSON_AddNumberToObject(out, "shared_tokens", (double)b.batch.n_shared);
     (void)cJSON_AddNumberToObject(out, "sequences", (double)b.batch.n_seqs);
     (void)cJSON_AddNumberToObject(out, "labelled_rows", (double)b.batch.n_rows);
     (void)cJSON_AddNumberToObject(out, "r", (double)c->r);

@@ -252,6 +252,7 @@ static bal_status make_batches(trainer *t)
                                              .checkpoint_activations = t->config->checkpoint_activations,
                                              .dropout = t->full ? 0 : t->adapter->config.lora_dropout,
                                              .seed = (uint64_t)t->config->seed};
+    t->step_config.share_prefix = t->config->share_prefix;
     t->micro = bal_alloc(t->n_micro, sizeof *t->micro);
     t->micro_list =
         bal_alloc(t->n_micro, sizeof(bal_batch *)); // NOLINT(bugprone-sizeof-expression): pointers are meant

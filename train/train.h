@@ -23,7 +23,7 @@ typedef struct train_config {
     const char *validation_data, *resume, *metrics_out, *name, *experiment, *dtype;
     bal_text_list target_modules;
     bal_loss_options loss;
-    bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, overwrite, store, memory_check;
+    bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, share_prefix, overwrite, store, memory_check;
     int64_t r, batch_size, micro_batch_size, max_steps, warmup_steps, seed, limit, model_max_length, eval_steps;
     int64_t early_stopping_patience, save_steps, save_total_limit, log_steps, stop_after;
     double lora_alpha, lora_dropout, lr, head_lr, epochs, warmup_ratio, weight_decay, adam_beta1, adam_beta2,

@@ -95,6 +95,8 @@
         INT("log_steps", log_steps, "0", 0, 1e9, G_RUN, "steps between lines of progress; 0: about twenty in a run"),  \
         FLAG("checkpoint_activations", checkpoint_activations, "false", G_RUN,                                         \
              "less memory: layers are computed again backwards"),                                                      \
+        FLAG("share_prefix", share_prefix, "true", G_RUN,                                                              \
+             "compute once what all sequences of a micro-batch begin with; not with dropout"),                         \
         FLAG("memory_check", memory_check, "true", G_RUN, "refuse a run that needs more than the free memory"),        \
         FLAG("store", store, "true", G_RUN, "write the run into the database"),                                        \
         TEXT("name", name, NULL, G_RUN, "of the run in the database"),                                                 \

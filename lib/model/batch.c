@@ -39,7 +39,7 @@ void bal_batch_dispose(bal_batch *b)
 
 void bal_batch_clear(bal_batch *b)
 {
-    b->n_tokens = b->n_seqs = b->n_rows = b->n_reg_rows = 0;
+    b->n_tokens = b->n_seqs = b->n_rows = b->n_reg_rows = b->n_shared = 0;
     b->seq_start[0] = 0;
 }
 
@@ -74,4 +74,44 @@ void bal_batch_finish(bal_batch *b, bool unshifted_regularisers)
                 b->reg_rows[b->n_reg_rows++] = t;
         }
     }
+}
+
+/* How many tokens all sequences begin with and no row of them predicts a label. */
+static size_t common_beginning(const bal_batch *b)
+{
+    size_t common = SIZE_MAX;
+    for (size_t s = 0; s < b->n_seqs; s++) {
+        size_t begin = b->seq_start[s], n = b->seq_start[s + 1] - begin, same = 0;
+        while (same + 1 < n && same < common && b->tokens[begin + same] == b->tokens[same] &&
+               b->label[begin + same] == BAL_LABEL_NONE && b->label[begin + same + 1] == BAL_LABEL_NONE)
+            same++;
+        common = same < common ? same : common;
+    }
+    return common;
+}
+
+void bal_batch_share(bal_batch *b, size_t least)
+{
+    if (b->n_seqs < 2 || b->n_shared != 0)
+        return;
+    size_t n = common_beginning(b);
+    if (n < least || n == 0)
+        return;
+    size_t to = b->seq_start[1];
+    for (size_t s = 1; s < b->n_seqs; s++) {
+        size_t from = b->seq_start[s] + n, own = b->seq_start[s + 1] - from;
+        memmove(b->tokens + to, b->tokens + from, own * sizeof *b->tokens);
+        memmove(b->label + to, b->label + from, own * sizeof *b->label);
+        b->seq_start[s] = (uint32_t)to;
+        to += own;
+    }
+    b->seq_start[0] = (uint32_t)n;
+    b->seq_start[b->n_seqs] = (uint32_t)to;
+    b->n_tokens = to;
+    b->n_shared = n;
+}
+
+size_t bal_batch_text_tokens(const bal_batch *b)
+{
+    return b->n_tokens + (b->n_seqs > 1 ? (b->n_seqs - 1) * b->n_shared : 0);
 }

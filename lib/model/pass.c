@@ -243,6 +243,12 @@ static void watch(const bal_pass *p, size_t layer, const real_t *x)
         p->watch(p->watch_context, layer, x, p->T);
 }
 
+bool bal_pass_can_share(const bal_pass *p)
+{
+    const bal_model_config *m = &p->m->config;
+    return p->options.dropout <= 0 && m->rope.kind != BAL_ROPE_NONE && m->rope.kind != BAL_ROPE_DYNAMIC;
+}
+
 static bal_status check_batch(const bal_pass *p, const bal_batch *b)
 {
     const bal_pass_options *o = &p->options;
@@ -250,9 +256,11 @@ static bal_status check_batch(const bal_pass *p, const bal_batch *b)
         return bal_fail(BAL_ELIMIT, "a batch of %zu tokens in %zu sequences does not fit the pass, made for %zu in %zu",
                         b->n_tokens, b->n_seqs, o->max_tokens, o->max_seqs);
     for (size_t s = 0; s < b->n_seqs; s++)
-        if (b->seq_start[s + 1] - b->seq_start[s] > o->max_seq_len)
-            return bal_fail(BAL_ELIMIT, "sequence %zu has %u tokens; the pass was made for %zu", s,
-                            b->seq_start[s + 1] - b->seq_start[s], o->max_seq_len);
+        if (b->n_shared + b->seq_start[s + 1] - b->seq_start[s] > o->max_seq_len)
+            return bal_fail(BAL_ELIMIT, "sequence %zu has %zu tokens; the pass was made for %zu", s,
+                            b->n_shared + b->seq_start[s + 1] - b->seq_start[s], o->max_seq_len);
+    if (b->n_shared != 0 && !bal_pass_can_share(p))
+        return bal_fail(BAL_EINVAL, "this model cannot compute a shared beginning of %zu tokens once", b->n_shared);
     for (size_t t = 0; t < b->n_tokens; t++)
         if (b->tokens[t] < 0 || (size_t)b->tokens[t] >= p->m->config.vocab)
             return bal_fail(BAL_EFORMAT,
@@ -280,10 +288,13 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
     const bal_model_config *m = &p->m->config;
     size_t half = m->head_dim / 2;
     p->attention.n_blocks = bal_attention_split(b->seq_start, b->n_seqs, p->blocks);
+    p->attention.shared = b->n_shared;
     if (m->rope.kind == BAL_ROPE_NONE)
         return;
+    for (size_t i = 0; i < b->n_shared; i++)
+        p->rope_row[i] = (uint32_t)i;
     for (size_t s = 0; s < b->n_seqs; s++) {
-        size_t begin = b->seq_start[s], n = b->seq_start[s + 1] - begin, row = 0;
+        size_t begin = b->seq_start[s], n = b->seq_start[s + 1] - begin, row = b->n_shared;
         if (m->rope.kind == BAL_ROPE_DYNAMIC && (double)n > m->rope.original_max_positions) {
             row = p->options.max_seq_len + begin;
             double scale = bal_rope_frequencies(&m->rope, m->head_dim, n, p->m->rope_factors, p->frequencies);

@@ -42,6 +42,9 @@ real_t *bal_pass_final(bal_pass *p, bal_role role);
 real_t *bal_pass_dfinal(bal_pass *p);
 void bal_pass_clear_dfinal(bal_pass *p, size_t n_tokens);
 bal_status bal_pass_backward(bal_pass *p, const bal_batch *b);
+/* Whether a batch may hold a shared beginning (bal_batch_share()): not with dropout, whose masks differ from place to
+ * place, nor with a window or rotations that depend on a sequence's length. */
+bool bal_pass_can_share(const bal_pass *p);
 /* Dropout stream, for checkpoints. */
 bal_rng *bal_pass_rng(bal_pass *p);
 

@@ -15,21 +15,25 @@
 
 enum { N = BAL_ATTENTION_BLOCK };
 
-size_t bal_attention_split(const uint32_t *seq_start, size_t n_seqs, bal_attention_block *out)
+static size_t split(uint32_t begin, uint32_t end, bal_attention_block *out)
 {
     size_t n = 0;
-    for (size_t s = 0; s < n_seqs; s++) {
-        for (uint32_t t = seq_start[s]; t < seq_start[s + 1]; t += N) {
-            uint32_t left = seq_start[s + 1] - t;
-            out[n++] = (bal_attention_block){seq_start[s], seq_start[s + 1], t, left < N ? left : N};
-        }
-    }
+    for (uint32_t t = begin; t < end; t += N)
+        out[n++] = (bal_attention_block){begin, end, t, end - t < N ? end - t : N};
+    return n;
+}
+
+size_t bal_attention_split(const uint32_t *seq_start, size_t n_seqs, bal_attention_block *out)
+{
+    size_t n = split(0, n_seqs > 0 ? seq_start[0] : 0, out);
+    for (size_t s = 0; s < n_seqs; s++)
+        n += split(seq_start[s], seq_start[s + 1], out + n);
     return n;
 }
 
 size_t bal_attention_max_blocks(size_t max_tokens, size_t max_seqs)
 {
-    return max_tokens / N + max_seqs;
+    return max_tokens / N + max_seqs + 1;
 }
 
 size_t bal_attention_scratch(void)
@@ -46,8 +50,13 @@ typedef struct job {
 } job;
 
 /* Keys lo .. hi-1 of the block that starts at key k0 and holds nk, as seen by query t. */
-static void visible(const bal_attention *a, uint32_t begin, size_t t, size_t k0, size_t nk, size_t *lo, size_t *hi)
+static void visible(const bal_attention *a, size_t begin, size_t t, size_t k0, size_t nk, size_t *lo, size_t *hi)
 {
+    if (k0 < begin) { /* of the shared beginning */
+        *lo = 0;
+        *hi = nk;
+        return;
+    }
     size_t oldest = a->window != 0 && t + 1 > begin + a->window ? t + 1 - a->window : begin;
     *lo = oldest > k0 ? oldest - k0 : 0;
     *hi = t + 1 > k0 ? t + 1 - k0 : 0;
@@ -63,6 +72,22 @@ static size_t first_key(const bal_attention *a, const bal_attention_block *b)
     return b->begin + (oldest - b->begin) / N * N;
 }
 
+/* The block of keys that a block of queries begins with, and the one after [*k0, *k0 + *nk): false when there is none.
+ * What is shared comes first. */
+static bool next_keys(const bal_attention *a, const bal_attention_block *b, size_t *k0, size_t *nk)
+{
+    size_t last = b->first + b->count, shared = b->begin >= a->shared ? a->shared : 0;
+    if (*nk == 0)
+        *k0 = shared > 0 ? 0 : first_key(a, b);
+    else
+        *k0 = *k0 < shared && *k0 + *nk >= shared ? b->begin : *k0 + *nk;
+    if (*k0 >= last)
+        return false;
+    size_t end = *k0 < shared ? shared : last;
+    *nk = end - *k0 < N ? end - *k0 : N;
+    return true;
+}
+
 /* S(nq, nk) = scale Q K^T, leading dimension N. */
 static void scores(const job *j, size_t head, size_t q0, size_t nq, size_t k0, size_t nk, real_t *S)
 {
@@ -72,13 +97,13 @@ static void scores(const job *j, size_t head, size_t q0, size_t nq, size_t k0, s
 }
 
 /* P in place of S, from the saved sums; what a query does not see is 0. */
-static void probabilities(const job *j, const bal_attention_block *b, size_t head, size_t q0, size_t nq, size_t k0,
-                          size_t nk, real_t *S)
+static void probabilities(const job *j, size_t begin, size_t head, size_t q0, size_t nq, size_t k0, size_t nk,
+                          real_t *S)
 {
     for (size_t i = 0; i < nq; i++) {
         real_t *row = S + i * N;
         size_t lo, hi;
-        visible(j->a, b->begin, q0 + i, k0, nk, &lo, &hi);
+        visible(j->a, begin, q0 + i, k0, nk, &lo, &hi);
         memset(row, 0, lo * sizeof *row);
         memset(row + hi, 0, (nk - hi) * sizeof *row);
         if (hi > lo)
@@ -114,14 +139,13 @@ static void forward_task(const job *j, const bal_attention_block *b, size_t head
     size_t d = j->a->d, kv = head / (j->a->n_heads / j->a->n_kv_heads), H = j->a->n_heads;
     real_t *S = scratch, *m = scratch + 2 * (size_t)N * N, *l = m + N;
     real_t *O = j->o + b->first * j->ldq + head * d;
-    size_t last = b->first + b->count;
+    size_t k0 = 0, nk = 0;
     for (size_t i = 0; i < b->count; i++) {
         m[i] = -(real_t)INFINITY;
         l[i] = 0;
         memset(O + i * j->ldq, 0, d * sizeof *O);
     }
-    for (size_t k0 = first_key(j->a, b); k0 < last; k0 += N) {
-        size_t nk = last - k0 < N ? last - k0 : N;
+    while (next_keys(j->a, b, &k0, &nk)) {
         scores(j, head, b->first, b->count, k0, nk, S);
         online_softmax(j, b, O, k0, nk, S, m, l);
         bal_gemm(false, false, b->count, d, nk, 1, S, N, j->v + k0 * j->ldk + kv * d, j->ldk, 1, O, j->ldq);
@@ -165,13 +189,13 @@ static void delta_range(void *context, size_t begin, size_t end, size_t thread)
             j->delta[t * H + h] = (real_t)j->ops->dot(j->o_in + t * j->ldq + h * d, j->dout + t * j->ldq + h * d, d);
 }
 
-/* P into S and dS into G (leading dimension N). */
-static void backward_scores(const job *j, const bal_attention_block *b, size_t head, size_t q0, size_t nq, size_t k0,
+/* P into S and dS into G (leading dimension N); begin: of the queries' sequence. */
+static void backward_scores(const job *j, size_t begin, size_t head, size_t q0, size_t nq, size_t k0,
                             size_t nk, real_t *S, real_t *G)
 {
     size_t d = j->a->d, H = j->a->n_heads, kv = head / (H / j->a->n_kv_heads);
     scores(j, head, q0, nq, k0, nk, S);
-    probabilities(j, b, head, q0, nq, k0, nk, S);
+    probabilities(j, begin, head, q0, nq, k0, nk, S);
     bal_gemm(false, true, nq, nk, d, 1, j->dout + q0 * j->ldq + head * d, j->ldq, j->v + k0 * j->ldk + kv * d, j->ldk,
              0, G, N);
     for (size_t i = 0; i < nq; i++)
@@ -180,11 +204,10 @@ static void backward_scores(const job *j, const bal_attention_block *b, size_t h
 
 static void query_task(const job *j, const bal_attention_block *b, size_t head, real_t *scratch)
 {
-    size_t d = j->a->d, kv = head / (j->a->n_heads / j->a->n_kv_heads), last = b->first + b->count;
+    size_t d = j->a->d, kv = head / (j->a->n_heads / j->a->n_kv_heads), k0 = 0, nk = 0;
     real_t *S = scratch, *G = scratch + (size_t)N * N, beta = 0;
-    for (size_t k0 = first_key(j->a, b); k0 < last; k0 += N) {
-        size_t nk = last - k0 < N ? last - k0 : N;
-        backward_scores(j, b, head, b->first, b->count, k0, nk, S, G);
+    while (next_keys(j->a, b, &k0, &nk)) {
+        backward_scores(j, b->begin, head, b->first, b->count, k0, nk, S, G);
         bal_gemm(false, false, b->count, d, nk, (real_t)j->a->scale, G, N, j->k + k0 * j->ldk + kv * d, j->ldk, beta,
                  j->dq + b->first * j->ldq + head * d, j->ldq);
         beta = 1;
@@ -199,18 +222,22 @@ static void query_range(void *context, size_t begin, size_t end, size_t thread)
         query_task(j, &j->a->blocks[i / j->a->n_heads], i % j->a->n_heads, scratch);
 }
 
-/* b is a block of keys here; all later queries of its sequence that see one of them contribute. */
+/* b is a block of keys here; all later queries of its sequence that see one of them contribute, and for the shared
+ * beginning the queries of all sequences. */
 static void key_task(const job *j, const bal_attention_block *b, size_t kv, real_t *scratch)
 {
-    size_t d = j->a->d, group = j->a->n_heads / j->a->n_kv_heads, end = b->end;
+    size_t d = j->a->d, group = j->a->n_heads / j->a->n_kv_heads, end = b->end, nq;
     real_t *S = scratch, *G = scratch + (size_t)N * N, beta = 0;
     real_t *dk = j->dk + b->first * j->ldk + kv * d, *dv = j->dv + b->first * j->ldk + kv * d;
     if (j->a->window != 0 && b->first + b->count + j->a->window - 1 < end)
         end = b->first + b->count + j->a->window - 1;
+    if (b->first < j->a->shared)
+        end = j->a->blocks[j->a->n_blocks - 1].end;
     for (size_t head = kv * group; head < (kv + 1) * group; head++) {
-        for (size_t q0 = b->first; q0 < end; q0 += N) {
-            size_t nq = end - q0 < N ? end - q0 : N;
-            backward_scores(j, b, head, q0, nq, b->first, b->count, S, G);
+        for (size_t q0 = b->first; q0 < end; q0 += nq) {
+            size_t border = b->first < j->a->shared && q0 < j->a->shared ? j->a->shared : end;
+            nq = border - q0 < N ? border - q0 : N;
+            backward_scores(j, q0 < b->end ? b->begin : b->end, head, q0, nq, b->first, b->count, S, G);
             bal_gemm(true, false, b->count, d, nq, 1, S, N, j->dout + q0 * j->ldq + head * d, j->ldq, beta, dv, j->ldk);
             bal_gemm(true, false, b->count, d, nq, (real_t)j->a->scale, G, N, j->q + q0 * j->ldq + head * d, j->ldq,
                      beta, dk, j->ldk);

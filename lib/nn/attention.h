@@ -22,13 +22,15 @@ typedef struct bal_attention_block {
 typedef struct bal_attention {
     size_t n_heads, n_kv_heads, d;
     size_t window; /* 0: all keys before */
+    size_t shared; /* tokens [0, shared) come before every other sequence; only without a window */
     double scale;  /* usually d^-1/2 */
     const bal_attention_block *blocks;
     size_t n_blocks;
     real_t *scratch; /* bal_attention_scratch() values for each thread */
 } bal_attention;
 
-/* Blocks of n_seqs sequences; out has room for bal_attention_max_blocks().  Returns their number. */
+/* Blocks of n_seqs sequences, before them those of what they share, [0, seq_start[0]); out has room for
+ * bal_attention_max_blocks().  Returns their number. */
 size_t bal_attention_split(const uint32_t *seq_start, size_t n_seqs, bal_attention_block *out);
 size_t bal_attention_max_blocks(size_t max_tokens, size_t max_seqs);
 size_t bal_attention_scratch(void);

@@ -5,6 +5,9 @@
 
 #include <math.h>
 
+/* A shorter common beginning is not worth its own block of attention. */
+enum { LEAST_SHARED = 8 };
+
 static bool wants_teacher(const bal_step_config *c)
 {
     return c->loss.lambda_consistency != 0 || c->adaptive || c->loss.need_teacher;
@@ -206,8 +209,10 @@ bal_status bal_step_run(bal_step *s, bal_batch *const *micro, size_t n, size_t s
     bal_loss_values_zero(&r->values, &s->config.loss);
     size_t reg_rows = 0;
     for (size_t i = 0; i < n; i++) {
+        if (s->config.share_prefix && bal_pass_can_share(s->pass))
+            bal_batch_share(micro[i], LEAST_SHARED);
         bal_batch_finish(micro[i], s->config.unshifted_regularisers);
-        r->tokens += micro[i]->n_tokens;
+        r->tokens += bal_batch_text_tokens(micro[i]);
         r->rows += micro[i]->n_rows;
         reg_rows += micro[i]->n_reg_rows;
     }
