@@ -53,19 +53,17 @@ static bool build(world *w, bool lora, bool share, bool checkpoint)
     static char all[] = "all-linear";
     char *targets[] = {all};
     bal_adapter_config a = {.r = 3, .lora_alpha = 6, .target_modules = targets, .n_target_modules = 1};
-    bal_step_config c = {.loss = {.lambda_consistency = lora ? 0.3 : 0,
-                                  .lambda_diversity = 0.1,
-                                  .lambda_svd = 0.1,
-                                  .temperature = 2,
-                                  .top_k_entropy = 10,
-                                  .svd_top_k = 3,
-                                  .train_head = !lora},
-                         .adamw = {0.9, 0.999, 1e-8, 0},
-                         .pass = {.max_tokens = MOST,
-                                  .max_seqs = SEQS,
-                                  .max_seq_len = LONGEST,
-                                  .checkpoint_activations = checkpoint},
-                         .share_prefix = share};
+    bal_step_config c = {
+        .loss = {.lambda_consistency = lora ? 0.3 : 0,
+                 .lambda_diversity = 0.1,
+                 .lambda_svd = 0.1,
+                 .temperature = 2,
+                 .top_k_entropy = 10,
+                 .svd_top_k = 3,
+                 .train_head = !lora},
+        .adamw = {0.9, 0.999, 1e-8, 0},
+        .pass = {.max_tokens = MOST, .max_seqs = SEQS, .max_seq_len = LONGEST, .checkpoint_activations = checkpoint},
+        .share_prefix = share};
     bal_rng rng;
     bal_rng_init(&rng, 9, "factors");
     (void)snprintf(a.init, sizeof a.init, "pissa");
