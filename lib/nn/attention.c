@@ -190,8 +190,8 @@ static void delta_range(void *context, size_t begin, size_t end, size_t thread)
 }
 
 /* P into S and dS into G (leading dimension N); begin: of the queries' sequence. */
-static void backward_scores(const job *j, size_t begin, size_t head, size_t q0, size_t nq, size_t k0,
-                            size_t nk, real_t *S, real_t *G)
+static void backward_scores(const job *j, size_t begin, size_t head, size_t q0, size_t nq, size_t k0, size_t nk,
+                            real_t *S, real_t *G)
 {
     size_t d = j->a->d, H = j->a->n_heads, kv = head / (H / j->a->n_kv_heads);
     scores(j, head, q0, nq, k0, nk, S);

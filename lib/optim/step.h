@@ -21,7 +21,7 @@ typedef struct bal_step_config {
     bool adaptive;               /* lambda of the consistency term from the teacher's entropy */
     double adaptive_min, adaptive_max;
     bool share_prefix; /* the tokens that all sequences of a micro-batch begin with are computed once */
-    bool validate; /* a second set of buffers for bal_step_loss(): no dropout, no gradient */
+    bool validate;     /* a second set of buffers for bal_step_loss(): no dropout, no gradient */
 } bal_step_config;
 
 typedef struct bal_step {
