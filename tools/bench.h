@@ -18,7 +18,7 @@ typedef struct bal_bench_config {
     const char *model, *method, *init, *rows;
     int64_t tokens, new_tokens, sequences, r, repeat;
     double labelled;
-    bool checkpoint_activations, share_prefix, reference;
+    bool checkpoint_activations, share_prefix, teacher_cached, reference;
 } bal_bench_config;
 
 /* The reference rate. */

@@ -21,6 +21,7 @@ static bal_status fill(trainer *t)
     for (size_t i = 0; i < batch; i++) {
         size_t record = bal_order_at(&t->order, t->state.position + i);
         bal_status status = add_record(&t->micro[i / t->micro_size], &t->data, record);
+        t->micro_records[i] = (uint32_t)record;
         if (status != BAL_OK)
             return status;
     }

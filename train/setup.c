@@ -1,4 +1,5 @@
 /* The parts of a run: model, adapter, data, batches, step.  SPDX-License-Identifier: Apache-2.0 */
+#include "train/teacher_cache.h"
 #include "train/train.h"
 
 #include "lib/base/file.h"
@@ -256,7 +257,8 @@ static bal_status make_batches(trainer *t)
     t->micro = bal_alloc(t->n_micro, sizeof *t->micro);
     t->micro_list =
         bal_alloc(t->n_micro, sizeof(bal_batch *)); // NOLINT(bugprone-sizeof-expression): pointers are meant
-    if (t->micro == NULL || t->micro_list == NULL)
+    t->micro_records = bal_alloc(t->n_micro * t->micro_size, sizeof *t->micro_records);
+    if (t->micro == NULL || t->micro_list == NULL || t->micro_records == NULL)
         return BAL_ENOMEM;
     for (size_t i = 0; i < t->n_micro; i++) {
         BAL_TRY(bal_batch_init(&t->micro[i], tokens, t->micro_size));
@@ -266,6 +268,30 @@ static bal_status make_batches(trainer *t)
         BAL_TRY(bal_batch_init(&t->quiet_batch, quiet, t->micro_size));
 out:
     return status;
+}
+
+static bal_status load_teacher(void *context, size_t index, const bal_batch *b, real_t *final, bool *found)
+{
+    const trainer *t = context;
+    return teacher_cache_load(t->cache, t->micro_records + index * t->micro_size, b, final, found);
+}
+
+static bal_status save_teacher(void *context, size_t index, const bal_batch *b, real_t *final)
+{
+    const trainer *t = context;
+    return teacher_cache_save(t->cache, t->micro_records + index * t->micro_size, b, final);
+}
+
+static bal_status open_teacher_cache(trainer *t)
+{
+    const train_config *c = t->config;
+    if (c->teacher_cache == NULL)
+        return BAL_OK;
+    if (t->full || (t->step_config.loss.lambda_consistency == 0 && !t->step_config.adaptive))
+        return bal_fail(BAL_EINVAL, "teacher_cache is given, but this recipe has no teacher (lambda_consistency is 0)");
+    t->step_config.teacher_rows = (bal_teacher_store){t, load_teacher, save_teacher};
+    return teacher_cache_open(&t->cache, c->teacher_cache, t->model, &t->data, t->step_config.unshifted_regularisers,
+                              is(c->teacher_cache_dtype, "bf16"));
 }
 
 bal_status train_setup(trainer *t)
@@ -278,6 +304,7 @@ bal_status train_setup(trainer *t)
     BAL_TRY(plan_steps(t));
     BAL_TRY(make_batches(t));
     BAL_TRY(train_estimate(t));
+    BAL_TRY(open_teacher_cache(t));
     train_announce(t);
     BAL_TRY(bal_step_init(&t->step, t->model, t->params, &t->step_config));
     if (t->resume_from != NULL)
@@ -293,6 +320,8 @@ void train_dispose(trainer *t)
         bal_batch_dispose(&t->micro[i]);
     bal_free(t->micro);
     bal_free(t->micro_list);
+    bal_free(t->micro_records);
+    teacher_cache_close(t->cache);
     bal_batch_dispose(&t->quiet_batch);
     bal_order_dispose(&t->order);
     bal_free(t->train_items);

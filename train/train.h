@@ -20,7 +20,8 @@ typedef struct train_config {
     const char *model, *model_config, *tokenizer, *data, *format, *template_, *target_suffix, *out, *method, *init;
     const char *init_adapter, *adapter, *initial_adapter, *order, *lr_scheduler, *lambda1_schedule,
         *lambda_focus_schedule;
-    const char *validation_data, *resume, *metrics_out, *name, *experiment, *dtype;
+    const char *validation_data, *resume, *metrics_out, *name, *experiment, *dtype, *teacher_cache,
+        *teacher_cache_dtype;
     bal_text_list target_modules;
     bal_loss_options loss;
     bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, share_prefix, overwrite, store, memory_check;
@@ -83,6 +84,8 @@ typedef struct trainer {
     bal_order order;
     bal_batch *micro; /* [n_micro] */
     bal_batch **micro_list;
+    uint32_t *micro_records;     /* [n_micro * micro_size] which records they hold */
+    struct teacher_cache *cache; /* NULL: none */
     size_t n_micro, micro_size;
     bal_batch quiet_batch; /* for validation */
     bal_step_config step_config;

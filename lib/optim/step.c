@@ -139,6 +139,21 @@ static bal_status fail_gradient(const bal_params *p, size_t step)
     return bal_fail(BAL_ENUMERIC, "step %zu: the gradient norm overflows; lower the learning rate", step);
 }
 
+/* The teacher's final rows of a micro-batch, from the store or by its forward pass. */
+static bal_status run_teacher(bal_step *s, const bal_batch *b, size_t index)
+{
+    const bal_teacher_store *t = &s->config.teacher_rows;
+    real_t *final = bal_pass_final(s->pass, BAL_TEACHER);
+    bool found = false;
+    bal_status status = t->context != NULL ? t->load(t->context, index, b, final, &found) : BAL_OK;
+    if (status != BAL_OK || found)
+        return status;
+    status = bal_pass_forward(s->pass, b, BAL_TEACHER);
+    if (status == BAL_OK && t->context != NULL)
+        status = t->save(t->context, index, b, final);
+    return status;
+}
+
 /* Entropy of the teacher over all micro-batches, before the step: several micro-batches need lambda1 before the first
  * backward. */
 static bal_status teacher_entropy(bal_step *s, bal_batch *const *micro, size_t n, size_t rows, size_t reg_rows,
@@ -148,7 +163,7 @@ static bal_status teacher_entropy(bal_step *s, bal_batch *const *micro, size_t n
     bal_loss_values v;
     bal_loss_values_zero(&v, &s->config.loss);
     for (size_t i = 0; i < n; i++) {
-        BAL_TRY(bal_pass_forward(s->pass, micro[i], BAL_TEACHER));
+        BAL_TRY(run_teacher(s, micro[i], i));
         const real_t *teacher = bal_pass_final(s->pass, BAL_TEACHER);
         BAL_TRY(bal_lm_loss_run(s->loss, micro[i], teacher, teacher, rows, reg_rows, w, &v, NULL, NULL));
     }
@@ -169,7 +184,7 @@ static bal_status run_micro(bal_step *s, const bal_batch *b, size_t step, size_t
     BAL_TRY(bal_pass_forward(s->pass, b, BAL_STUDENT));
     const real_t *teacher = NULL;
     if (s->teacher) {
-        BAL_TRY(bal_pass_forward(s->pass, b, BAL_TEACHER));
+        BAL_TRY(run_teacher(s, b, index));
         teacher = bal_pass_final(s->pass, BAL_TEACHER);
     }
     bal_pass_clear_dfinal(s->pass, b->n_tokens);

@@ -11,6 +11,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Where the teacher's final rows may come from instead of its forward pass.  index: which micro-batch of the step. */
+typedef struct bal_teacher_store {
+    void *context; /* NULL: no store */
+    /* Fills the regulariser rows of final (T x hidden); *found false: not all of them are there. */
+    bal_status (*load)(void *context, size_t index, const bal_batch *b, real_t *final, bool *found);
+    /* Keeps the regulariser rows of final; may round them in place. */
+    bal_status (*save)(void *context, size_t index, const bal_batch *b, real_t *final);
+} bal_teacher_store;
+
 typedef struct bal_step_config {
     bal_loss_config loss;
     bal_adamw_config adamw;
@@ -20,6 +29,7 @@ typedef struct bal_step_config {
     bool micro_batch_means;      /* --compat llm172: every micro-batch counts the same, whatever its rows */
     bool adaptive;               /* lambda of the consistency term from the teacher's entropy */
     double adaptive_min, adaptive_max;
+    bal_teacher_store teacher_rows;
     bool share_prefix; /* the tokens that all sequences of a micro-batch begin with are computed once */
     bool validate;     /* a second set of buffers for bal_step_loss(): no dropout, no gradient */
 } bal_step_config;
