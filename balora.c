@@ -7,6 +7,7 @@
 #include "tools/commands.h"
 
 #include <curl/curl.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
@@ -112,6 +113,7 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file over the limit of ulimit -f is an error of write() like a full disk */
     int status = dispatch(argc, argv);
     if (fflush(stdout) != 0 || ferror(stdout) != 0) { /* a full disk behind stdout must not look like success */
         (void)fprintf(stderr, "balora: standard output cannot be written\n");

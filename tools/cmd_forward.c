@@ -142,6 +142,18 @@ out:
     return status;
 }
 
+/* Tokens of a row.  Linear scaling by a factor makes room for that many times the positions; dynamic scaling is for
+ * sequences of any length. */
+static size_t context_of(const bal_model_config *c)
+{
+    double longest = (double)c->max_positions;
+    if (c->rope.kind == BAL_ROPE_DYNAMIC || c->max_positions == 0)
+        return SIZE_MAX;
+    if (c->rope.kind == BAL_ROPE_LINEAR && c->rope.factor > 1)
+        longest *= c->rope.factor;
+    return longest < 1e9 ? (size_t)longest : SIZE_MAX;
+}
+
 static bal_status read_input(forward_job *j)
 {
     cJSON *json = NULL;
@@ -163,6 +175,11 @@ static bal_status read_input(forward_job *j)
             goto out;
         }
         size_t length = (size_t)cJSON_GetArraySize(row);
+        if (length > context_of(&j->model->config)) {
+            status = bal_fail(BAL_ELIMIT, "row %zu of input_ids has %zu tokens, but the model's context is %zu", n,
+                              length, context_of(&j->model->config));
+            goto out;
+        }
         longest = length > longest ? length : longest;
         total += length;
         n++;

@@ -72,6 +72,7 @@ typedef struct job {
     bal_buf text;       /* of the answer so far */
     bal_buf *documents; /* [n] JSON of each answer */
     bal_buf answer;     /* text of the last answer */
+    size_t n_dropped;   /* tokens at the left of prompts that were longer than the context */
 } job;
 
 /* Bytes of text[0..n) that later tokens cannot change: not a character that is incomplete (U+FFFD so far), not what
@@ -131,6 +132,7 @@ static bal_status on_answer(void *context, size_t i, const bal_answer *a)
     bal_status status;
     if (j->stream)
         print_from(j, a->text, a->n_text);
+    j->n_dropped += a->n_dropped;
     bal_buf_clear(&j->answer);
     BAL_TRY(bal_buf_append(&j->answer, a->text, a->n_text));
     BAL_TRY(
@@ -159,6 +161,11 @@ static bal_status run(job *j, const bal_request *requests, size_t n, const bal_c
         (void)fputc('\n', stdout);
         (void)fflush(stdout);
     }
+    if (j->n_dropped > 0)
+        bal_log_line(&common->log, BAL_LOG_WARN,
+                     "prompt and answer are longer than the context of %zu tokens: %zu at the left were left out",
+                     j->bundle->model->config.max_positions, j->n_dropped);
+    j->n_dropped = 0;
     bal_log_line(&common->log, BAL_LOG_INFO, "%zu tokens of prompt, %zu new tokens, %.1f s, %.1f tokens/s",
                  stats->prompt_tokens, stats->new_tokens, stats->seconds, rate);
 out:

@@ -2,6 +2,7 @@
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
+#include "lib/io/gguf.h"
 #include "lib/io/json.h"
 #include "lib/io/options.h"
 #include "tools/commands.h"
@@ -66,6 +67,13 @@ static bal_status inspect_folder(bal_inspection *i, const char *dir)
         return bal_inspect_safetensors(i, dir);
     if (folder_has(dir, "tokenizer.json") || folder_has(dir, "tokenizer.json.gz"))
         return bal_inspect_tokenizer(i, dir);
+    char *gguf = NULL;
+    bal_status status = bal_gguf_in_folder(&gguf, dir);
+    if (status == BAL_OK && gguf != NULL)
+        status = bal_inspect_gguf(i, gguf);
+    bal_free(gguf);
+    if (status != BAL_OK || gguf != NULL)
+        return status;
     return bal_fail(BAL_ENOENT,
                     "%s holds no model (config.json, *.safetensors), adapter (adapter_config.json) or "
                     "tokenizer (tokenizer.json)",

@@ -174,7 +174,7 @@ bal_status train_loop(trainer *t)
     bal_progress bar;
     double validation = (double)NAN;
     t->last_save = bal_clock_seconds();
-    bal_progress_start(&bar, t->log, "training", "step", t->max_steps, bal_options_common(t->options)->progress);
+    bal_progress_start(&bar, t->log, "training", "steps", t->max_steps, bal_options_common(t->options)->progress);
     bal_status status = run(t, &bar, &validation);
     bal_progress_done(&bar);
     if (status != BAL_OK)

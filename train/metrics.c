@@ -117,6 +117,7 @@ bal_status metrics_open_store(trainer *t)
     m->rows = bal_alloc(TRAIN_BUFFERED, sizeof *m->rows);
     if (m->rows == NULL)
         return BAL_ENOMEM;
+    m->cap = TRAIN_BUFFERED;
     m->last_flush = bal_clock_seconds();
     return t->config->store ? open_run(t) : BAL_OK;
 }
@@ -140,19 +141,34 @@ out:
     return status;
 }
 
+/* Only while the database is locked: nothing is lost when it is free again. */
+static bal_status grow(train_metrics *m)
+{
+    train_row *rows = bal_realloc(m->rows, m->cap * 2, sizeof *rows);
+    if (rows == NULL)
+        return BAL_ENOMEM;
+    m->rows = rows;
+    m->cap *= 2;
+    return BAL_OK;
+}
+
 bal_status metrics_add(trainer *t, const bal_step_result *r, const double *lr, double seconds)
 {
     train_metrics *m = &t->metrics;
     bal_status status = BAL_OK;
-    if (m->n_rows == TRAIN_BUFFERED)
+    if (m->n_rows == m->cap)
         BAL_TRY(metrics_flush(t, true));
+    if (m->n_rows == m->cap)
+        BAL_TRY(grow(m));
     const bal_loss_values *v = &r->values;
     train_row *row = &m->rows[m->n_rows];
     *row =
         (train_row){t->state.step,
                     {lr[0], lr[1], v->task, v->consistency, v->diversity, v->spectral, v->total, r->weights.consistency,
                      r->weights.diversity, r->weights.svd, r->grad_norm, (double)r->rows, (double)r->tokens,
-                     seconds > 0 ? (double)r->tokens / seconds : (double)NAN, (double)bal_peak_rss_bytes()}};
+                     seconds > 0 ? (double)r->tokens / seconds : (double)NAN, (double)bal_peak_rss_bytes()},
+                    0,
+                    false};
     if (r->skipped)
         for (size_t i = 2; i <= 6; i++)
             row->value[i] = NAN;
@@ -165,9 +181,15 @@ out:
 
 bal_status metrics_validation(trainer *t, double loss)
 {
-    return t->metrics.store == NULL
-               ? BAL_OK
-               : bal_run_metric(t->metrics.store, t->metrics.run, "loss/validation", (int64_t)t->state.step, loss);
+    train_metrics *m = &t->metrics;
+    if (m->store == NULL)
+        return BAL_OK;
+    if (m->n_rows > 0 && m->rows[m->n_rows - 1].step == t->state.step) { /* goes with the row of its step */
+        m->rows[m->n_rows - 1].validation = loss;
+        m->rows[m->n_rows - 1].validated = true;
+        return BAL_OK;
+    }
+    return bal_run_metric(m->store, m->run, "loss/validation", (int64_t)t->state.step, loss);
 }
 
 static bal_status write_rows(train_metrics *m)
@@ -175,10 +197,14 @@ static bal_status write_rows(train_metrics *m)
     bal_status status = bal_store_begin(m->store);
     if (status != BAL_OK)
         return status;
-    for (size_t i = 0; i < m->n_rows; i++)
+    for (size_t i = 0; i < m->n_rows; i++) {
+        if (m->rows[i].validated)
+            BAL_TRY(
+                bal_run_metric(m->store, m->run, "loss/validation", (int64_t)m->rows[i].step, m->rows[i].validation));
         for (size_t j = 0; j < TRAIN_COLUMNS; j++)
             if (!isnan(m->rows[i].value[j])) /* a term that is off has no curve */
                 BAL_TRY(bal_run_metric(m->store, m->run, k_columns[j], (int64_t)m->rows[i].step, m->rows[i].value[j]));
+    }
     BAL_TRY(bal_run_heartbeat(m->store, m->run));
     BAL_TRY(bal_store_commit(m->store));
     m->n_rows = 0;
@@ -192,12 +218,11 @@ bal_status metrics_flush(trainer *t, bool force)
 {
     train_metrics *m = &t->metrics;
     double now = bal_clock_seconds();
-    if (m->store == NULL || m->n_rows == 0 ||
-        (!force && m->n_rows < TRAIN_BUFFERED / 2 && now - m->last_flush < FLUSH_SECONDS))
+    if (m->store == NULL || m->n_rows == 0 || (!force && m->n_rows < m->cap / 2 && now - m->last_flush < FLUSH_SECONDS))
         return BAL_OK;
     bal_status status = write_rows(m);
     m->last_flush = now;
-    if (status == BAL_EBUSY && m->n_rows < TRAIN_BUFFERED) {
+    if (status == BAL_EBUSY && m->n_rows < TRAIN_MAX_BUFFERED) {
         bal_log_line(t->log, BAL_LOG_WARN, "%s; %zu rows of metrics wait", bal_error_message(), m->n_rows);
         return BAL_OK;
     }

@@ -46,11 +46,13 @@ typedef struct train_state {
     double seconds; /* of training, over all starts */
 } train_state;
 
-enum { TRAIN_COLUMNS = 15, TRAIN_BUFFERED = 256 };
+enum { TRAIN_COLUMNS = 15, TRAIN_BUFFERED = 256, TRAIN_MAX_BUFFERED = 1 << 16 };
 
 typedef struct train_row { /* of the metrics, kept until the next write into the store */
     uint64_t step;
     double value[TRAIN_COLUMNS];
+    double validation;
+    bool validated;
 } train_row;
 
 typedef struct train_metrics {
@@ -60,7 +62,7 @@ typedef struct train_metrics {
     int64_t run;
     char uuid[33];
     train_row *rows;
-    size_t n_rows;
+    size_t n_rows, cap; /* cap grows while another process holds the database */
     double last_flush;
 } train_metrics;
 

@@ -72,5 +72,11 @@ int64_t bal_free_memory_bytes(void)
     int64_t used = number_in("/sys/fs/cgroup/memory.current");
     if (limit > 0 && used >= 0 && limit - used < available)
         available = limit - used;
+    struct rlimit space;
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur < (rlim_t)INT64_MAX) { /* ulimit -v */
+        int64_t held = field_bytes("/proc/self/status", "VmSize:");
+        int64_t rest = (int64_t)space.rlim_cur - (held > 0 ? held : 0);
+        available = available < 0 || rest < available ? (rest > 0 ? rest : 0) : available;
+    }
     return available;
 }

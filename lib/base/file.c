@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -161,9 +162,28 @@ void bal_map_close(bal_map *m)
     *m = (bal_map){0};
 }
 
+/* A device or a pipe cannot be replaced: it is written as it is. */
+static bal_status open_special(bal_writer *w)
+{
+    w->file = fopen(w->path, "wbe");
+    if (w->file != NULL)
+        return BAL_OK;
+    bal_status status = errno_fail("cannot write", w->path);
+    bal_writer_abort(w);
+    return status == BAL_ENOENT ? BAL_EIO : status;
+}
+
 bal_status bal_writer_open(bal_writer *w, const char *path)
 {
+    char target[PATH_MAX];
+    struct stat s;
     *w = (bal_writer){0};
+    if (stat(path, &s) == 0 && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode)) {
+        w->path = bal_strdup(path);
+        return w->path == NULL ? BAL_ENOMEM : open_special(w);
+    }
+    if (lstat(path, &s) == 0 && S_ISLNK(s.st_mode) && realpath(path, target) != NULL)
+        path = target; /* the link stays, the file behind it is replaced */
     size_t bytes = strlen(path) + 32;
     w->path = bal_strdup(path);
     w->temporary = bal_alloc(bytes, 1);
@@ -211,12 +231,13 @@ bal_status bal_writer_printf(bal_writer *w, const char *format, ...)
 bal_status bal_writer_commit(bal_writer *w)
 {
     bal_status status = w->failed;
-    if (status == BAL_OK && (fflush(w->file) != 0 || (fsync(fileno(w->file)) != 0 && errno != EINVAL)))
+    if (status == BAL_OK &&
+        (fflush(w->file) != 0 || (w->temporary != NULL && fsync(fileno(w->file)) != 0 && errno != EINVAL)))
         status = errno_fail("cannot write", w->path);
     if (fclose(w->file) != 0 && status == BAL_OK)
         status = errno_fail("cannot write", w->path);
     w->file = NULL;
-    if (status == BAL_OK && rename(w->temporary, w->path) != 0)
+    if (status == BAL_OK && w->temporary != NULL && rename(w->temporary, w->path) != 0)
         status = errno_fail("cannot replace", w->path);
     if (status == BAL_OK) {
         bal_free(w->temporary);

@@ -36,7 +36,7 @@ typedef struct bal_map {
 bal_status bal_map_open(bal_map *m, const char *path);
 void bal_map_close(bal_map *m);
 
-/* Writing beside the target; bal_writer_commit() flushes, fsyncs and renames, bal_writer_abort() removes
+/* Writing beside the target (behind a symbolic link beside what it names; a device or pipe is written itself); bal_writer_commit() flushes, fsyncs and renames, bal_writer_abort() removes
  * the temporary file.  bal_writer_write() remembers the first failure; commit reports it. */
 typedef struct bal_writer {
     FILE *file;

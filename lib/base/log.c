@@ -7,7 +7,10 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+static FILE *g_bar_on; /* where a bar stands on the last line, which has no end yet */
 
 void bal_log_init(bal_log *log, bal_log_level level)
 {
@@ -23,6 +26,7 @@ void bal_log_line(const bal_log *log, bal_log_level level, const char *format, .
     static const char *const color[] = {"\033[31m", "\033[33m", "", "\033[2m"};
     if (log == NULL || log->to == NULL || level > log->level)
         return;
+    bal_progress_break();
     va_list args;
     va_start(args, format);
     (void)fprintf(log->to, "%s%s", log->color ? color[level] : "", prefix[level]);
@@ -34,7 +38,7 @@ void bal_log_line(const bal_log *log, bal_log_level level, const char *format, .
 void bal_progress_start(bal_progress *p, const bal_log *log, const char *what, const char *unit, uint64_t total,
                         bool on)
 {
-    *p = (bal_progress){.what = what, .unit = unit, .total = total, .start = bal_clock_seconds()};
+    *p = (bal_progress){.what = what, .unit = unit, .total = total, .before = UINT64_MAX, .start = bal_clock_seconds()};
     p->to = log != NULL ? log->to : NULL;
     p->on = on && p->to != NULL && isatty(fileno(p->to)) == 1;
 }
@@ -48,12 +52,20 @@ static void format_seconds(double seconds, char *out, size_t n)
         (void)snprintf(out, n, "%lu:%02lu", s / 60, s % 60);
 }
 
+/* Columns of the terminal; a line that wraps could not be drawn over. */
+static int columns(FILE *to)
+{
+    struct winsize size;
+    bool known = ioctl(fileno(to), TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    return known ? size.ws_col - 1 : 1000;
+}
+
 static void draw(const bal_progress *p, double now)
 {
     enum { WIDTH = 24 };
-    char bar[WIDTH + 1], eta[32];
+    char bar[WIDTH + 1], eta[32], line[320];
     double elapsed = now - p->start;
-    double rate = elapsed > 0 ? (double)p->done / elapsed : 0;
+    double rate = elapsed > 0 ? (double)(p->done - p->before) / elapsed : 0;
     size_t filled = p->total > 0 ? (size_t)((double)p->done / (double)p->total * WIDTH) : 0;
     if (filled > WIDTH)
         filled = WIDTH;
@@ -61,15 +73,29 @@ static void draw(const bal_progress *p, double now)
     memset(bar + filled, '.', WIDTH - filled);
     bar[WIDTH] = '\0';
     format_seconds(rate > 0 && p->total > p->done ? (double)(p->total - p->done) / rate : 0, eta, sizeof eta);
-    (void)fprintf(p->to, "\r\033[K%s [%s] %llu/%llu %s, %.3g %s/s, ETA %s%s%s", p->what, bar,
-                  (unsigned long long)p->done, (unsigned long long)p->total, p->unit, rate, p->unit, eta,
-                  p->note[0] != '\0' ? ", " : "", p->note);
+    (void)snprintf(line, sizeof line, "%.60s [%s] %llu/%llu %.20s, %.*f %.20s/s, ETA %s%s%s", p->what, bar,
+                   (unsigned long long)p->done, (unsigned long long)p->total, p->unit,
+                   rate < 10    ? 2
+                   : rate < 100 ? 1
+                                : 0,
+                   rate, p->unit, eta, p->note[0] != '\0' ? ", " : "", p->note);
+    (void)fprintf(p->to, "\r\033[K%.*s", columns(p->to), line);
     (void)fflush(p->to);
+    g_bar_on = p->to;
+}
+
+void bal_progress_break(void)
+{
+    if (g_bar_on != NULL)
+        (void)fputc('\n', g_bar_on);
+    g_bar_on = NULL;
 }
 
 void bal_progress_update(bal_progress *p, uint64_t done, const char *note)
 {
     p->done = done;
+    if (p->before == UINT64_MAX) /* what a resumed run had done before is not its speed */
+        p->before = done > 0 ? done - 1 : 0;
     if (note != NULL)
         (void)snprintf(p->note, sizeof p->note, "%s", note);
     double now = bal_clock_seconds();
@@ -81,9 +107,9 @@ void bal_progress_update(bal_progress *p, uint64_t done, const char *note)
 
 void bal_progress_done(bal_progress *p)
 {
-    if (p->on) {
+    if (p->on && p->before != UINT64_MAX) {
         draw(p, bal_clock_seconds());
-        (void)fputc('\n', p->to);
+        bal_progress_break();
     }
     p->on = false;
 }

@@ -25,7 +25,7 @@ void bal_log_line(const bal_log *log, bal_log_level level, const char *format, .
 typedef struct bal_progress {
     FILE *to;
     const char *what, *unit;
-    uint64_t total, done;
+    uint64_t total, done, before;
     double start, last;
     bool on;
     char note[96];
@@ -35,6 +35,8 @@ void bal_progress_start(bal_progress *p, const bal_log *log, const char *what, c
 /* note (may be NULL) is shown at the end of the bar, e.g. "loss 1.234". */
 void bal_progress_update(bal_progress *p, uint64_t done, const char *note);
 void bal_progress_done(bal_progress *p);
+/* Ends the line of a bar that was left in the middle; bal_log_line() does so, and whoever writes to stderr itself. */
+void bal_progress_break(void);
 
 /* SIGINT and SIGTERM: the first asks the program to stop at the next safe point, the second ends it at once
  * (exit status 130, nothing half-written since files are replaced atomically). */

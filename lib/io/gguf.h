@@ -46,6 +46,8 @@ typedef struct bal_gguf bal_gguf;
 bal_status bal_gguf_open(bal_gguf **out, const char *path);
 /* The same for a file image in memory (fuzzing); bytes must outlive the handle. */
 bal_status bal_gguf_parse(bal_gguf **out, const void *bytes, size_t n_bytes);
+/* The one .gguf file of a folder, allocated; NULL when there is none.  BAL_EINVAL, naming them, for several. */
+bal_status bal_gguf_in_folder(char **out, const char *dir);
 void bal_gguf_close(bal_gguf *g);
 uint32_t bal_gguf_version(const bal_gguf *g);
 size_t bal_gguf_count_values(const bal_gguf *g);

@@ -150,6 +150,7 @@ int bal_command_finish(const bal_command *command, bal_status status)
 {
     if (status == BAL_OK)
         return 0;
+    bal_progress_break();
     (void)fprintf(stderr, "balora %s: %s\n", command->name, bal_error_message());
     if (status == BAL_EINVAL)
         (void)fprintf(stderr, "Try 'balora %s --help'.\n", command->name);

@@ -224,8 +224,7 @@ static bal_status read_folder_config(const char *path, bal_model_source *s, bal_
     if (file == NULL)
         return BAL_ENOMEM;
     if (!bal_file_exists(file)) {
-        status =
-            bal_fail(BAL_ENOENT, "'%s' holds no config.json; a model is a Hugging Face folder or a .gguf file", path);
+        status = bal_fail(BAL_ENOENT, "'%s' holds neither config.json nor a .gguf file: it is no model", path);
         goto out;
     }
     BAL_TRY(bal_file_read(file, MAX_CONFIG_BYTES, &text));
@@ -251,15 +250,31 @@ static void source_free(bal_model_source *s)
     bal_free(s);
 }
 
+/* The .gguf file of a folder that is no Hugging Face folder, else NULL. */
+static bal_status lone_gguf(char **out, const char *path)
+{
+    bal_status status = BAL_OK;
+    char *config = bal_path_join(path, "config.json");
+    if (config == NULL)
+        return BAL_ENOMEM;
+    if (bal_folder_exists(path) && !bal_file_exists(config))
+        status = bal_gguf_in_folder(out, path);
+    bal_free(config);
+    return status;
+}
+
 bal_status bal_model_load(bal_model **out, const char *path)
 {
     bal_model_config config;
     const bal_family *family = NULL;
     bal_status status;
     *out = NULL;
+    char *inside = NULL;
     bal_model_source *source = bal_alloc(1, sizeof *source);
     if (source == NULL)
         return BAL_ENOMEM;
+    BAL_TRY(lone_gguf(&inside, path));
+    path = inside == NULL ? path : inside;
     if (bal_folder_exists(path)) {
         BAL_TRY(read_folder_config(path, source, &config, &family));
         BAL_TRY(bal_safetensors_open(&source->tensors, path));
@@ -276,6 +291,7 @@ bal_status bal_model_load(bal_model **out, const char *path)
     status = load_weights(&(loader){*out, family, (*out)->source});
 out:
     source_free(source);
+    bal_free(inside);
     if (status != BAL_OK) {
         bal_model_free(*out);
         *out = NULL;

@@ -1,6 +1,7 @@
 /* Encoding and the public face of tokenizers.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
+#include "lib/io/gguf.h"
 #include "lib/text/tokenizer_impl.h"
 
 #include <string.h>
@@ -118,7 +119,11 @@ bal_status bal_tokenizer_load(bal_tokenizer **out, const char *path)
             inside = bal_path_join(path, "tokenizer.json.gz");
         }
         BAL_TRY(inside == NULL ? BAL_ENOMEM : BAL_OK);
-        if (!bal_file_exists(inside))
+        if (!bal_file_exists(inside)) { /* a folder around one GGUF file is that file */
+            bal_free(inside);
+            BAL_TRY(bal_gguf_in_folder(&inside, path));
+        }
+        if (inside == NULL)
             BAL_TRY(bal_fail(BAL_ENOENT, "%s holds no tokenizer.json", path));
         path = inside;
     }

@@ -23,4 +23,8 @@ model_copy m; sed -i 's/"F16"/"F17"/' m/model.safetensors; try m
 model_copy m; sed -i 's/lm_head.weight/xm_head.weight/' m/model.safetensors; try m
 printf 'GGUF\3\0\0\0' >m.gguf; try m.gguf
 printf 'GGML\3\0\0\0aaaaaaaaaaaaaaaaaaaaaaaaaaa' >m.gguf; try m.gguf
+mkdir g; cp m.gguf g/one.gguf; try g                   # a folder around one GGUF file is that file
+cp m.gguf g/two.gguf; cp m.gguf g/three.gguf; try g
+refused balora tokenize --tokenizer g x
+refused balora inspect g
 [ ! -e out.safetensors ] || echo "something was written"

@@ -7,9 +7,11 @@
 #include "lib/base/str.h"
 #include "lib/base/threads.h"
 
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 TEST(alloc_is_aligned_zeroed_and_checked)
@@ -97,6 +99,32 @@ TEST(replacement_is_complete_or_absent)
     CHECK_STATUS(bal_file_read("/no/such/file", 2, &text), BAL_ENOENT);
     bal_buf_dispose(&text);
     bal_free(path);
+}
+
+/* A pipe cannot be replaced and stays a pipe; a link stays a link, and the file behind it is replaced. */
+TEST(what_is_no_file_is_not_replaced)
+{
+    char *pipe_path = bal_path_join(test_folder(), "pipe"), *link_path = bal_path_join(test_folder(), "link");
+    char *target = bal_path_join(test_folder(), "target.txt"), got[8] = "";
+    bal_buf text = {0};
+    struct stat s;
+    if (CHECK(mkfifo(pipe_path, 0600) == 0)) {
+        int fd = open(pipe_path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        CHECK_OK(bal_file_replace(pipe_path, "through", 7));
+        CHECK(read(fd, got, 7) == 7 && memcmp(got, "through", 7) == 0);
+        CHECK(stat(pipe_path, &s) == 0 && S_ISFIFO(s.st_mode));
+        (void)close(fd);
+    }
+    CHECK_OK(bal_file_replace(target, "old", 3));
+    CHECK(symlink("target.txt", link_path) == 0);
+    CHECK_OK(bal_file_replace(link_path, "new", 3));
+    CHECK(lstat(link_path, &s) == 0 && S_ISLNK(s.st_mode));
+    CHECK_OK(bal_file_read(target, 100, &text));
+    CHECK_TEXT(bal_buf_cstr(&text), "new");
+    bal_buf_dispose(&text);
+    bal_free(pipe_path);
+    bal_free(link_path);
+    bal_free(target);
 }
 
 static void add_range(void *context, size_t begin, size_t end, size_t thread)
