@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 typedef struct bal_bench_config {
-    const char *model, *method, *init, *rows;
+    const char *model, *method, *init, *rows, *compute;
     int64_t tokens, new_tokens, sequences, r, repeat;
     double labelled;
     bool checkpoint_activations, share_prefix, teacher_cached, reference;

@@ -184,6 +184,8 @@ static bal_status prepare(bench_step *b, const bal_bench_config *c, size_t max_r
         .max_grad_norm = 1,
         .share_prefix = c->share_prefix,
     };
+    if (strcmp(c->compute, "bf16") == 0)
+        config.pass.compute = config.loss.compute = BAL_COMPUTE_BF16;
     if (c->teacher_cached)
         config.teacher_rows = (bal_teacher_store){b, load_teacher, save_teacher};
     if (terms) {
@@ -224,6 +226,9 @@ bal_status bal_bench_step(cJSON *out, const bal_bench_config *c, bool sequences_
         work += work / 2;
     (void)cJSON_AddStringToObject(out, "method", c->method);
     (void)cJSON_AddStringToObject(out, "init", c->init);
+    (void)cJSON_AddStringToObject(out, "compute", c->compute);
+    if (strcmp(c->compute, "bf16") == 0)
+        (void)cJSON_AddBoolToObject(out, "bf16_native", bal_bf16_is_native());
     bal_bench_report(out, &times, tokens, "tokens/s", "tokens_per_second", work);
     (void)cJSON_AddNumberToObject(out, "tokens", tokens);
     (void)cJSON_AddNumberToObject(out, "shared_tokens", (double)b.batch.n_shared);

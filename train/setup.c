@@ -254,6 +254,8 @@ static bal_status make_batches(trainer *t)
                                              .dropout = t->full ? 0 : t->adapter->config.lora_dropout,
                                              .seed = (uint64_t)t->config->seed};
     t->step_config.share_prefix = t->config->share_prefix;
+    t->step_config.pass.compute = t->step_config.loss.compute =
+        is(t->config->compute, "bf16") ? BAL_COMPUTE_BF16 : BAL_COMPUTE_F32;
     t->micro = bal_alloc(t->n_micro, sizeof *t->micro);
     t->micro_list =
         bal_alloc(t->n_micro, sizeof(bal_batch *)); // NOLINT(bugprone-sizeof-expression): pointers are meant

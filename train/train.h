@@ -21,7 +21,7 @@ typedef struct train_config {
     const char *init_adapter, *adapter, *initial_adapter, *order, *lr_scheduler, *lambda1_schedule,
         *lambda_focus_schedule;
     const char *validation_data, *resume, *metrics_out, *name, *experiment, *dtype, *teacher_cache,
-        *teacher_cache_dtype;
+        *teacher_cache_dtype, *compute;
     bal_text_list target_modules;
     bal_loss_options loss;
     bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, share_prefix, overwrite, store, memory_check;

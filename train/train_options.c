@@ -95,6 +95,8 @@
         INT("log_steps", log_steps, "0", 0, 1e9, G_RUN, "steps between lines of progress; 0: about twenty in a run"),  \
         FLAG("checkpoint_activations", checkpoint_activations, "false", G_RUN,                                         \
              "less memory: layers are computed again backwards"),                                                      \
+        CHOICE("compute", compute, "f32", "f32|bf16", G_RUN,                                                           \
+               "operands of the products with frozen weights; sums, adapters and losses are f32"),                     \
         FLAG("share_prefix", share_prefix, "true", G_RUN,                                                              \
              "compute once what all sequences of a micro-batch begin with; not with dropout"),                         \
         FLAG("memory_check", memory_check, "true", G_RUN, "refuse a run that needs more than the free memory"),        \

@@ -11,11 +11,12 @@
 /* A panel of about this many elements stays in the cache of a core between its making and its use. */
 enum { PANEL_ELEMENTS = 1 << 21, PANEL_LEAST_ROWS = 256 };
 
-head_layer bal_head_of(const bal_model *m)
+head_layer bal_head_of(const bal_model *m, bal_compute compute)
 {
-    head_layer h = {.head = &m->head, .V = m->head.w.rows, .D = m->head.w.cols, .cap = m->config.logit_softcap};
+    head_layer h = {
+        .head = &m->head, .compute = compute, .V = m->head.w.rows, .D = m->head.w.cols, .cap = m->config.logit_softcap};
     h.panel_rows = h.V;
-    if (bal_view_dense(&m->head.w) == NULL) {
+    if (compute == BAL_COMPUTE_BF16 || bal_view_dense(&m->head.w) == NULL) {
         size_t rows = PANEL_ELEMENTS / (h.D > 0 ? h.D : 1);
         rows = rows < PANEL_LEAST_ROWS ? PANEL_LEAST_ROWS : rows;
         h.panel_rows = rows < h.V ? rows : h.V;
@@ -23,20 +24,17 @@ head_layer bal_head_of(const bal_model *m)
     return h;
 }
 
-size_t bal_head_panel_size(const head_layer *h)
+size_t bal_head_panel_size(const head_layer *h, size_t M)
 {
-    return bal_view_dense(&h->head->w) != NULL ? 0 : h->panel_rows * h->D;
+    bal_view part = h->head->w;
+    part.rows = h->panel_rows;
+    return bal_panel_size(h->compute, &part, M);
 }
 
-/* Rows v0.. of E as real_t; *n is cut to what is ready. */
-static const real_t *panel_of(const head_layer *h, size_t v0, size_t *n, real_t *panel)
+/* Rows v0.. of E, as many of n as a panel takes. */
+static bal_view part_of(const head_layer *h, size_t v0, size_t n)
 {
-    const real_t *dense = bal_view_dense(&h->head->w);
-    if (dense != NULL)
-        return dense + v0 * h->D;
-    *n = *n < h->panel_rows ? *n : h->panel_rows;
-    bal_view_dequant_parallel(&h->head->w, v0, *n, panel, h->D);
-    return panel;
+    return bal_view_rows(&h->head->w, v0, n < h->panel_rows ? n : h->panel_rows);
 }
 
 typedef struct cap_job {
@@ -64,10 +62,9 @@ void bal_head_logits(const head_layer *h, size_t M, const real_t *X, size_t v0, 
                      real_t *panel, bool capped)
 {
     for (size_t v = 0; v < n;) {
-        size_t step = n - v;
-        const real_t *E = panel_of(h, v0 + v, &step, panel);
-        bal_gemm(false, true, M, step, h->D, 1, X, h->D, E, h->D, 0, Z + v, ldz);
-        v += step;
+        bal_view part = part_of(h, v0 + v, n - v);
+        bal_gemm_view_nt(h->compute, M, X, h->D, &part, 0, Z + v, ldz, panel);
+        v += part.rows;
     }
     cap_job job = {Z, n, ldz, h->head->bias != NULL ? h->head->bias + v0 : NULL, capped ? h->cap : 0};
     if (job.bias != NULL || job.cap > 0)
@@ -78,10 +75,9 @@ void bal_head_backward(const head_layer *h, size_t M, const real_t *dZ, size_t l
                        real_t *dX, real_t *panel)
 {
     for (size_t v = 0; v < n;) {
-        size_t step = n - v;
-        const real_t *E = panel_of(h, v0 + v, &step, panel);
-        bal_gemm(false, false, M, h->D, step, 1, dZ + v, ldz, E, h->D, v == 0 ? beta : 1, dX, h->D);
-        v += step;
+        bal_view part = part_of(h, v0 + v, n - v);
+        bal_gemm_view_nn(h->compute, M, dZ + v, ldz, &part, v == 0 ? beta : 1, dX, h->D, panel);
+        v += part.rows;
     }
 }
 

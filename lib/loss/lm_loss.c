@@ -35,7 +35,7 @@ static void plan(bal_lm_loss *l, const bal_model *m, const bal_loss_config *c, s
 {
     l->model = m;
     l->config = *c;
-    l->head = bal_head_of(m);
+    l->head = bal_head_of(m, c->compute);
     l->max_tokens = max_tokens;
     l->with_teacher = on(c->lambda_consistency) || c->need_teacher;
     l->with_spectral = on(c->lambda_svd);
@@ -57,7 +57,7 @@ static void carve(bal_lm_loss *l, bal_arena *a)
     l->Z = bal_arena_take(a, stacked * V, sizeof(real_t));
     l->X = bal_arena_take(a, stacked * D, sizeof(real_t));
     l->dX = bal_arena_take(a, stacked * D, sizeof(real_t));
-    l->panel = bal_arena_take(a, bal_head_panel_size(&l->head), sizeof(real_t));
+    l->panel = bal_arena_take(a, bal_head_panel_size(&l->head, stacked), sizeof(real_t));
     l->g = bal_arena_take(a, l->n_threads * V, sizeof(real_t));
     l->top = bal_arena_take(a, l->n_threads * l->top_k, sizeof(real_t));
     l->column = bal_arena_take(a, l->n_threads * l->top_k, sizeof(uint32_t));
@@ -331,9 +331,9 @@ bal_status bal_lm_loss_run(bal_lm_loss *l, const bal_batch *b, const real_t *fin
 bal_status bal_lm_logits(const bal_model *m, const real_t *final, const uint32_t *rows, size_t n, real_t *logits)
 {
     bal_status status = BAL_OK;
-    head_layer h = bal_head_of(m);
-    real_t *panel = bal_alloc(bal_head_panel_size(&h), sizeof *panel);
+    head_layer h = bal_head_of(m, BAL_COMPUTE_F32);
     size_t step = n < MOST_ROWS ? n : MOST_ROWS;
+    real_t *panel = bal_alloc(bal_head_panel_size(&h, step), sizeof *panel);
     real_t *X = bal_alloc(step * h.D, sizeof *X);
     if (panel == NULL || X == NULL)
         BAL_TRY(BAL_ENOMEM);

@@ -6,6 +6,7 @@
 
 #include "lib/model/batch.h"
 #include "lib/model/model.h"
+#include "lib/tensor/gemm.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,6 +25,7 @@ typedef struct bal_loss_config {
     bal_svd_norm svd_norm;
     bal_svd_solver svd_solver;
     bool need_teacher; /* teacher entropy is wanted even with lambda_consistency 0 (adaptive lambda1) */
+    bal_compute compute; /* of the head's products */
     size_t chunk_rows; /* 0: chosen */
     bool train_head;   /* also accumulate the head's dw (full fine-tuning) */
 } bal_loss_config;

@@ -36,13 +36,14 @@ void bal_loss_row(const row_request *q, real_t *z, real_t *zt, int32_t target, c
 /* The output layer, read panel by panel of the vocabulary when it is not stored as real_t. */
 typedef struct head_layer {
     const bal_linear *head;
+    bal_compute compute;
     size_t V, D, panel_rows;
     double cap;
 } head_layer;
 
-head_layer bal_head_of(const bal_model *m);
-/* Elements of the panel that the functions below need. */
-size_t bal_head_panel_size(const head_layer *h);
+head_layer bal_head_of(const bal_model *m, bal_compute compute);
+/* Elements of the panel that the functions below need for M rows. */
+size_t bal_head_panel_size(const head_layer *h, size_t M);
 /* Z(M, n) = X E[v0..v0+n)^T + bias, n <= V; capped when `capped`. */
 void bal_head_logits(const head_layer *h, size_t M, const real_t *X, size_t v0, size_t n, real_t *Z, size_t ldz,
                      real_t *panel, bool capped);

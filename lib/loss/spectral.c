@@ -32,7 +32,7 @@ static size_t least(size_t a, size_t b)
 
 void bal_spectral_plan(bal_spectral *s, const bal_model *m, const bal_loss_config *c, size_t max_rows)
 {
-    head_layer h = bal_head_of(m);
+    head_layer h = bal_head_of(m, BAL_COMPUTE_F32);
     *s = (bal_spectral){
         .model = m, .k = c->svd_top_k, .max_rows = max_rows, .norm = c->svd_norm, .train_head = c->train_head};
     s->randomised = c->svd_solver == BAL_SVD_RANDOMISED;
@@ -41,7 +41,7 @@ void bal_spectral_plan(bal_spectral *s, const bal_model *m, const bal_loss_confi
     size_t rank = s->gram ? least(max_rows, s->D1) : least(max_rows, h.V);
     s->max_q = s->randomised ? least(s->k + OVERSAMPLE, rank) : s->norm == BAL_SVD_NUCLEAR ? rank : least(s->k, rank);
     s->max_n = s->randomised ? s->max_q : s->gram ? least(max_rows, s->D1) : max_rows;
-    s->panel_size = bal_head_panel_size(&h);
+    s->panel_size = bal_head_panel_size(&h, max_rows);
     size_t cols = CHUNK_BYTES / (sizeof(double) + 2 * sizeof(real_t)) / (max_rows > 0 ? max_rows : 1);
     s->chunk_cols = least(cols < LEAST_COLS ? LEAST_COLS : cols, h.V);
 }
@@ -344,7 +344,7 @@ static void logits_gradient(bal_spectral *s, const head_layer *h, size_t M, size
 static bal_status run_logits(bal_spectral *s, const real_t *final, const uint32_t *rows, size_t M, double weight,
                              real_t *dfinal, bal_spectral_result *out)
 {
-    head_layer h = bal_head_of(s->model);
+    head_layer h = bal_head_of(s->model, BAL_COMPUTE_F32);
     size_t n = least(s->max_q, M);
     bal_status status;
     for (size_t i = 0; i < M; i++)

@@ -79,7 +79,7 @@ void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, 
 {
     const bal_linear *l = c->l;
     size_t T = c->p->T, in = l->w.cols, out = l->w.rows;
-    bal_gemm_view_nt(T, X, in, &l->w, beta, Y, out, c->p->panel);
+    bal_gemm_view_nt(c->p->options.compute, T, X, in, &l->w, beta, Y, out, c->p->panel);
     if (l->bias != NULL) {
         row_job job = {.n = out, .in = l->bias, .out = Y, .ops = BAL_ISA_PICK(bal_nn_ops)};
         bal_parallel_for(T, 32, bias_range, &job);
@@ -105,7 +105,7 @@ void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t
         bal_parallel_for(out, 64, dbias_range, &job);
     }
     if (dX != NULL)
-        bal_gemm_view_nn(T, dY, out, &l->w, beta, dX, in, p->panel);
+        bal_gemm_view_nn(p->options.compute, T, dY, out, &l->w, beta, dX, in, p->panel);
     if (!c->adapted || l->lora == NULL)
         return;
     if (p->options.dropout <= 0) {

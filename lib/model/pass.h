@@ -6,6 +6,7 @@
 
 #include "lib/model/batch.h"
 #include "lib/model/model.h"
+#include "lib/tensor/gemm.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,6 +16,7 @@ typedef struct bal_pass_options {
     bool backward;               /* keep what bal_pass_backward() needs */
     bool teacher;                /* a second result buffer, for BAL_TEACHER */
     bool checkpoint_activations; /* keep block inputs only, recompute in backward */
+    bal_compute compute;         /* of products with the frozen weights; adapters are always f32 */
     double dropout;              /* of the adapters' inputs */
     uint64_t seed;               /* of the dropout stream */
 } bal_pass_options;

@@ -84,10 +84,14 @@ const char *bal_gemm_version(void)
     return text;
 }
 
-/* A product in either precision; A, B, C are advanced in bytes. */
+typedef enum product_kind { KIND_FLOAT, KIND_DOUBLE, KIND_BF16 } product_kind;
+
+/* A product in any precision; A, B, C are advanced in bytes. */
 typedef struct product {
-    bool ta, tb, is_double;
-    size_t M, N, K, lda, ldb, ldc, size;
+    bool ta, tb;
+    product_kind kind;
+    size_t M, N, K, lda, ldb, ldc;
+    size_t in_size, size; /* of an element of A and B, of C */
     double alpha, beta;
     const unsigned char *A, *B;
     unsigned char *C;
@@ -97,11 +101,13 @@ typedef struct product {
 /* Rows m0..m0+m and columns n0..n0+n of C. */
 static void multiply_tile(const product *p, size_t m0, size_t m, size_t n0, size_t n)
 {
-    const void *A = p->A + (p->ta ? m0 : m0 * p->lda) * p->size;
-    const void *B = p->B + (p->tb ? n0 * p->ldb : n0) * p->size;
+    const void *A = p->A + (p->ta ? m0 : m0 * p->lda) * p->in_size;
+    const void *B = p->B + (p->tb ? n0 * p->ldb : n0) * p->in_size;
     void *C = p->C + (m0 * p->ldc + n0) * p->size;
     enum CBLAS_TRANSPOSE ta = p->ta ? CblasTrans : CblasNoTrans, tb = p->tb ? CblasTrans : CblasNoTrans;
-    if (p->is_double)
+    if (p->kind == KIND_BF16)
+        bal_dnnl_bf16gemm(p->tb, m, n, p->K, A, p->lda, B, p->ldb, (float)p->beta, C, p->ldc);
+    else if (p->kind == KIND_DOUBLE)
         cblas_dgemm(CblasRowMajor, ta, tb, (int)m, (int)n, (int)p->K, p->alpha, A, (int)p->lda, B, (int)p->ldb, p->beta,
                     C, (int)p->ldc);
     else if (!bal_dnnl_wanted(p->ta, p->tb, m, n, p->K) ||
@@ -137,7 +143,7 @@ static void scale_result(const product *p)
     for (size_t i = 0; i < p->M; i++) {
         for (size_t j = 0; j < p->N; j++) {
             void *c = p->C + (i * p->ldc + j) * p->size;
-            if (p->is_double)
+            if (p->kind == KIND_DOUBLE)
                 *(double *)c = p->beta == 0 ? 0 : *(double *)c * p->beta;
             else
                 *(float *)c = p->beta == 0 ? 0 : *(float *)c * (float)p->beta;
@@ -182,72 +188,64 @@ static void multiply(product *p)
 void bal_dgemm(bool ta, bool tb, size_t M, size_t N, size_t K, double alpha, const double *A, size_t lda,
                const double *B, size_t ldb, double beta, double *C, size_t ldc)
 {
-    product p = {ta,
-                 tb,
-                 true,
-                 M,
-                 N,
-                 K,
-                 lda,
-                 ldb,
-                 ldc,
-                 sizeof(double),
-                 alpha,
-                 beta,
-                 (const unsigned char *)A,
-                 (const unsigned char *)B,
-                 (unsigned char *)C,
-                 0,
-                 0};
+    product p = {.ta = ta,
+                 .tb = tb,
+                 .kind = KIND_DOUBLE,
+                 .M = M,
+                 .N = N,
+                 .K = K,
+                 .lda = lda,
+                 .ldb = ldb,
+                 .ldc = ldc,
+                 .in_size = sizeof(double),
+                 .size = sizeof(double),
+                 .alpha = alpha,
+                 .beta = beta,
+                 .A = (const unsigned char *)A,
+                 .B = (const unsigned char *)B,
+                 .C = (unsigned char *)C};
     multiply(&p);
 }
 
 void bal_gemm(bool ta, bool tb, size_t M, size_t N, size_t K, real_t alpha, const real_t *A, size_t lda,
               const real_t *B, size_t ldb, real_t beta, real_t *C, size_t ldc)
 {
-    product p = {ta,
-                 tb,
-                 BAL_REAL_IS_DOUBLE,
-                 M,
-                 N,
-                 K,
-                 lda,
-                 ldb,
-                 ldc,
-                 sizeof(real_t),
-                 (double)alpha,
-                 (double)beta,
-                 (const unsigned char *)A,
-                 (const unsigned char *)B,
-                 (unsigned char *)C,
-                 0,
-                 0};
+    product p = {.ta = ta,
+                 .tb = tb,
+                 .kind = BAL_REAL_IS_DOUBLE ? KIND_DOUBLE : KIND_FLOAT,
+                 .M = M,
+                 .N = N,
+                 .K = K,
+                 .lda = lda,
+                 .ldb = ldb,
+                 .ldc = ldc,
+                 .in_size = sizeof(real_t),
+                 .size = sizeof(real_t),
+                 .alpha = (double)alpha,
+                 .beta = (double)beta,
+                 .A = (const unsigned char *)A,
+                 .B = (const unsigned char *)B,
+                 .C = (unsigned char *)C};
     multiply(&p);
 }
 
-size_t bal_panel_size(const bal_view *w)
+void bal_gemm_bf16(bool tb, size_t M, size_t N, size_t K, const uint16_t *A, size_t lda, const uint16_t *B, size_t ldb,
+                   float beta, float *C, size_t ldc)
 {
-    return bal_view_dense(w) != NULL ? 0 : w->rows * w->cols;
-}
-
-/* The matrix as real_t: where it is, or dequantised into panel. */
-static const real_t *view_panel(const bal_view *w, real_t *panel)
-{
-    const real_t *dense = bal_view_dense(w);
-    if (dense != NULL)
-        return dense;
-    bal_view_dequant_parallel(w, 0, w->rows, panel, w->cols);
-    return panel;
-}
-
-void bal_gemm_view_nt(size_t M, const real_t *X, size_t ldx, const bal_view *w, real_t beta, real_t *Y, size_t ldy,
-                      real_t *panel)
-{
-    bal_gemm(false, true, M, w->rows, w->cols, 1, X, ldx, view_panel(w, panel), w->cols, beta, Y, ldy);
-}
-
-void bal_gemm_view_nn(size_t M, const real_t *dY, size_t ldy, const bal_view *w, real_t beta, real_t *dX, size_t ldx,
-                      real_t *panel)
-{
-    bal_gemm(false, false, M, w->cols, w->rows, 1, dY, ldy, view_panel(w, panel), w->cols, beta, dX, ldx);
+    product p = {.tb = tb,
+                 .kind = KIND_BF16,
+                 .M = M,
+                 .N = N,
+                 .K = K,
+                 .lda = lda,
+                 .ldb = ldb,
+                 .ldc = ldc,
+                 .in_size = sizeof(uint16_t),
+                 .size = sizeof(float),
+                 .alpha = 1,
+                 .beta = (double)beta,
+                 .A = (const unsigned char *)A,
+                 .B = (const unsigned char *)B,
+                 .C = (unsigned char *)C};
+    multiply(&p);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/tensor/gemm_dnnl.h"
 
+#include "lib/tensor/gemm.h"
 #include "lib/tensor/isa.h"
 
 #include <dlfcn.h>
@@ -14,6 +15,8 @@
 /* oneDNN's C interface, the same from version 1 to 3; dnnl_dim_t is int64_t, status 0 is success. */
 typedef int sgemm_fn(char transa, char transb, int64_t M, int64_t N, int64_t K, float alpha, const float *A,
                      int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc);
+typedef int bf16gemm_fn(char transa, char transb, int64_t M, int64_t N, int64_t K, float alpha, const uint16_t *A,
+                        int64_t lda, const uint16_t *B, int64_t ldb, float beta, float *C, int64_t ldc);
 typedef struct dnnl_version {
     int major, minor, patch;
     const char *hash;
@@ -25,6 +28,7 @@ typedef void set_threads_fn(int n);
 static struct {
     pthread_once_t once;
     sgemm_fn *sgemm;
+    bf16gemm_fn *bf16gemm;
     set_threads_fn *set_threads; /* of OpenMP, when the library was built on it: a setting of each thread */
     char version[32];
     bool aside;
@@ -32,12 +36,17 @@ static struct {
 
 static _Thread_local bool g_one_thread;
 
-static bool call(bool ta, bool tb, size_t M, size_t N, size_t K, float alpha, const float *A, size_t lda,
-                 const float *B, size_t ldb, float beta, float *C, size_t ldc)
+static void use_one_thread(void)
 {
     if (!g_one_thread && g_dnnl.set_threads != NULL)
         g_dnnl.set_threads(1); /* the tiles are ours: no second pool inside one */
     g_one_thread = true;
+}
+
+static bool call(bool ta, bool tb, size_t M, size_t N, size_t K, float alpha, const float *A, size_t lda,
+                 const float *B, size_t ldb, float beta, float *C, size_t ldc)
+{
+    use_one_thread();
     return g_dnnl.sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', (int64_t)M, (int64_t)N, (int64_t)K, alpha, A, (int64_t)lda, B,
                         (int64_t)ldb, beta, C, (int64_t)ldc) == 0;
 }
@@ -83,6 +92,7 @@ static void dnnl_start(void)
     for (size_t i = 0; i < sizeof names / sizeof names[0] && library == NULL; i++)
         library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
     *(void **)&g_dnnl.sgemm = symbol(library, "dnnl_sgemm");
+    *(void **)&g_dnnl.bf16gemm = symbol(library, "dnnl_gemm_bf16bf16f32");
     *(void **)&g_dnnl.set_threads = symbol(library, "omp_set_num_threads");
     *(void **)&version = symbol(library, "dnnl_version");
     if (g_dnnl.sgemm == NULL || version == NULL || !product_is_right()) {
@@ -116,6 +126,28 @@ bool bal_dnnl_sgemm(bool ta, bool tb, size_t M, size_t N, size_t K, float alpha,
                     const float *B, size_t ldb, float beta, float *C, size_t ldc)
 {
     return bal_dnnl_open() && call(ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc);
+}
+
+bool bal_dnnl_has_bf16(void)
+{
+    return bal_dnnl_open() && g_dnnl.bf16gemm != NULL;
+}
+
+void bal_dnnl_bf16gemm(bool tb, size_t M, size_t N, size_t K, const uint16_t *A, size_t lda, const uint16_t *B,
+                       size_t ldb, float beta, float *C, size_t ldc)
+{
+    use_one_thread();
+    (void)g_dnnl.bf16gemm('N', tb ? 'T' : 'N', (int64_t)M, (int64_t)N, (int64_t)K, 1.0F, A, (int64_t)lda, B,
+                          (int64_t)ldb, beta, C, (int64_t)ldc);
+}
+
+bool bal_bf16_is_native(void)
+{
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512bf16") != 0 && bal_dnnl_has_bf16();
+#else
+    return false;
+#endif
 }
 
 const char *bal_dnnl_version(void)
