@@ -24,10 +24,10 @@ typedef struct bal_loss_config {
     size_t svd_top_k;
     bal_svd_norm svd_norm;
     bal_svd_solver svd_solver;
-    bool need_teacher; /* teacher entropy is wanted even with lambda_consistency 0 (adaptive lambda1) */
+    bool need_teacher;   /* teacher entropy is wanted even with lambda_consistency 0 (adaptive lambda1) */
     bal_compute compute; /* of the head's products */
-    size_t chunk_rows; /* 0: chosen */
-    bool train_head;   /* also accumulate the head's dw (full fine-tuning) */
+    size_t chunk_rows;   /* 0: chosen */
+    bool train_head;     /* also accumulate the head's dw (full fine-tuning) */
 } bal_loss_config;
 
 /* Strength of the terms now (base value times schedule).  With base != 0 and current 0 the value is computed, the
