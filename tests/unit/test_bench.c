@@ -55,7 +55,6 @@ TEST(figures_of_a_tiny_model)
                           .method = "lora",
                           .init = "lora",
                           .compute = "f32",
-                          .compute = "f32",
                           .tokens = 12,
                           .new_tokens = 5,
                           .sequences = 3,
