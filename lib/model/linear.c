@@ -79,12 +79,16 @@ void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, 
 {
     const bal_linear *l = c->l;
     size_t T = c->p->T, in = l->w.cols, out = l->w.rows;
-    bal_gemm_view_nt(c->p->options.compute, T, X, in, &l->w, beta, Y, out, c->p->panel);
+    bool panel = bal_linear_uses_panel(c, false);
+    if (panel)
+        bal_linear_panel_forward(c, X, beta, Y);
+    else
+        bal_gemm_view_nt(c->p->options.compute, T, X, in, &l->w, beta, Y, out, c->p->panel);
     if (l->bias != NULL) {
         row_job job = {.n = out, .in = l->bias, .out = Y, .ops = BAL_ISA_PICK(bal_nn_ops)};
         bal_parallel_for(T, 32, bias_range, &job);
     }
-    if (!c->adapted || l->lora == NULL)
+    if (panel || !c->adapted || l->lora == NULL)
         return;
     if (c->p->options.dropout > 0) {
         dropout(c, X, c->p->dropped, false);
@@ -103,6 +107,10 @@ void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t
     if (l->dbias != NULL) {
         row_job job = {.n_rows = T, .n = out, .in = dY, .out = l->dbias};
         bal_parallel_for(out, 64, dbias_range, &job);
+    }
+    if (dX != NULL && bal_linear_uses_panel(c, true)) {
+        bal_linear_panel_backward(c, X, dY, beta, dX);
+        return;
     }
     if (dX != NULL)
         bal_gemm_view_nn(p->options.compute, T, dY, out, &l->w, beta, dX, in, p->panel);

@@ -101,7 +101,7 @@ static size_t widest_panel(const bal_model *m, const bal_pass_options *o)
     size_t widest = 0;
     for (size_t i = 0; i < m->config.n_layers; i++) {
         for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
-            size_t n = bal_panel_size(o->compute, &m->blocks[i].linear[s].w, o->max_tokens);
+            size_t n = bal_linear_panel_size(&m->blocks[i].linear[s], o);
             widest = n > widest ? n : widest;
         }
     }
@@ -138,7 +138,8 @@ static void carve(bal_pass *p, bal_arena *a)
         p->final[role] = take(a, T, m->hidden);
     p->normed = take(a, T, m->hidden);
     p->act = take(a, T, m->intermediate);
-    p->panel = take(a, widest_panel(p->m, o), 1);
+    p->panel_elements = widest_panel(p->m, o);
+    p->panel = take(a, p->panel_elements, 1);
     carve_rope(p, a);
     p->blocks = bal_arena_take(a, bal_attention_max_blocks(T, o->max_seqs), sizeof *p->blocks);
     p->attention.scratch = take(a, bal_threads_count(), bal_attention_scratch());

@@ -11,14 +11,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* How an adapter is applied: beside its matrix, or added to it in a panel; auto: what takes fewer operations. */
+typedef enum bal_adapter_path { BAL_ADAPTER_AUTO, BAL_ADAPTER_SIDE, BAL_ADAPTER_PANEL } bal_adapter_path;
+
 typedef struct bal_pass_options {
     size_t max_tokens, max_seqs, max_seq_len;
     bool backward;               /* keep what bal_pass_backward() needs */
     bool teacher;                /* a second result buffer, for BAL_TEACHER */
     bool checkpoint_activations; /* keep block inputs only, recompute in backward */
     bal_compute compute;         /* of products with the frozen weights; adapters are always f32 */
-    double dropout;              /* of the adapters' inputs */
-    uint64_t seed;               /* of the dropout stream */
+    bal_adapter_path adapter_path;
+    double dropout; /* of the adapters' inputs */
+    uint64_t seed;  /* of the dropout stream */
 } bal_pass_options;
 
 typedef enum bal_role { BAL_STUDENT, BAL_TEACHER } bal_role; /* teacher: adapters off, no dropout, nothing kept */

@@ -35,7 +35,8 @@ struct bal_pass {
     real_t *last;          /* the student's input of the final norm, when there is a backward */
     real_t *final[2], *dfinal;
     real_t *normed, *act, *panel; /* scratch of a block */
-    real_t *dropped, *ddropped;   /* T x widest input, with dropout */
+    size_t panel_elements;
+    real_t *dropped, *ddropped; /* T x widest input, with dropout */
     bal_block_scratch back;
     real_t *cosines, *sines;
     uint32_t *rope_row;
@@ -63,6 +64,12 @@ typedef struct bal_linear_call {
 void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y);
 /* dX = dY W + adapter's share + beta dX (dX may be NULL); gradients of weights, bias and adapter accumulate. */
 void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX);
+
+/* linear_panel.c: the same products with the adapter added to the weight; where it takes fewer operations. */
+bool bal_linear_uses_panel(const bal_linear_call *c, bool backward);
+size_t bal_linear_panel_size(const bal_linear *l, const bal_pass_options *o); /* elements of p->panel that l wants */
+void bal_linear_panel_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y);
+void bal_linear_panel_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX);
 
 /* out(T, D) = the block on cache->x. */
 void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapted, real_t *out);

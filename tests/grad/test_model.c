@@ -41,6 +41,8 @@ typedef struct setup {
     bool checkpoint;
 } setup;
 
+static bal_adapter_path g_path; /* how the next set_up() applies adapters */
+
 static void free_all(void)
 {
     bal_pass_free(g.pass);
@@ -84,6 +86,7 @@ static bool set_up(const setup *s)
                                 .teacher = true,
                                 .checkpoint_activations = s->checkpoint,
                                 .dropout = s->dropout,
+                                .adapter_path = g_path,
                                 .seed = 9};
     if (!CHECK_OK(bal_pass_new(&g.pass, g.model, &o)) || !CHECK_OK(bal_batch_init(&g.batch, TOKENS, 3)))
         return false;
@@ -180,6 +183,38 @@ TEST(some_modules)
 TEST(residual_start)
 {
     check_setup(&(setup){"false", "null", "pissa", "all-linear", 0, false});
+}
+
+TEST(added_to_the_weight)
+{
+    g_path = BAL_ADAPTER_PANEL;
+    check_setup(&(setup){"true", "null", "lora", "all-linear", 0, false});
+    check_setup(&(setup){"false", "null", "pissa", "all-linear", 0, true});
+    check_setup(&(setup){"true", "null", "gaussian", "layers.1.mlp.down_proj", 0, false});
+    g_path = BAL_ADAPTER_AUTO;
+}
+
+/* Both ways to apply an adapter give the same. */
+TEST(beside_or_in_the_panel)
+{
+    static const char *const starts[] = {"lora", "pissa"};
+    for (size_t i = 0; i < 2; i++) {
+        double value[2] = {0, 0};
+        for (int path = 0; path < 2; path++) {
+            const setup s = {"true", "null", starts[i], "all-linear", 0, false};
+            g_path = path == 0 ? BAL_ADAPTER_SIDE : BAL_ADAPTER_PANEL;
+            if (set_up(&s))
+                value[path] = projection();
+            if (path == 1) { /* the two are not the same code: without the adapter the value is another one */
+                for (size_t j = 0; j < g.params->n; j++)
+                    g.params->values[j] = 0;
+                CHECK(fabs(projection() - value[0]) > 1e-3);
+            }
+            free_all();
+        }
+        CHECK_NEAR(value[1], value[0], BAL_REAL_IS_DOUBLE ? 1e-11 : 1e-3);
+    }
+    g_path = BAL_ADAPTER_AUTO;
 }
 
 TEST(dropout)
