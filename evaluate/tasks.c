@@ -146,38 +146,36 @@ out:
     return status;
 }
 
-/* The newest unfinished run of the same configuration, 0 if there is none. */
+/* The newest unfinished run of the same configuration that no other process is at, 0 if there is none. */
 static bal_status find_unfinished(session *s, const char *config)
 {
     sqlite3_stmt *st = NULL;
-    bool row = false;
+    bool row = true, claimed = false;
     bal_status status;
     s->run = 0;
-    BAL_TRY(bal_store_cached(s->store,
-                             "SELECT id FROM run WHERE kind = 'evaluate' AND config = ?1 AND status <> 'finished' "
-                             "ORDER BY id DESC LIMIT 1",
-                             &st));
+    BAL_TRY(bal_store_prepare(s->store,
+                              "SELECT id FROM run WHERE kind = 'evaluate' AND config = ?1 AND status <> 'finished' "
+                              "ORDER BY id DESC",
+                              &st));
     (void)sqlite3_bind_text(st, 1, config, -1, SQLITE_TRANSIENT);
-    BAL_TRY(bal_store_step(s->store, st, &row));
-    if (row)
-        s->run = sqlite3_column_int64(st, 0);
-    (void)sqlite3_reset(st);
-    if (s->run == 0)
-        goto out;
-    BAL_TRY(bal_store_cached(s->store,
-                             "UPDATE run SET status = 'running', end_ms = NULL, exit_code = NULL, error = NULL "
-                             "WHERE id = ?1",
-                             &st));
-    (void)sqlite3_bind_int64(st, 1, s->run);
-    status = bal_store_run(s->store, st, "continue a run");
+    while (s->run == 0) {
+        BAL_TRY(bal_store_step(s->store, st, &row));
+        if (!row)
+            break;
+        int64_t run = sqlite3_column_int64(st, 0);
+        BAL_TRY(bal_run_claim(s->store, run, &claimed));
+        s->run = claimed ? run : 0;
+    }
 out:
+    (void)sqlite3_finalize(st);
     return status;
 }
 
-static bal_status open_run(session *s, const char *config, int argc, char **argv)
+/* In one transaction, so that of two commands at once only one takes a run. */
+static bal_status find_run(session *s, const char *config, int argc, char **argv)
 {
-    bal_status status;
-    BAL_TRY(bal_store_open(&s->store, s->common->db, true));
+    bool claimed = false;
+    bal_status status = BAL_OK;
     if (strcmp(s->c->resume, "auto") == 0)
         BAL_TRY(find_unfinished(s, config));
     if (s->run != 0) {
@@ -190,7 +188,22 @@ static bal_status open_run(session *s, const char *config, int argc, char **argv
                          .config_json = config,
                          .argc = argc,
                          .argv = argv};
-    status = bal_run_begin(s->store, &spec, &s->run);
+    BAL_TRY(bal_run_begin(s->store, &spec, &s->run));
+    status = bal_run_claim(s->store, s->run, &claimed);
+out:
+    return status;
+}
+
+static bal_status open_run(session *s, const char *config, int argc, char **argv)
+{
+    bal_status status;
+    BAL_TRY(bal_store_open(&s->store, s->common->db, true));
+    BAL_TRY(bal_store_begin(s->store));
+    status = find_run(s, config, argc, argv);
+    if (status == BAL_OK)
+        return bal_store_commit(s->store);
+    bal_store_rollback(s->store);
+    s->run = 0;
 out:
     return status;
 }

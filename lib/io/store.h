@@ -51,6 +51,9 @@ typedef struct bal_run_spec {
 bal_status bal_run_begin(bal_store *s, const bal_run_spec *spec, int64_t *run);
 /* status: "finished", "failed", "interrupted". */
 bal_status bal_run_end(bal_store *s, int64_t run, const char *status, int exit_code, const char *error);
+/* Makes this process the one that the run goes on in, and the run "running"; *claimed is false, and nothing changed, when
+ * another process that lives has it. */
+bal_status bal_run_claim(bal_store *s, int64_t run, bool *claimed);
 bal_status bal_run_heartbeat(bal_store *s, int64_t run);
 /* 32 hex digits; out[33]. */
 bal_status bal_run_uuid(bal_store *s, int64_t run, char out[33]);

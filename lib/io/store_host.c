@@ -1,10 +1,8 @@
-/* The run database: the machine that a run is made on, and the commit of the folder that it is made in.
- * SPDX-License-Identifier: Apache-2.0 */
+/* The run database: the machine that a run is made on.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/file.h"
 #include "lib/io/store_impl.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -68,45 +66,4 @@ bal_status bal_store_host(bal_store *s, int64_t *id)
     *id = row ? sqlite3_column_int64(st, 0) : 0;
     (void)sqlite3_reset(st);
     return status;
-}
-
-/* The first line of folder/name, false when there is none. */
-static bool first_line(const char *folder, const char *name, char out[PATH_MAX])
-{
-    char path[2 * PATH_MAX + 16];
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "re");
-    bool got = f != NULL && fgets(out, PATH_MAX, f) != NULL;
-    if (f != NULL)
-        (void)fclose(f);
-    if (got)
-        out[strcspn(out, "\n")] = '\0';
-    return got;
-}
-
-static bool is_commit(const char *text)
-{
-    size_t n = strlen(text);
-    return (n == 40 || n == 64) && strspn(text, "0123456789abcdef") == n;
-}
-
-bool bal_git_commit(const char *folder, char out[65])
-{
-    char here[PATH_MAX], line[PATH_MAX];
-    (void)snprintf(here, sizeof here, "%s", folder);
-    while (!first_line(here, ".git/HEAD", line)) { /* upwards to the repository, if there is one */
-        char *slash = strrchr(here, '/');
-        if (slash == NULL)
-            return false;
-        *slash = '\0';
-    }
-    if (strncmp(line, "ref: ", 5) == 0) {
-        char name[PATH_MAX + 8];
-        (void)snprintf(name, sizeof name, ".git/%s", line + 5);
-        if (!first_line(here, name, line)) /* packed references are not searched */
-            return false;
-    }
-    if (is_commit(line))
-        (void)snprintf(out, 65, "%.64s", line);
-    return is_commit(line);
 }

@@ -25,6 +25,7 @@ struct bal_store {
         int64_t id;
     } names[BAL_STORE_METRIC_NAMES]; /* most used metric keys */
     size_t n_names;
+    int64_t heard_ms; /* when an item last told that its run goes on */
 };
 
 void bal_store_forget_names(bal_store *s);

@@ -220,6 +220,12 @@ bal_status bal_run_end(bal_store *s, int64_t run, const char *run_status, int ex
     (void)sqlite3_bind_int(st, 3, exit_code);
     bal_store_bind_text(st, 4, error);
     (void)sqlite3_bind_int64(st, 5, bal_clock_unix_ms());
+    status = bal_store_run(s, st, "end the run");
+    if (status == BAL_OK)
+        status = bal_store_cached(s, "DELETE FROM tag WHERE run_id = ?1 AND key = 'process'", &st);
+    if (status != BAL_OK)
+        return status;
+    (void)sqlite3_bind_int64(st, 1, run);
     return bal_store_run(s, st, "end the run");
 }
 

@@ -8,6 +8,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { HEARTBEAT_MS = 30000 };
+
 static void bind_text(sqlite3_stmt *st, int at, const char *text)
 {
     if (text == NULL)
@@ -221,7 +223,12 @@ bal_status bal_run_item(bal_store *s, int64_t run, const bal_eval_item *item)
     if (isfinite(item->seconds))
         (void)sqlite3_bind_double(st, 15, item->seconds);
     bind_text(st, 16, item->finish_reason);
-    return bal_store_run(s, st, "write an item");
+    status = bal_store_run(s, st, "write an item");
+    int64_t now = bal_clock_unix_ms();
+    if (status != BAL_OK || (now >= s->heard_ms && now - s->heard_ms < HEARTBEAT_MS))
+        return status;
+    s->heard_ms = now;
+    return bal_run_heartbeat(s, run);
 }
 
 static bal_status put_matrix(bal_store *s, int64_t run, const bal_matrix_stat *m, int64_t *id)

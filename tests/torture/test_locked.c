@@ -60,12 +60,12 @@ static int finish(pid_t pid)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static bool says(const char *name, const char *text)
+static bool says(const char *name, const char *text, bool must)
 {
     char *path = in_folder(name);
     bal_buf b = {0};
     bool ok = path != NULL && bal_file_read(path, 1 << 20, &b) == BAL_OK && strstr(bal_buf_cstr(&b), text) != NULL;
-    if (!ok)
+    if (!ok && must)
         (void)test_fail(__FILE__, __LINE__, "%s holds no '%s': %.300s", name, text, bal_buf_cstr(&b));
     bal_buf_dispose(&b);
     bal_free(path);
@@ -123,8 +123,8 @@ TEST(commands_that_cannot_begin)
     CHECK(finish(train) == 4);
     CHECK(finish(merge) == 4);
     CHECK(finish(list) == 0); /* reading goes on */
-    (void)says("train.err", "another process");
-    (void)says("rm.err", "another process");
+    (void)says("train.err", "another process", true);
+    (void)says("rm.err", "another process", true);
     CHECK(!there("out"));
     CHECK_OK(bal_store_exec(s, "ROLLBACK"));
     bal_store_close(s);
@@ -160,13 +160,14 @@ TEST(a_training_goes_on)
     for (int i = 0; i < 3000 && count("free.db", "SELECT count(*) FROM run") < 1; i++)
         pause_seconds(0.01);
     bal_store *s = lock("free.db");
-    pause_seconds(8);
+    for (int i = 0; i < 600 && !says("done.err", "rows of metrics wait", false); i++)
+        pause_seconds(0.1); /* 5 s and what a crowded machine adds */
     if (s != NULL) {
         CHECK_OK(bal_store_exec(s, "ROLLBACK"));
         bal_store_close(s);
     }
     CHECK(finish(train) == 0);
-    (void)says("done.err", "rows of metrics wait");
+    (void)says("done.err", "rows of metrics wait", true);
     CHECK(count("free.db", "SELECT count(*) FROM metric JOIN metric_key ON id = key_id WHERE name = 'loss/total'") ==
           STEPS);
     CHECK(

@@ -8,8 +8,11 @@
 #include "lib/io/store_impl.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static const char *fresh_path(void)
 {
@@ -240,6 +243,95 @@ TEST(commit_of_the_working_folder)
     (void)snprintf(path, sizeof path, "%s/repo/deep/er", test_folder());
     CHECK(bal_git_commit(path, commit));
     CHECK_TEXT(commit, hash);
+}
+
+static void write_text(const char *name, const char *text)
+{
+    char path[300];
+    (void)snprintf(path, sizeof path, "%.100s/%.180s", test_folder(), name);
+    char *folder = bal_path_dir(path);
+    CHECK_OK(bal_folder_make(folder));
+    CHECK_OK(bal_file_replace(path, text, strlen(text)));
+    bal_free(folder);
+}
+
+/* As `git pack-refs` and `git worktree add` leave the files. */
+TEST(commit_of_packed_references_and_linked_worktrees)
+{
+    static const char packed_refs[] = "# pack-refs with: peeled fully-peeled sorted\n"
+                                      "1111111111111111111111111111111111111111 refs/heads/main2\n"
+                                      "2222222222222222222222222222222222222222 refs/heads/main\n"
+                                      "3333333333333333333333333333333333333333 refs/tags/v1\n"
+                                      "^4444444444444444444444444444444444444444\n";
+    char path[300], line[300], commit[65] = "";
+    write_text("packed/.git/HEAD", "ref: refs/heads/main\n");
+    write_text("packed/.git/packed-refs", packed_refs);
+    (void)snprintf(path, sizeof path, "%.200s/packed", test_folder());
+    CHECK(bal_git_commit(path, commit));
+    CHECK_TEXT(commit, "2222222222222222222222222222222222222222");
+    /* a reference of its own file is newer than the packed one */
+    write_text("packed/.git/refs/heads/main", "5555555555555555555555555555555555555555\n");
+    CHECK(bal_git_commit(path, commit));
+    CHECK_TEXT(commit, "5555555555555555555555555555555555555555");
+    write_text("packed/.git/worktrees/side/HEAD", "ref: refs/heads/main2\n");
+    write_text("packed/.git/worktrees/side/commondir", "../..\n");
+    (void)snprintf(line, sizeof line, "gitdir: %.200s/packed/.git/worktrees/side\n", test_folder());
+    write_text("side/.git", line);
+    write_text("side/deep/file", "");
+    (void)snprintf(path, sizeof path, "%.200s/side/deep", test_folder());
+    CHECK(bal_git_commit(path, commit));
+    CHECK_TEXT(commit, "1111111111111111111111111111111111111111");
+    write_text("packed/.git/worktrees/side/HEAD", "6666666666666666666666666666666666666666\n"); /* detached */
+    CHECK(bal_git_commit(path, commit));
+    CHECK_TEXT(commit, "6666666666666666666666666666666666666666");
+    write_text("packed/.git/worktrees/side/HEAD", "ref: ../../../../etc/hostname\n");
+    CHECK(!bal_git_commit(path, commit));
+}
+
+/* Two processes never go on with one run; a process that was killed holds nothing. */
+TEST(a_run_is_claimed_by_one_process)
+{
+    const char *path = fresh_path();
+    const bal_run_spec spec = {.kind = "evaluate"};
+    int64_t run = 1;
+    int ready[2];
+    char byte = 0;
+    bool claimed = false;
+    bal_store *s = NULL;
+    if (!CHECK(pipe(ready) == 0))
+        return;
+    pid_t child = fork(); /* before this process opens the file: SQLite's handles do not live through a fork */
+    if (child == 0) {
+        bool ok = bal_store_open(&s, path, true) == BAL_OK && bal_run_begin(s, &spec, &run) == BAL_OK &&
+                  bal_run_claim(s, run, &claimed) == BAL_OK && claimed && run == 1;
+        bal_store_close(s);
+        byte = ok ? 'y' : 'n';
+        if (write(ready[1], &byte, 1) == 1)
+            (void)pause(); /* until it is killed */
+        _exit(0);
+    }
+    CHECK(read(ready[0], &byte, 1) == 1 && byte == 'y');
+    if (!CHECK_OK(bal_store_open(&s, path, true)))
+        return;
+    CHECK_OK(bal_run_claim(s, run, &claimed));
+    CHECK(!claimed);
+    CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
+    CHECK_OK(bal_run_claim(s, run, &claimed));
+    CHECK(claimed);
+    CHECK_OK(bal_run_claim(s, run, &claimed)); /* again by the same process */
+    CHECK(claimed);
+    /* a process of another machine: believed while the run is heard of */
+    CHECK_OK(bal_run_tag(s, run, "process", "other-boot pid:[1] 5 77"));
+    CHECK_OK(bal_run_claim(s, run, &claimed));
+    CHECK(!claimed);
+    CHECK_OK(bal_store_exec(s, "UPDATE run SET heartbeat_ms = heartbeat_ms - 1000000"));
+    CHECK_OK(bal_run_claim(s, run, &claimed));
+    CHECK(claimed);
+    CHECK_OK(bal_run_end(s, run, "finished", 0, NULL));
+    CHECK_NEAR(number_of(s, "SELECT count(*) FROM tag WHERE key = 'process'"), 0, 0);
+    (void)close(ready[0]);
+    (void)close(ready[1]);
+    bal_store_close(s);
 }
 
 TEST(opening_again_keeps_all)
