@@ -3,7 +3,7 @@
 MODE ?= release
 B := build/$(MODE)
 CC ?= gcc
-PKGS := sqlite3 libcjson libcurl openblas libpcre2-8 libutf8proc zlib
+PKGS := sqlite3 libcjson libcurl libseccomp openblas libpcre2-8 libutf8proc zlib
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0.1.0)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual \
