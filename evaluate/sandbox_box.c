@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
@@ -238,12 +237,21 @@ static void reset_signals(void)
             (void)signal(s, SIG_DFL);
 }
 
+/* By plain system calls: the library's functions would wait for the threads that the child does not have. */
+static int become_nobody(void)
+{
+    return syscall(SYS_setresgid, BOX_NOBODY, BOX_NOBODY, BOX_NOBODY) == 0 &&
+                   syscall(SYS_setresuid, BOX_NOBODY, BOX_NOBODY, BOX_NOBODY) == 0
+               ? 0
+               : -1;
+}
+
 static void child_namespaces(const box_plan *p, char *const *args, const box_fds *fds, int go)
 {
     char byte;
     if (read(go, &byte, 1) != 1) /* the parent has written who we are */
         _exit(120);
-    if (setresgid(BOX_NOBODY, BOX_NOBODY, BOX_NOBODY) != 0 || setresuid(BOX_NOBODY, BOX_NOBODY, BOX_NOBODY) != 0)
+    if (become_nobody() != 0)
         _exit(121);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (setsid() < 0 || place_fds(fds, -1) != 0)
@@ -259,8 +267,7 @@ static void child_namespaces(const box_plan *p, char *const *args, const box_fds
 
 static void child_bubblewrap(const box_plan *p, char *const *args, const box_fds *fds, int filter_fd)
 {
-    if (p->drop_root && (setgroups(0, NULL) != 0 || setresgid(BOX_NOBODY, BOX_NOBODY, BOX_NOBODY) != 0 ||
-                         setresuid(BOX_NOBODY, BOX_NOBODY, BOX_NOBODY) != 0))
+    if (p->drop_root && (syscall(SYS_setgroups, 0, NULL) != 0 || become_nobody() != 0))
         _exit(121);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (place_fds(fds, filter_fd) != 0)

@@ -64,31 +64,40 @@ static size_t read_programs(char *text, hostile *out)
     return n;
 }
 
-static void judge_all(sandbox *s, const hostile *programs, size_t n)
+/* Judges the programs that should (not) time out.  seconds: the longest that one may take. */
+static void judge_those(sandbox *s, const hostile *programs, size_t n, bool slow, double seconds)
 {
     static sandbox_job jobs[MAX_PROGRAMS];
     static sandbox_result results[MAX_PROGRAMS];
+    static size_t which[MAX_PROGRAMS];
+    size_t n_jobs = 0;
     char secret[200], outside[200];
     (void)snprintf(secret, sizeof secret, "%s/secret", test_folder());
     (void)snprintf(outside, sizeof outside, "%s/outside", test_folder());
     CHECK_OK(bal_file_replace(secret, "secret", 6));
     for (size_t i = 0; i < n; i++) {
+        if ((strcmp(programs[i].want, "timed out") == 0) != slow)
+            continue;
         char *half = put_path(programs[i].program, "@SECRET@", secret);
-        jobs[i].program = put_path(half, "@OUTSIDE@", outside);
-        jobs[i].n_program = strlen(jobs[i].program);
-        jobs[i].checks = put_path(programs[i].checks, "\\n", "\n");
-        jobs[i].n_checks = strlen(jobs[i].checks);
+        sandbox_job *j = &jobs[n_jobs];
+        j->program = put_path(half, "@OUTSIDE@", outside);
+        j->n_program = strlen(j->program);
+        j->checks = put_path(programs[i].checks, "\\n", "\n");
+        j->n_checks = strlen(j->checks);
+        which[n_jobs++] = i;
         bal_free(half);
     }
-    CHECK_OK(sandbox_run(s, jobs, n, results, NULL, NULL));
-    for (size_t i = 0; i < n; i++) {
+    CHECK(n_jobs > 10);
+    CHECK_OK(sandbox_run(s, jobs, n_jobs, results, NULL, NULL));
+    for (size_t i = 0; i < n_jobs; i++) {
+        const hostile *h = &programs[which[i]];
         const char *got = sandbox_verdict_name(results[i].verdict);
-        CHECK_MSG(strcmp(got, programs[i].want) == 0, "%s, '%s': %s (%s), not %s", sandbox_kind(s), programs[i].name,
-                  got, results[i].message, programs[i].want);
-        CHECK_MSG(results[i].seconds < 2.5 + 2, "%s, '%s' took %.2f s", sandbox_kind(s), programs[i].name,
-                  results[i].seconds);
-        CHECK_MSG((results[i].message[0] == '\0') == (results[i].verdict == SANDBOX_PASSED), "'%s' says '%s'",
-                  programs[i].name, results[i].message);
+        CHECK_MSG(strcmp(got, h->want) == 0, "%s, '%s': %s (%s), not %s", sandbox_kind(s), h->name, got,
+                  results[i].message, h->want);
+        CHECK_MSG(results[i].seconds < seconds + 15, /* on a crowded machine */ "%s, '%s' took %.2f s", sandbox_kind(s),
+                  h->name, results[i].seconds);
+        CHECK_MSG((results[i].message[0] == '\0') == (results[i].verdict == SANDBOX_PASSED), "'%s' says '%s'", h->name,
+                  results[i].message);
         bal_free((char *)(uintptr_t)jobs[i].program);
         bal_free((char *)(uintptr_t)jobs[i].checks);
     }
@@ -99,23 +108,30 @@ static void judge_all(sandbox *s, const hostile *programs, size_t n)
 static void hostile_by(const char *kind)
 {
     static hostile programs[MAX_PROGRAMS];
-    const sandbox_limits limits = {.cpu_seconds = 1, .wall_seconds = 2.5, .memory_bytes = (size_t)256 << 20};
     static char why[600];
-    sandbox *s = NULL;
     bal_buf text = {0};
-    bal_status status = sandbox_open(&s, kind, &limits);
-    if (status == BAL_EUNSUPPORTED) {
-        (void)snprintf(why, sizeof why, "%.500s", bal_error_message());
-        SKIP(why);
-    }
-    if (!CHECK_OK(status) || !CHECK_OK(bal_file_read(k_file, 1 << 20, &text)))
+    if (!CHECK_OK(bal_file_read(k_file, 1 << 20, &text)))
         return;
-    (void)bal_threads_start(4); /* most of the time is waiting */
-    CHECK_TEXT(sandbox_kind(s), kind);
     size_t n = read_programs(text.data, programs);
     CHECK(n >= 60 && n < MAX_PROGRAMS);
-    judge_all(s, programs, n);
-    sandbox_close(s);
+    (void)bal_threads_start(4); /* most of the time is waiting */
+    for (int slow = 0; slow < 2; slow++) {
+        /* a crowded machine must not make the quick ones late */
+        const sandbox_limits limits = {
+            .cpu_seconds = slow ? 1 : 4, .wall_seconds = slow ? 2.5 : 25, .memory_bytes = (size_t)256 << 20};
+        sandbox *s = NULL;
+        bal_status status = sandbox_open(&s, kind, &limits);
+        if (status == BAL_EUNSUPPORTED) {
+            (void)snprintf(why, sizeof why, "%.500s", bal_error_message());
+            test_skip(why);
+            break;
+        }
+        if (CHECK_OK(status)) {
+            CHECK_TEXT(sandbox_kind(s), kind);
+            judge_those(s, programs, n, slow == 1, limits.wall_seconds);
+        }
+        sandbox_close(s);
+    }
     bal_buf_dispose(&text);
     bal_threads_stop();
 }
