@@ -9,7 +9,8 @@
 
 typedef struct analyze_config {
     const char *adapter, *initial_adapter, *base, *run, *input, *field, *task, *name, *modules;
-    int64_t step, vocab, max_pairs;
+    int64_t step, vocab, max_pairs, intruders;
+    double intruder_eps;
     bool store;
 } analyze_config;
 

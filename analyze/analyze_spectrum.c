@@ -1,6 +1,7 @@
 /* balora analyze spectrum: the true update of every adapted module.  SPDX-License-Identifier: Apache-2.0 */
 #include "analyze/analyze.h"
 
+#include "analyze/against_base.h"
 #include "analyze/spectrum.h"
 #include "lib/adapter/adapter.h"
 #include "lib/base/file.h"
@@ -105,17 +106,51 @@ static const char *short_name(const char *module)
     return dot != NULL ? dot + 1 : module;
 }
 
-/* Singular values of one module's update; *n of them (r, or 2r with a residual start). */
-static bal_status update_spectrum(const bal_lora *l, double **s, size_t *n, spectrum_stats *stats)
+enum { MAX_VALUES = SPECTRUM_N_NAMED + BASE_N_NAMED };
+
+/* What is known of one module's update: n singular values (r, or 2r with a residual start) and named statistics. */
+typedef struct result {
+    double *s, *U, *V; /* U, V only against a base */
+    size_t n, n_values;
+    spectrum_stats stats;
+    double values[MAX_VALUES];
+} result;
+
+static void result_dispose(result *x)
+{
+    bal_free(x->s);
+    bal_free(x->U);
+    bal_free(x->V);
+    *x = (result){0};
+}
+
+static const char *name_of(size_t i)
+{
+    return i < SPECTRUM_N_NAMED ? spectrum_names[i] : base_names[i - SPECTRUM_N_NAMED];
+}
+
+static const char *convention_of(size_t i)
+{
+    return i < SPECTRUM_N_NAMED ? spectrum_conventions[i] : base_conventions[i - SPECTRUM_N_NAMED];
+}
+
+/* base: the module's weight, or NULL. */
+static bal_status update_spectrum(const analyze_config *c, const bal_lora *l, const bal_view *base, result *x)
 {
     size_t r = bal_lora_hidden(l);
     bal_status status = BAL_OK;
     double *A = bal_alloc(r * l->in, sizeof *A), *B = bal_alloc(r * l->out, sizeof *B);
     size_t smaller = l->in < l->out ? l->in : l->out;
-    *n = r < smaller ? r : smaller;
-    *s = bal_alloc(r, sizeof **s);
-    if (A == NULL || B == NULL || *s == NULL)
+    x->n = r < smaller ? r : smaller;
+    x->s = bal_alloc(r, sizeof *x->s);
+    if (A == NULL || B == NULL || x->s == NULL)
         BAL_TRY(BAL_ENOMEM);
+    if (base != NULL) {
+        x->U = bal_alloc(l->out * r, sizeof *x->U);
+        x->V = bal_alloc(l->in * r, sizeof *x->V);
+        if (x->U == NULL || x->V == NULL)
+            BAL_TRY(BAL_ENOMEM);
+    }
     for (size_t i = 0; i < l->r * l->in; i++) {
         A[i] = (double)l->a[i];
         if (l->a0 != NULL)
@@ -133,8 +168,18 @@ static bal_status update_spectrum(const bal_lora *l, double **s, size_t *n, spec
     for (size_t i = 0; i < r * l->out; i++)
         if (!isfinite(B[i]))
             BAL_TRY(bal_fail(BAL_ENUMERIC, "%s: lora_B holds %g at element %zu", l->module, B[i], i));
-    BAL_TRY(spectrum_of_update(l->out, l->in, r, A, B, l->scale, *s, NULL, NULL));
-    BAL_TRY(spectrum_statistics(l->out, l->in, *s, *n, stats));
+    BAL_TRY(spectrum_of_update(l->out, l->in, r, A, B, l->scale, x->s, x->U, x->V));
+    BAL_TRY(spectrum_statistics(l->out, l->in, x->s, x->n, &x->stats));
+    spectrum_named_values(&x->stats, x->values);
+    x->n_values = SPECTRUM_N_NAMED;
+    if (base != NULL) {
+        BAL_TRY(base_named_values(base, r, x->s, x->U, x->V, (size_t)x->stats.numerical_rank, (size_t)c->intruders,
+                                  c->intruder_eps, x->values + SPECTRUM_N_NAMED));
+        x->n_values = MAX_VALUES;
+    }
+    bal_free(x->U); /* the vectors of many modules would fill the memory */
+    bal_free(x->V);
+    x->U = x->V = NULL;
 out:
     bal_free(A);
     bal_free(B);
@@ -143,18 +188,35 @@ out:
 
 typedef struct output {
     bal_buf json;
-    bool first, table;
+    bool first, table, base;
 } output;
 
-static bal_status put_module(output *o, const bal_lora *l, const double *s, size_t n, const spectrum_stats *stats)
+/* "-" for what is undefined. */
+static void print_value(const char *format, int width, double value)
 {
-    double values[SPECTRUM_N_NAMED];
+    if (isnan(value))
+        printf(" %*s", width, "-");
+    else if (format[0] == 'g')
+        printf(" %*.4g", width, value);
+    else
+        printf(" %*.*f", width, format[0] - '0', value);
+}
+
+static bal_status put_module(output *o, const bal_lora *l, const result *x)
+{
+    const spectrum_stats *stats = &x->stats;
     bool first = true;
     bal_status status = BAL_OK;
-    spectrum_named_values(stats, values);
     if (o->table) {
-        printf("%-44s %10.4g %10.4g %8.2f %8.2f %8.2f %6.0f %6.0f\n", l->module, stats->frobenius, stats->spectral,
+        printf("%-44s %10.4g %10.4g %8.2f %8.2f %8.2f %6.0f %6.0f", l->module, stats->frobenius, stats->spectral,
                stats->stable_rank, stats->effective_rank, stats->participation_ratio, stats->rank90, stats->rank99);
+        if (o->base) {
+            const double *v = x->values + SPECTRUM_N_NAMED;
+            print_value("g", 10, v[4]);
+            print_value("0", 9, v[5]);
+            print_value("3", 7, v[7]);
+        }
+        printf("\n");
         return BAL_OK;
     }
     BAL_TRY(bal_buf_printf(&o->json, "%s{\"module\": ", o->first ? "" : ", "));
@@ -163,36 +225,135 @@ static bal_status put_module(output *o, const bal_lora *l, const double *s, size
     BAL_TRY(bal_buf_printf(&o->json, ", \"m\": %zu, \"n\": %zu, \"r\": %zu, \"scaling\": ", l->out, l->in, l->r));
     BAL_TRY(bal_json_put_f64(&o->json, l->scale));
     BAL_TRY(bal_buf_printf(&o->json, ", \"status\": \"%s\", \"singular_values\": [", stats->status));
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < x->n; i++) {
         BAL_TRY(bal_buf_text(&o->json, i > 0 ? ", " : ""));
-        BAL_TRY(bal_json_put_f64(&o->json, s[i]));
+        BAL_TRY(bal_json_put_f64(&o->json, x->s[i]));
     }
     BAL_TRY(bal_buf_text(&o->json, "], \"statistics\": ["));
-    for (size_t i = 0; i < SPECTRUM_N_NAMED; i++)
-        BAL_TRY(
-            analyze_put_number(&o->json, spectrum_names[i], spectrum_conventions[i], values[i], stats->status, &first));
+    for (size_t i = 0; i < x->n_values; i++)
+        BAL_TRY(analyze_put_number(&o->json, name_of(i), convention_of(i), x->values[i], stats->status, &first));
     BAL_TRY(bal_buf_text(&o->json, "]}"));
 out:
     return status;
 }
 
-static bal_status keep_module(bal_store *store, int64_t run, int64_t step, const bal_lora *l, const double *s, size_t n,
-                              const spectrum_stats *stats)
+static bal_status keep_module(bal_store *store, int64_t run, int64_t step, const bal_lora *l, const result *x)
 {
-    double values[SPECTRUM_N_NAMED];
-    spectrum_named_values(stats, values);
+    const char *names[MAX_VALUES];
+    for (size_t i = 0; i < x->n_values; i++)
+        names[i] = name_of(i);
     bal_matrix_stat row = {.step = step,
                            .layer = layer_of(l->module),
                            .module = short_name(l->module),
                            .target = "delta",
                            .convention = l->a0 != NULL ? "s(BA - B0A0), QR route, f64" : "sBA, QR route, f64",
                            .dtype = "F32",
-                           .status = stats->status,
+                           .status = x->stats.status,
                            .m = (int64_t)l->out,
                            .n = (int64_t)l->in,
                            .r = (int64_t)l->r,
                            .scaling = l->scale};
-    return bal_run_matrix(store, run, &row, spectrum_names, values, SPECTRUM_N_NAMED, s, n);
+    return bal_run_matrix(store, run, &row, names, x->values, x->n_values, x->s, x->n);
+}
+
+static const bal_view *base_of(const bal_model *model, const char *module)
+{
+    for (size_t i = 0; model != NULL && i < model->n_modules; i++)
+        if (strcmp(model->modules[i].name, module) == 0)
+            return model->modules[i].w;
+    return NULL;
+}
+
+static void print_head(bool base)
+{
+    printf("%-44s %10s %10s %8s %8s %8s %6s %6s", "update of", "Frobenius", "sigma 1", "stable", "effective",
+           "particip", "rank90", "rank99");
+    if (base)
+        printf(" %10s %9s %7s", "amplific.", "intruders", "energy");
+    printf("\n");
+}
+
+/* Everything is computed before anything is printed or written: the database is not held meanwhile. */
+static bal_status compute_all(const analyze_config *c, const bal_common *common, const bal_adapter *adapter,
+                              const bal_model *model, result *list)
+{
+    bal_progress bar;
+    bal_status status = BAL_OK;
+    bal_progress_start(&bar, &common->log, "spectrum", "modules", adapter->n_loras, common->progress && model != NULL);
+    for (size_t i = 0; i < adapter->n_loras; i++) {
+        const bal_lora *l = &adapter->loras[i];
+        BAL_TRY(update_spectrum(c, l, base_of(model, l->module), &list[i]));
+        bal_progress_update(&bar, i + 1, NULL);
+    }
+    bal_progress_done(&bar);
+out:
+    return status;
+}
+
+/* Over all modules. */
+typedef struct whole {
+    double frobenius, effective_rank; /* of the whole update; mean over the modules where it is defined */
+} whole;
+
+static whole whole_of(const result *list, size_t n)
+{
+    double squares = 0, effective = 0;
+    size_t defined = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!isnan(list[i].stats.effective_rank)) {
+            squares += list[i].stats.frobenius * list[i].stats.frobenius;
+            effective += list[i].stats.effective_rank;
+            defined++;
+        }
+    return (whole){sqrt(squares), defined > 0 ? effective / (double)defined : (double)NAN};
+}
+
+static bal_status keep_all(const analyze_config *c, bal_store *store, int64_t run, const bal_adapter *adapter,
+                           const result *list, const whole *w)
+{
+    bal_status status = bal_store_begin(store);
+    if (status != BAL_OK)
+        return status;
+    BAL_TRY(bal_run_tag(store, run, "adapter", c->adapter));
+    for (size_t i = 0; i < adapter->n_loras; i++)
+        BAL_TRY(keep_module(store, run, c->step, &adapter->loras[i], &list[i]));
+    BAL_TRY(bal_run_metric(store, run, "spectrum/frobenius", 0, w->frobenius));
+    BAL_TRY(bal_run_metric(store, run, "spectrum/effective_rank", 0, w->effective_rank));
+    return bal_store_commit(store);
+out:
+    bal_store_rollback(store);
+    return status;
+}
+
+static bal_status print_all(output *o, const analyze_config *c, const bal_adapter *adapter, const result *list,
+                            const whole *w)
+{
+    bal_status status = BAL_OK;
+    if (o->table) {
+        print_head(o->base);
+    } else {
+        BAL_TRY(bal_buf_text(&o->json, "{\"adapter\": "));
+        BAL_TRY(bal_json_put_text(&o->json, c->adapter));
+        BAL_TRY(bal_buf_printf(&o->json, ", \"update\": \"%s\", \"modules\": [",
+                               adapter->initial != NULL ? "s(BA - B0A0)" : "sBA"));
+    }
+    for (size_t i = 0; i < adapter->n_loras; i++)
+        BAL_TRY(put_module(o, &adapter->loras[i], &list[i]));
+    if (o->table) {
+        printf("%zu modules, whole update: Frobenius norm %.4g, mean effective rank %.2f\n", adapter->n_loras,
+               w->frobenius, w->effective_rank);
+        return BAL_OK;
+    }
+    BAL_TRY(bal_buf_text(&o->json, "], \"frobenius\": "));
+    BAL_TRY(bal_json_put_f64(&o->json, w->frobenius));
+    if (o->base)
+        BAL_TRY(bal_buf_printf(&o->json, ", \"intruder_k\": %lld, \"intruder_eps\": %.17g", (long long)c->intruders,
+                               c->intruder_eps));
+    BAL_TRY(bal_buf_text(&o->json, "}\n"));
+    if (fwrite(o->json.data, 1, o->json.len, stdout) != o->json.len)
+        BAL_TRY(bal_fail(BAL_EIO, "standard output cannot be written"));
+out:
+    return status;
 }
 
 bal_status analyze_spectrum(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run)
@@ -200,10 +361,9 @@ bal_status analyze_spectrum(const analyze_config *c, const bal_common *common, b
     own_modules own = {0};
     bal_model *model = NULL;
     bal_adapter *adapter = NULL;
-    output o = {.first = true, .table = !common->json};
+    result *list = NULL;
+    output o = {.first = true, .table = !common->json, .base = c->base != NULL};
     char note[512] = "";
-    double squares = 0, effective = 0;
-    size_t defined = 0;
     bal_status status = BAL_OK;
     if (c->adapter == NULL)
         BAL_TRY(bal_fail(BAL_EINVAL, "--adapter DIR is needed"));
@@ -216,56 +376,16 @@ bal_status analyze_spectrum(const analyze_config *c, const bal_common *common, b
                              model != NULL ? model->n_modules : own.n, false, note, sizeof note));
     if (note[0] != '\0')
         bal_log_line(&common->log, BAL_LOG_INFO, "%s", note);
-    if (o.table)
-        printf("%-44s %10s %10s %8s %8s %8s %6s %6s\n", "update of", "Frobenius", "sigma 1", "stable", "effective",
-               "particip", "rank90", "rank99");
-    else
-        BAL_TRY(bal_buf_text(&o.json, "{\"adapter\": "));
-    if (!o.table) {
-        BAL_TRY(bal_json_put_text(&o.json, c->adapter));
-        BAL_TRY(bal_buf_printf(&o.json, ", \"update\": \"%s\", \"modules\": [",
-                               adapter->initial != NULL ? "s(BA - B0A0)" : "sBA"));
-    }
-    if (store != NULL && run != 0) {
-        BAL_TRY(bal_store_begin(store));
-        BAL_TRY(bal_run_tag(store, run, "adapter", c->adapter));
-    }
-    for (size_t i = 0; i < adapter->n_loras; i++) {
-        double *s = NULL;
-        size_t n = 0;
-        spectrum_stats stats;
-        status = update_spectrum(&adapter->loras[i], &s, &n, &stats);
-        if (status == BAL_OK)
-            status = put_module(&o, &adapter->loras[i], s, n, &stats);
-        if (status == BAL_OK && store != NULL && run != 0)
-            status = keep_module(store, run, c->step, &adapter->loras[i], s, n, &stats);
-        if (status == BAL_OK && !isnan(stats.effective_rank)) {
-            squares += stats.frobenius * stats.frobenius;
-            effective += stats.effective_rank;
-            defined++;
-        }
-        bal_free(s);
-        BAL_TRY(status);
-    }
-    if (store != NULL && run != 0) {
-        BAL_TRY(bal_run_metric(store, run, "spectrum/frobenius", 0, sqrt(squares)));
-        BAL_TRY(bal_run_metric(store, run, "spectrum/effective_rank", 0,
-                               defined > 0 ? effective / (double)defined : (double)NAN));
-        BAL_TRY(bal_store_commit(store));
-    }
-    if (o.table) {
-        printf("%zu modules, whole update: Frobenius norm %.4g, mean effective rank %.2f\n", adapter->n_loras,
-               sqrt(squares), defined > 0 ? effective / (double)defined : (double)NAN);
-    } else {
-        BAL_TRY(bal_buf_text(&o.json, "], \"frobenius\": "));
-        BAL_TRY(bal_json_put_f64(&o.json, sqrt(squares)));
-        BAL_TRY(bal_buf_text(&o.json, "}\n"));
-        if (fwrite(o.json.data, 1, o.json.len, stdout) != o.json.len)
-            BAL_TRY(bal_fail(BAL_EIO, "standard output cannot be written"));
-    }
+    list = bal_alloc(adapter->n_loras + 1, sizeof *list);
+    BAL_TRY(list == NULL ? BAL_ENOMEM : compute_all(c, common, adapter, model, list));
+    const whole w = whole_of(list, adapter->n_loras);
+    if (store != NULL && run != 0)
+        BAL_TRY(keep_all(c, store, run, adapter, list, &w));
+    status = print_all(&o, c, adapter, list, &w);
 out:
-    if (status != BAL_OK && store != NULL && run != 0)
-        bal_store_rollback(store);
+    for (size_t i = 0; list != NULL && i < adapter->n_loras; i++)
+        result_dispose(&list[i]);
+    bal_free(list);
     bal_buf_dispose(&o.json);
     bal_adapter_free(adapter);
     bal_model_free(model);

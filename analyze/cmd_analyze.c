@@ -14,7 +14,11 @@ static const bal_option k_options[] = {
     {"initial_adapter", 0, BAL_OPTION_PATH, offsetof(analyze_config, initial_adapter), NULL, 0, 0, NULL, NULL,
      "spectrum", "PEFT folder with the initial factors A0, B0 of a PiSSA adapter"},
     {"base", 0, BAL_OPTION_PATH, offsetof(analyze_config, base), NULL, 0, 0, NULL, "model", "spectrum",
-     "the base model: a foreign exact PiSSA start is computed from it again"},
+     "the base model: amplification and intruders against it; a foreign exact PiSSA start is computed again"},
+    {"intruders", 0, BAL_OPTION_INT, offsetof(analyze_config, intruders), "10", 0, 1e6, NULL, NULL, "spectrum",
+     "with --base: leading directions of base + update to compare with all of the base's; 0 saves its full SVD"},
+    {"intruder_eps", 0, BAL_OPTION_REAL, offsetof(analyze_config, intruder_eps), "0.5", 0, 1, NULL, NULL, "spectrum",
+     "an intruder's largest cosine with a direction of the base is below this"},
     {"step", 0, BAL_OPTION_INT, offsetof(analyze_config, step), "-1", -1, 1e15, NULL, NULL, "spectrum",
      "checkpoint step to note in the database; -1: the final adapter"},
     {"run", 0, BAL_OPTION_TEXT, offsetof(analyze_config, run), NULL, 0, 0, NULL, NULL, "diversity",
@@ -41,6 +45,7 @@ static const bal_command k_command = {
     .summary = "statistics of an adapter's true update, or of generated texts",
     .description =
         "  balora analyze spectrum --adapter runs/ba-lora     singular values of the update, module by module\n"
+        "  balora analyze spectrum --adapter runs/ba-lora --base M     and how it stands to the base weights\n"
         "  balora analyze diversity --run last                how much the stored outputs repeat themselves",
     .options = k_options,
     .n_options = sizeof k_options / sizeof k_options[0],

@@ -139,11 +139,39 @@ double spectrum_top_energy(const double *s, size_t n, size_t k)
     return n > 0 && s[0] > 0 ? energy_of(s, n, k) / energy_of(s, n, n) : (double)NAN;
 }
 
+/* The same for a rank above the smaller side: by the SVD of the product. */
+static bal_status spectrum_of_product(size_t m, size_t n, size_t r, const double *A, const double *B, double scale,
+                                      double *s, double *U, double *V)
+{
+    size_t p = m < n ? m : n;
+    double *W = bal_alloc(m * n, sizeof *W), *Uw = bal_alloc(m * p, sizeof *Uw), *Vt = bal_alloc(p * n, sizeof *Vt);
+    bal_status status = W == NULL || Uw == NULL || Vt == NULL ? BAL_ENOMEM : BAL_OK;
+    if (status != BAL_OK)
+        goto out;
+    bal_dgemm(false, false, m, n, r, scale, B, r, A, n, 0, W, n);
+    BAL_TRY(bal_svd(m, n, W, Uw, s, Vt));
+    for (size_t j = p; j < r; j++)
+        s[j] = 0;
+    for (size_t i = 0; U != NULL && i < m; i++)
+        for (size_t j = 0; j < r; j++)
+            U[i * r + j] = j < p ? Uw[i * p + j] : 0;
+    for (size_t i = 0; V != NULL && i < n; i++)
+        for (size_t j = 0; j < r; j++)
+            V[i * r + j] = j < p ? Vt[j * n + i] : 0;
+out:
+    bal_free(W);
+    bal_free(Uw);
+    bal_free(Vt);
+    return status;
+}
+
 bal_status spectrum_of_update(size_t out_rows, size_t in_cols, size_t r, const double *A, const double *B, double scale,
                               double *s, double *U, double *V)
 {
     bal_status status = BAL_OK;
     bool vectors = U != NULL && V != NULL;
+    if (r > in_cols || r > out_rows)
+        return spectrum_of_product(out_rows, in_cols, r, A, B, scale, s, vectors ? U : NULL, vectors ? V : NULL);
     double *At = bal_alloc(in_cols * r, sizeof *At), *Ra = bal_alloc(r * r, sizeof *Ra),
            *Rb = bal_alloc(r * r, sizeof *Rb);
     double *core = bal_alloc(r * r, sizeof *core), *X = bal_alloc(r * r, sizeof *X), *Yt = bal_alloc(r * r, sizeof *Yt);
@@ -152,7 +180,7 @@ bal_status spectrum_of_update(size_t out_rows, size_t in_cols, size_t r, const d
     if (At == NULL || Ra == NULL || Rb == NULL || core == NULL || X == NULL || Yt == NULL ||
         (vectors && (Qa == NULL || Qb == NULL)))
         BAL_TRY(BAL_ENOMEM);
-    if (r == 0 || r > in_cols || r > out_rows)
+    if (r == 0)
         BAL_TRY(bal_fail(BAL_EINVAL, "rank %zu does not fit a %zu x %zu matrix", r, out_rows, in_cols));
     for (size_t i = 0; i < r; i++)
         for (size_t j = 0; j < in_cols; j++)

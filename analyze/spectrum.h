@@ -36,7 +36,8 @@ double spectrum_top_energy(const double *s, size_t n, size_t k);
 
 /* Singular values (r of them, descending) of scale * B A, with A (r, in) and B (out, r), without forming the product:
  * B = Qb Rb, A^T = Qa Ra, SVD of scale Rb Ra^T.  U (out, r) and V (in, r) are the singular vectors, or both NULL.
- * For a difference s(B A - B0 A0) stack the factors: [A; A0], [B, -B0].  r <= min(in, out). */
+ * For a difference s(B A - B0 A0) stack the factors: [A; A0], [B, -B0].  Where r > min(in, out) the product is formed, and
+ * the values (and columns of U and V) after the first min(in, out) are 0. */
 bal_status spectrum_of_update(size_t out_rows, size_t in_cols, size_t r, const double *A, const double *B, double scale,
                               double *s, double *U, double *V);
 
