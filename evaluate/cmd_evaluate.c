@@ -11,7 +11,12 @@ static const bal_option k_options[] = {
     {"tokenizer", 0, BAL_OPTION_PATH, AT(tokenizer), NULL, 0, 0, NULL, NULL, "Model",
      "tokenizer.json, its folder or a GGUF file (default: the model's)"},
     {"tasks", 't', BAL_OPTION_LIST, AT(tasks), NULL, 0, 0, NULL, "task", "What",
-     "gsm8k, gsm8k_cot, gsm8k_cot_zeroshot, gsm8k_pissa, gsm8k_metamath, gsm8k_balora"},
+     "names or groups (glue, gsm8k, bbq ...; --list), or task files (my.json)"},
+    {"list", 0, BAL_OPTION_FLAG, AT(list), NULL, 0, 0, NULL, NULL, "What", "the tasks and groups there are"},
+    {"show", 0, BAL_OPTION_TEXT, AT(show), NULL, 0, 0, NULL, NULL, "What",
+     "a task: prints exactly what is asked for --item"},
+    {"rescore", 0, BAL_OPTION_LIST, AT(rescore), NULL, 0, 0, NULL, NULL, "What",
+     "run, or runs with parts of the items (shards): judges the stored outputs again, without a model"},
     {"requests", 'r', BAL_OPTION_PATH, AT(requests), NULL, 0, 0, NULL, NULL, "What",
      "JSON lines: {\"context\", \"continuation\"} or {\"prompt\", \"max_new_tokens\", \"until\" ...}"},
     {"perplexity", 0, BAL_OPTION_PATH, AT(perplexity), NULL, 0, 0, NULL, NULL, "What",
@@ -23,14 +28,30 @@ static const bal_option k_options[] = {
     {"data", 'd', BAL_OPTION_PATH, AT(data), NULL, 0, 0, NULL, NULL, "Tasks",
      "folder with the data sets, e.g. gsm8k/test.jsonl (default: BALORA_DATA)"},
     {"limit", 'L', BAL_OPTION_INT, AT(limit), "0", 0, 1e9, NULL, NULL, "Tasks", "only the first N items; 0: all"},
+    {"item", 0, BAL_OPTION_INT, AT(item), "0", 0, 1e9, NULL, NULL, "Tasks", "item for --show"},
+    {"item_range", 0, BAL_OPTION_TEXT, AT(item_range), NULL, 0, 0, NULL, NULL, "Tasks",
+     "FROM:TO: items FROM to TO - 1, with the examples they have in a whole run"},
+    {"shard", 0, BAL_OPTION_TEXT, AT(shard), NULL, 0, 0, NULL, NULL, "Tasks",
+     "I/N: the I-th of N parts; --rescore RUN,RUN,... makes them one"},
     {"num_fewshot", 'f', BAL_OPTION_INT, AT(num_fewshot), "-1", -1, 1000, NULL, NULL, "Tasks",
      "worked examples in the prompt; -1: the task's number"},
     {"max_gen_toks", 0, BAL_OPTION_INT, AT(max_gen_toks), "0", 0, 1e6, NULL, "max_new_tokens", "Tasks",
      "most tokens of an answer; 0: the task's number"},
+    {"repeats", 0, BAL_OPTION_INT, AT(repeats), "0", 0, 1024, NULL, NULL, "Tasks",
+     "answers an item where a task samples; 0: the task's number"},
+    {"seed", 0, BAL_OPTION_INT, AT(seed), "1234", 0, 9e15, NULL, NULL, "Tasks", "of sampled answers"},
+    {"apply_chat_template", 0, BAL_OPTION_FLAG, AT(apply_chat_template), NULL, 0, 0, NULL, NULL, "Tasks",
+     "prompts as conversations"},
+    {"fewshot_as_multiturn", 0, BAL_OPTION_FLAG, AT(fewshot_as_multiturn), "true", 0, 0, NULL, NULL, "Tasks",
+     "worked examples are turns of the conversation"},
+    {"system_instruction", 0, BAL_OPTION_TEXT, AT(system_instruction), NULL, 0, 0, NULL, NULL, "Tasks",
+     "system message of the conversation"},
     {"resume", 0, BAL_OPTION_CHOICE, AT(resume), "auto", 0, 0, "auto|never", NULL, "Tasks",
      "go on with an unfinished run of the same configuration"},
     {"log_samples", 0, BAL_OPTION_PATH, AT(log_samples), NULL, 0, 0, NULL, NULL, "Output",
      "folder for the items, as lm-evaluation-harness logs them"},
+    {"output_path", 0, BAL_OPTION_PATH, AT(output_path), NULL, 0, 0, NULL, NULL, "Output",
+     "folder for MODEL/results_TIME.json and samples, as lm-evaluation-harness writes them"},
     {"out", 'o', BAL_OPTION_PATH, AT(out), NULL, 0, 0, NULL, NULL, "Output",
      "file for the answers to --requests, or the rows of --perplexity"},
     {"name", 0, BAL_OPTION_TEXT, AT(name), NULL, 0, 0, NULL, NULL, "Output", "name of the run"},
@@ -46,13 +67,14 @@ static const bal_option k_options[] = {
 static const bal_command k_command = {
     .name = "evaluate",
     .usage = "--model PATH [--adapter DIR] --tasks A,B | --requests FILE | --perplexity FILE [options]\n"
-             "       balora evaluate --compare RUN RUN [options]",
+             "       balora evaluate --compare RUN RUN | --rescore RUN | --list | --show TASK --item N [options]",
     .summary = "scores a model on tasks",
     .description =
         "  balora evaluate --model M --tasks gsm8k --data DIR --limit 100\n"
         "  balora evaluate --model M --requests in.jsonl --out out.jsonl\n"
         "  balora evaluate --model M --perplexity text.txt\n"
         "  balora evaluate --compare lora pissa\n"
+        "  balora evaluate --show gsm8k --item 3 --data DIR\n"
         "Results do not depend on the batch, the order or the threads.  Items are stored as they are finished;\n"
         "the same command goes on where it was stopped.",
     .options = k_options,
@@ -91,6 +113,12 @@ static bal_status evaluate(const evaluate_config *c, const bal_options *options,
         return compare(c, options);
     if (n_words > 0)
         return bal_fail(BAL_EINVAL, "'%s' is not expected here", words[0]);
+    if (c->list)
+        return evaluate_list(c, common);
+    if (c->show != NULL)
+        return evaluate_show(c, common);
+    if (c->rescore.n > 0)
+        return evaluate_rescore(c, common, argc, argv);
     int modes = (c->tasks.n > 0) + (c->requests != NULL) + (c->perplexity != NULL);
     if (c->model == NULL || modes != 1)
         return bal_fail(BAL_EINVAL, "--model and one of --tasks, --requests or --perplexity, or --compare, are needed");

@@ -11,8 +11,10 @@
 typedef struct evaluate_config {
     const char *model, *adapter, *initial_adapter, *tokenizer;
     const char *requests, *out, *perplexity, *data, *log_samples, *resume, *name, *experiment;
-    bal_text_list tasks, compare;
-    int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples;
+    const char *item_range, *shard, *show, *output_path, *suite, *system_instruction, *equivalence_command;
+    bal_text_list tasks, compare, rescore;
+    int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples, item, repeats, seed;
+    bool list, apply_chat_template, fewshot_as_multiturn;
 } evaluate_config;
 
 /* Engine options that the flags ask for. */
@@ -25,6 +27,11 @@ bal_status evaluate_perplexity(const evaluate_config *c, const bal_common *commo
 /* --tasks. */
 bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, const bal_bundle *b, int argc,
                           char **argv);
+/* --rescore: the stored outputs of runs, judged again as a new run; several runs (shards) become one. */
+bal_status evaluate_rescore(const evaluate_config *c, const bal_common *common, int argc, char **argv);
+/* --list: the tasks; --show TASK --item N: the exact prompt, target and requests of an item. */
+bal_status evaluate_list(const evaluate_config *c, const bal_common *common);
+bal_status evaluate_show(const evaluate_config *c, const bal_common *common);
 
 /* --compare: what tells two runs of the store apart, by task and filter, pairing their items: a Markdown table or one
  * JSON document, appended to *out.  BAL_EINVAL when they share no item, or the same item has two answers. */

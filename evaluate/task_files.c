@@ -10,21 +10,14 @@
             ".incbin \"evaluate/tasks/" #NAME ".json\"\n"                                                              \
             ".byte 0\n"                                                                                                \
             ".previous\n");                                                                                            \
-    extern const char bal_task_file_##NAME[]
+    extern const char bal_task_file_##NAME[];
 
-TASK_FILE(gsm8k);
-TASK_FILE(gsm8k_balora);
-TASK_FILE(gsm8k_cot);
-TASK_FILE(gsm8k_cot_zeroshot);
-TASK_FILE(gsm8k_metamath);
-TASK_FILE(gsm8k_pissa);
+#define TASK(NAME) TASK_FILE(NAME)
+#include "evaluate/task_list.def"
+#undef TASK
 
+#define TASK(NAME) {#NAME, bal_task_file_##NAME},
 const task_file k_task_files[] = {
-    {"gsm8k", bal_task_file_gsm8k},
-    {"gsm8k_balora", bal_task_file_gsm8k_balora},
-    {"gsm8k_cot", bal_task_file_gsm8k_cot},
-    {"gsm8k_cot_zeroshot", bal_task_file_gsm8k_cot_zeroshot},
-    {"gsm8k_metamath", bal_task_file_gsm8k_metamath},
-    {"gsm8k_pissa", bal_task_file_gsm8k_pissa},
+#include "evaluate/task_list.def"
 };
 const size_t k_n_task_files = sizeof k_task_files / sizeof k_task_files[0];

@@ -1,387 +1,320 @@
-/* Running tasks: prompts, the engine, verdicts, one row per item and filter in the store as soon as it is known.
- * SPDX-License-Identifier: Apache-2.0 */
+/* Running tasks: reading them, prompts, the engine, figures.  SPDX-License-Identifier: Apache-2.0 */
 #include "evaluate/evaluate.h"
 
 #include "evaluate/report.h"
-#include "evaluate/task.h"
+#include "evaluate/session.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
-#include "lib/io/store.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MAX_TASKS = 32 };
-static const size_t k_max_adapter = (size_t)4 << 30;
-
-/* One task while it runs. */
-typedef struct task_run {
-    task task;
-    size_t n;         /* items */
-    bal_buf *prompts; /* [n] */
-    bal_ids *ids;     /* [n] */
-    bool *finished;   /* [n] in the store already */
-    size_t *pending;  /* item of each request */
-    bal_request *requests;
-    size_t n_pending;
-} task_run;
-
-typedef struct session {
-    const evaluate_config *c;
-    const bal_common *common;
-    const bal_bundle *bundle;
-    bal_store *store;
-    int64_t run;
-    task_run tasks[MAX_TASKS];
-    size_t n_tasks;
-    task_run *current;
-    bal_progress progress;
-    size_t done, right, judged;
-} session;
+#include <time.h>
 
 static void task_run_dispose(task_run *r)
 {
-    for (size_t i = 0; i < r->n; i++) {
-        if (r->prompts != NULL)
-            bal_buf_dispose(&r->prompts[i]);
-        if (r->ids != NULL)
-            bal_ids_dispose(&r->ids[i]);
+    for (size_t i = 0; r->items != NULL && i < r->n_items; i++) {
+        item_run *it = &r->items[i];
+        bal_buf_dispose(&it->prompt);
+        pair_list_dispose(&it->pairs);
+        bal_free(it->finished);
+        bal_free(it->lls);
+        bal_free(it->greedy);
+        bal_free(it->tokens);
     }
-    bal_free(r->prompts);
-    bal_free(r->ids);
-    bal_free(r->finished);
-    bal_free(r->pending);
+    for (size_t i = 0; i < r->n_requests; i++)
+        bal_ids_dispose(&r->of[i].ids);
+    bal_free(r->items);
     bal_free(r->requests);
+    bal_free(r->of);
     task_dispose(&r->task);
 }
 
-static bal_status prepare_task(session *s, const char *name, const char *data)
+void session_dispose(session *s)
 {
-    bal_status status;
-    if (s->n_tasks == MAX_TASKS)
-        return bal_fail(BAL_EINVAL, "more than %d tasks", MAX_TASKS);
     for (size_t i = 0; i < s->n_tasks; i++)
-        if (strcmp(s->tasks[i].task.name, name) == 0)
-            return bal_fail(BAL_EINVAL, "task '%s' is named twice", name);
-    task_run *r = &s->tasks[s->n_tasks++];
-    BAL_TRY(task_load(&r->task, name, data, s->c->num_fewshot, s->c->max_gen_toks));
-    size_t n = r->task.test.n;
-    if (s->c->limit > 0 && (size_t)s->c->limit < n)
-        n = (size_t)s->c->limit;
-    r->prompts = bal_alloc(n, sizeof *r->prompts);
-    r->ids = bal_alloc(n, sizeof *r->ids);
-    r->finished = bal_alloc(n, sizeof *r->finished);
-    r->pending = bal_alloc(n, sizeof *r->pending);
-    r->requests = bal_alloc(n, sizeof *r->requests);
-    if (r->prompts == NULL || r->ids == NULL || r->finished == NULL || r->pending == NULL || r->requests == NULL)
-        return BAL_ENOMEM;
-    r->n = n;
-    for (size_t i = 0; i < n; i++) {
-        BAL_TRY(task_prompt(&r->task, i, &r->prompts[i]));
-        BAL_TRY(bal_bundle_prompt(s->bundle, bal_buf_cstr(&r->prompts[i]), r->prompts[i].len, &r->ids[i]));
-    }
-out:
-    return status;
+        task_run_dispose(&s->tasks[i]);
+    for (size_t i = 0; i < s->n_names; i++)
+        bal_free(s->names[i]);
+    bal_free(s->names);
+    bal_tokenizer_free(s->tokenizer);
+    bal_store_close(s->store);
 }
 
-/* ,"key": "text" or null */
-static bal_status put_text(bal_buf *out, const char *key, const char *text)
-{
-    bal_status status;
-    BAL_TRY(bal_buf_printf(out, "%s\"%s\": ", out->len > 1 ? ", " : "", key));
-    status = text == NULL ? bal_buf_text(out, "null") : bal_json_put_text(out, text);
-out:
-    return status;
-}
-
-/* What tells a file from a later one of the same name without reading gigabytes: its size; for an adapter its hash. */
-static bal_status put_identity(bal_buf *out, const evaluate_config *c)
-{
-    bal_buf bytes = {0};
-    char hex[65] = "";
-    uint64_t size = 0;
-    bal_status status = BAL_OK;
-    char *weights = bal_folder_exists(c->model) ? bal_path_join(c->model, "model.safetensors") : bal_strdup(c->model);
-    char *factors = c->adapter == NULL ? NULL : bal_path_join(c->adapter, "adapter_model.safetensors");
-    if (weights != NULL && bal_file_exists(weights))
-        BAL_TRY(bal_file_size(weights, &size));
-    BAL_TRY(bal_buf_printf(out, ", \"model_bytes\": %llu", (unsigned long long)size));
-    if (factors != NULL && bal_file_exists(factors)) {
-        BAL_TRY(bal_file_read(factors, k_max_adapter, &bytes));
-        bal_sha256_hex(bal_buf_cstr(&bytes), bytes.len, hex);
-        BAL_TRY(put_text(out, "adapter_sha256", hex));
-    }
-out:
-    bal_free(weights);
-    bal_free(factors);
-    bal_buf_dispose(&bytes);
-    return status;
-}
-
-/* The configuration that decides the results, as JSON: what does not (batch, threads, output files) is left out, so that
- * a run is continued under other settings of these. */
-static bal_status make_config(const session *s, bal_buf *out)
-{
-    const evaluate_config *c = s->c;
-    bal_status status;
-    BAL_TRY(bal_buf_text(out, "{"));
-    BAL_TRY(put_text(out, "model", c->model));
-    BAL_TRY(put_text(out, "adapter", c->adapter));
-    BAL_TRY(put_text(out, "initial_adapter", c->initial_adapter));
-    BAL_TRY(put_text(out, "tokenizer", c->tokenizer));
-    BAL_TRY(put_identity(out, c));
-    BAL_TRY(bal_buf_printf(out,
-                           ", \"limit\": %lld, \"num_fewshot\": %lld, \"max_gen_toks\": %lld, \"max_length\": %lld, "
-                           "\"tasks\": {",
-                           (long long)c->limit, (long long)c->num_fewshot, (long long)c->max_gen_toks,
-                           (long long)c->max_length));
-    for (size_t i = 0; i < s->n_tasks; i++)
-        BAL_TRY(bal_buf_printf(out, "%s\"%s\": \"%s\"", i == 0 ? "" : ", ", s->tasks[i].task.name,
-                               s->tasks[i].task.test_sha256));
-    BAL_TRY(bal_buf_text(out, "}}"));
-out:
-    return status;
-}
-
-/* The newest unfinished run of the same configuration that no other process is at, 0 if there is none. */
-static bal_status find_unfinished(session *s, const char *config)
-{
-    sqlite3_stmt *st = NULL;
-    bool row = true, claimed = false;
-    bal_status status;
-    s->run = 0;
-    BAL_TRY(bal_store_prepare(s->store,
-                              "SELECT id FROM run WHERE kind = 'evaluate' AND config = ?1 AND status <> 'finished' "
-                              "ORDER BY id DESC",
-                              &st));
-    (void)sqlite3_bind_text(st, 1, config, -1, SQLITE_TRANSIENT);
-    while (s->run == 0) {
-        BAL_TRY(bal_store_step(s->store, st, &row));
-        if (!row)
-            break;
-        int64_t run = sqlite3_column_int64(st, 0);
-        BAL_TRY(bal_run_claim(s->store, run, &claimed));
-        s->run = claimed ? run : 0;
-    }
-out:
-    (void)sqlite3_finalize(st);
-    return status;
-}
-
-/* In one transaction, so that of two commands at once only one takes a run. */
-static bal_status find_run(session *s, const char *config, int argc, char **argv)
-{
-    bool claimed = false;
-    bal_status status = BAL_OK;
-    if (strcmp(s->c->resume, "auto") == 0)
-        BAL_TRY(find_unfinished(s, config));
-    if (s->run != 0) {
-        bal_log_line(&s->common->log, BAL_LOG_INFO, "going on with run %lld", (long long)s->run);
-        goto out;
-    }
-    bal_run_spec spec = {.kind = "evaluate",
-                         .name = s->c->name,
-                         .experiment = s->c->experiment,
-                         .config_json = config,
-                         .argc = argc,
-                         .argv = argv};
-    BAL_TRY(bal_run_begin(s->store, &spec, &s->run));
-    status = bal_run_claim(s->store, s->run, &claimed);
-out:
-    return status;
-}
-
-static bal_status open_run(session *s, const char *config, int argc, char **argv)
-{
-    bal_status status;
-    BAL_TRY(bal_store_open(&s->store, s->common->db, true));
-    BAL_TRY(bal_store_begin(s->store));
-    status = find_run(s, config, argc, argv);
-    if (status == BAL_OK)
-        return bal_store_commit(s->store);
-    bal_store_rollback(s->store);
-    s->run = 0;
-out:
-    return status;
-}
-
-/* Marks the items whose rows are in the store with the prompt that they would get now. */
-static bal_status read_finished(session *s, task_run *r)
-{
-    sqlite3_stmt *st = NULL;
-    bool row = false;
-    char hex[65];
-    bal_status status;
-    BAL_TRY(
-        bal_store_prepare(s->store,
-                          "SELECT item, count(*), min(prompt_sha256) FROM eval_item WHERE run_id = ?1 AND task = ?2 "
-                          "AND repeat = 0 GROUP BY item",
-                          &st));
-    (void)sqlite3_bind_int64(st, 1, s->run);
-    (void)sqlite3_bind_text(st, 2, r->task.name, -1, SQLITE_TRANSIENT);
-    for (;;) {
-        BAL_TRY(bal_store_step(s->store, st, &row));
-        if (!row)
-            break;
-        int64_t item = sqlite3_column_int64(st, 0);
-        const unsigned char *hash = sqlite3_column_text(st, 2);
-        if (item < 0 || (size_t)item >= r->n || hash == NULL ||
-            (size_t)sqlite3_column_int64(st, 1) != r->task.scorer->n_filters)
-            continue;
-        bal_sha256_hex(bal_buf_cstr(&r->prompts[item]), r->prompts[item].len, hex);
-        r->finished[item] = strcmp((const char *)hash, hex) == 0;
-    }
-out:
-    (void)sqlite3_finalize(st);
-    return status;
-}
-
-static bal_status store_item(session *s, size_t item, const bal_answer *a)
-{
-    task_run *r = s->current;
-    char hex[65];
-    bal_buf gold = {0}, extracted = {0}, output = {0};
-    bool begun = false;
-    bal_status status;
-    bal_sha256_hex(bal_buf_cstr(&r->prompts[item]), r->prompts[item].len, hex);
-    BAL_TRY(task_target(&r->task, item, &gold));
-    BAL_TRY(bal_buf_append(&output, a->text, a->n_text));
-    BAL_TRY(bal_store_begin(s->store));
-    begun = true;
-    for (size_t f = 0; f < r->task.scorer->n_filters; f++) {
-        const bal_filter *filter = &r->task.scorer->filters[f];
-        bal_verdict v = {0};
-        bal_buf_clear(&extracted);
-        BAL_TRY(filter->judge(bal_buf_cstr(&output), bal_buf_cstr(&gold), &extracted, &v));
-        s->right += v.score == 1;
-        s->judged++;
-        bal_eval_item row = {.task = r->task.name,
-                             .filter = filter->name,
-                             .item = (int64_t)item,
-                             .prompt_sha256 = hex,
-                             .output = bal_buf_cstr(&output),
-                             .extracted = !v.found && extracted.len == 0 ? NULL : bal_buf_cstr(&extracted),
-                             .gold = bal_buf_cstr(&gold),
-                             .score = v.score,
-                             .correct = v.score == 1,
-                             .prompt_tokens = (int64_t)a->n_prompt,
-                             .output_tokens = (int64_t)a->n_ids,
-                             .seconds = a->seconds,
-                             .finish_reason = a->finish_reason};
-        BAL_TRY(bal_run_item(s->store, s->run, &row));
-    }
-    status = bal_store_commit(s->store);
-    begun = status != BAL_OK;
-out:
-    if (begun)
-        bal_store_rollback(s->store);
-    bal_buf_dispose(&gold);
-    bal_buf_dispose(&extracted);
-    bal_buf_dispose(&output);
-    return status;
-}
-
-static bal_status on_answer(void *context, size_t i, const bal_answer *a)
+static bal_status add_name(void *context, const char *name)
 {
     session *s = context;
-    char note[64];
-    bal_status status = store_item(s, s->current->pending[i], a);
-    s->done++;
-    (void)snprintf(note, sizeof note, "right %.1f %%",
-                   100 * (double)s->right / (double)(s->judged == 0 ? 1 : s->judged));
-    bal_progress_update(&s->progress, s->done, note);
+    if (s->n_names == SESSION_MAX_TASKS)
+        return bal_fail(BAL_EINVAL, "more than %d tasks", SESSION_MAX_TASKS);
+    for (size_t i = 0; i < s->n_names; i++)
+        if (strcmp(s->names[i], name) == 0)
+            return bal_fail(BAL_EINVAL, "task '%s' is named twice", name);
+    s->names[s->n_names] = bal_strdup(name);
+    return s->names[s->n_names++] == NULL ? BAL_ENOMEM : BAL_OK;
+}
+
+/* A task whose file is missing, or whose scorer cannot work here, does not stop the others. */
+static bal_status read_task(session *s, const char *name, const char *data)
+{
+    task_run *r = &s->tasks[s->n_tasks++];
+    const task_change change = {s->c->num_fewshot, s->c->max_gen_toks, s->c->repeats, (uint64_t)s->c->seed};
+    bal_status status;
+    BAL_TRY(task_read(&r->task, name, &change));
+    for (size_t i = 0; i + 1 < s->n_tasks; i++)
+        if (strcmp(s->tasks[i].task.name, r->task.name) == 0) {
+            status = bal_fail(BAL_EINVAL, "task '%s' is named twice", r->task.name);
+            goto out;
+        }
+    status = task_read_data(&r->task, data);
+    if (status == BAL_ENOENT) {
+        (void)snprintf(r->not_run, sizeof r->not_run, "%.590s", bal_error_message());
+        status = BAL_OK;
+    } else if (status == BAL_OK && r->task.scorer->available != NULL && s->c->rescore.n == 0 &&
+               !r->task.scorer->available(&r->task, r->not_run, sizeof r->not_run) && r->not_run[0] == '\0') {
+        (void)snprintf(r->not_run, sizeof r->not_run, "its scorer cannot work on this machine");
+    }
+out:
     return status;
 }
 
-static bal_status run_task(session *s, task_run *r)
+bal_status session_read_tasks(session *s)
 {
-    bal_engine_options o = evaluate_engine(s->c, s->bundle);
-    bal_status status;
-    BAL_TRY(read_finished(s, r));
-    for (size_t i = 0; i < r->n; i++) {
-        if (r->finished[i])
-            continue;
-        r->pending[r->n_pending] = i;
-        r->requests[r->n_pending++] = (bal_request){.kind = BAL_REQUEST_GENERATE,
-                                                    .prompt = r->ids[i].data,
-                                                    .n_prompt = r->ids[i].n,
-                                                    .max_new_tokens = r->task.max_gen_toks,
-                                                    .stops = r->task.until,
-                                                    .n_stops = r->task.n_until};
+    const char *data = s->c->data != NULL ? s->c->data : getenv("BALORA_DATA");
+    size_t n_there = 0;
+    bal_status status = BAL_OK;
+    if (s->names == NULL && (s->names = bal_alloc(SESSION_MAX_TASKS, sizeof *s->names)) == NULL)
+        return BAL_ENOMEM;
+    for (size_t i = 0; i < s->c->tasks.n; i++)
+        BAL_TRY(task_expand(s->c->tasks.items[i], add_name, s));
+    for (size_t i = 0; i < s->n_names; i++) {
+        BAL_TRY(read_task(s, s->names[i], data));
+        n_there += s->tasks[i].not_run[0] == '\0';
     }
-    s->current = r;
-    s->done = s->right = s->judged = 0;
-    o.context = s;
-    o.answer = on_answer;
-    if (r->n_pending < r->n)
-        bal_log_line(&s->common->log, BAL_LOG_INFO, "%s: %zu of %zu items are there already", r->task.name,
-                     r->n - r->n_pending, r->n);
-    bal_progress_start(&s->progress, &s->common->log, r->task.name, "items", r->n_pending, s->common->progress);
-    BAL_TRY(bal_engine_run(s->bundle->model, &o, r->requests, r->n_pending, NULL));
-    bal_progress_done(&s->progress);
+    if (n_there == 0 && s->n_tasks == 1)
+        status = bal_fail(BAL_ENOENT, "not run: %s", s->tasks[0].not_run);
+    else if (n_there == 0)
+        status = bal_fail(BAL_ENOENT, "none of the %zu tasks can run: %s", s->n_tasks, s->tasks[0].not_run);
+out:
+    return status;
+}
+
+/* "A:B": items A to B - 1; either may be left out. */
+static bal_status read_range(const char *text, size_t n, size_t *from, size_t *to)
+{
+    char left[32];
+    const char *colon = strchr(text, ':');
+    int64_t a = 0, b = (int64_t)n;
+    bal_status status = BAL_OK;
+    if (colon == NULL || (size_t)(colon - text) >= sizeof left)
+        return bal_fail(BAL_EINVAL, "--item-range must be FROM:TO, not '%.40s'", text);
+    (void)snprintf(left, sizeof left, "%.*s", (int)(colon - text), text);
+    if (left[0] != '\0')
+        BAL_TRY(bal_parse_i64(left, 0, (int64_t)1 << 40, &a));
+    if (colon[1] != '\0')
+        BAL_TRY(bal_parse_i64(colon + 1, 0, (int64_t)1 << 40, &b));
+    *from = (size_t)a;
+    *to = (size_t)b < n ? (size_t)b : n;
+out:
+    return status == BAL_OK ? status : bal_fail_note(status, "--item-range");
+}
+
+/* "I/N": every N-th item, from I - 1 on. */
+static bal_status read_shard(const char *text, size_t *index, size_t *count)
+{
+    char left[32];
+    const char *slash = strchr(text, '/');
+    int64_t i = 0, n = 0;
+    bal_status status;
+    if (slash == NULL || (size_t)(slash - text) >= sizeof left)
+        return bal_fail(BAL_EINVAL, "--shard must be I/N with I from 1 to N, not '%.40s'", text);
+    (void)snprintf(left, sizeof left, "%.*s", (int)(slash - text), text);
+    BAL_TRY(bal_parse_i64(slash + 1, 1, 1 << 20, &n));
+    BAL_TRY(bal_parse_i64(left, 1, n, &i));
+    *index = (size_t)i - 1;
+    *count = (size_t)n;
+out:
+    return status == BAL_OK ? status : bal_fail_note(status, "--shard");
+}
+
+static bal_status hash_item(item_run *it)
+{
+    bal_buf all = {0};
+    bal_status status = BAL_OK;
+    BAL_TRY(bal_buf_append(&all, bal_buf_cstr(&it->prompt), it->prompt.len));
+    for (size_t k = 0; k < it->pairs.n; k++) { /* what another context or continuation would change */
+        const pair *p = &it->pairs.items[k];
+        BAL_TRY(bal_buf_append(&all, "\0", 1));
+        BAL_TRY(bal_buf_append(&all, bal_buf_cstr(&p->context), p->context.len));
+        BAL_TRY(bal_buf_append(&all, "\0", 1));
+        BAL_TRY(bal_buf_append(&all, bal_buf_cstr(&p->continuation), p->continuation.len));
+    }
+    bal_sha256_hex(bal_buf_cstr(&all), all.len, it->hash);
+out:
+    bal_buf_dispose(&all);
+    return status;
+}
+
+static bal_status prepare_item(session *s, task_run *r, size_t i)
+{
+    item_run *it = &r->items[i];
+    const chat_form *chat = s->c->apply_chat_template ? &s->chat : NULL;
+    bal_buf target = {0};
+    bool found = false;
+    bal_status status;
+    BAL_TRY(task_target(&r->task, i, &target, &found));
+    it->chosen = found;
+    r->n_no_gold += !found;
+    r->n_chosen += found;
+    it->finished = bal_alloc(r->task.repeats, sizeof *it->finished);
+    if (it->finished == NULL)
+        status = BAL_ENOMEM;
+    if (!found || status != BAL_OK)
+        goto out;
+    if (r->task.scorer->kind != SCORER_ROLLING)
+        BAL_TRY(task_prompt(&r->task, i, chat, &it->prompt));
+    if (r->task.scorer->kind != SCORER_GENERATE)
+        BAL_TRY(r->task.scorer->requests(&r->task, i, bal_buf_cstr(&it->prompt), chat != NULL, &it->pairs));
+    status = hash_item(it);
+out:
+    bal_buf_dispose(&target);
+    return status;
+}
+
+bal_status session_prepare(session *s, task_run *r)
+{
+    size_t from = 0, to = r->task.test.n, shard = 0, shards = 1;
+    bal_status status = BAL_OK;
+    if (s->c->limit > 0 && (size_t)s->c->limit < to)
+        to = (size_t)s->c->limit;
+    if (s->c->item_range != NULL)
+        BAL_TRY(read_range(s->c->item_range, to, &from, &to));
+    if (s->c->shard != NULL)
+        BAL_TRY(read_shard(s->c->shard, &shard, &shards));
+    r->n_items = to;
+    r->items = bal_alloc(to, sizeof *r->items);
+    if (r->items == NULL)
+        return BAL_ENOMEM;
+    for (size_t i = 0; i < to; i++) {
+        BAL_TRY(task_draw(&r->task, i)); /* also for items that are left out: the draws go on */
+        if (i >= from && i % shards == shard)
+            BAL_TRY(prepare_item(s, r, i));
+    }
+    if (r->n_chosen == 0)
+        status = bal_fail(BAL_EINVAL, "task '%s': no item is left (of %zu; --limit, --item-range, --shard%s)",
+                          r->task.name, r->task.test.n, r->n_no_gold > 0 ? "; items without a right answer" : "");
 out:
     return status;
 }
 
 static bal_status store_metrics(session *s, const task_result *r)
 {
-    char key[128];
+    char key[256];
     bal_status status = BAL_OK;
-    for (size_t f = 0; f < r->n_filters; f++) {
-        const filter_result *x = &r->filters[f];
-        (void)snprintf(key, sizeof key, "%s/exact_match,%s", r->task->name, x->filter);
-        BAL_TRY(bal_run_metric(s->store, s->run, key, 0, x->mean));
-        (void)snprintf(key, sizeof key, "%s/exact_match_stderr,%s", r->task->name, x->filter);
-        BAL_TRY(bal_run_metric(s->store, s->run, key, 0, x->stderr_mean));
+    for (size_t i = 0; i < r->metrics.n; i++) {
+        const metric *m = &r->metrics.items[i];
+        (void)snprintf(key, sizeof key, "%s/%s,%s", r->r->task.name, m->name, m->filter);
+        BAL_TRY(bal_run_metric(s->store, s->run, key, 0, m->value));
+        (void)snprintf(key, sizeof key, "%s/%s_stderr,%s", r->r->task.name, m->name, m->filter);
+        BAL_TRY(bal_run_metric(s->store, s->run, key, 0, m->stderr_value));
     }
 out:
     return status;
 }
 
-static bal_status finish(session *s, const char *config, double seconds)
+/* The folder and time stamp of lm-eval's output files: DIR/MODEL/results_TIME.json. */
+static bal_status output_folder(const session *s, bal_buf *folder, char stamp[40])
 {
-    task_result results[MAX_TASKS];
-    bal_buf out = {0};
-    char uuid[33];
+    struct timespec now;
+    struct tm utc;
+    char date[32];
     bal_status status;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    (void)gmtime_r(&now.tv_sec, &utc);
+    (void)strftime(date, sizeof date, "%Y-%m-%dT%H-%M-%S", &utc);
+    (void)snprintf(stamp, 40, "%s.%06ld", date, now.tv_nsec / 1000 % 1000000);
+    BAL_TRY(bal_buf_printf(folder, "%s/", s->c->output_path));
+    for (const char *p = s->c->model == NULL ? "rescored" : s->c->model; *p != '\0'; p++)
+        BAL_TRY(bal_buf_append(folder, strchr("/\\:<>|?*\" ", *p) == NULL ? p : "_", 1));
+    status = bal_folder_make(bal_buf_cstr(folder));
+out:
+    return status;
+}
+
+static bal_status write_samples(const session *s, const task_result *results, const char *folder, const char *stamp)
+{
+    bal_buf path = {0};
+    bal_status status = BAL_OK;
     for (size_t i = 0; i < s->n_tasks; i++) {
-        BAL_TRY(report_read(&results[i], s->store, s->run, &s->tasks[i].task, s->tasks[i].n));
+        if (s->tasks[i].not_run[0] != '\0')
+            continue;
+        bal_buf_clear(&path);
+        BAL_TRY(bal_buf_printf(&path, "%s/samples_%s%s%s.jsonl", folder, s->tasks[i].task.name,
+                               stamp == NULL ? "" : "_", stamp == NULL ? "" : stamp));
+        BAL_TRY(report_samples(bal_buf_cstr(&path), &results[i]));
+    }
+out:
+    bal_buf_dispose(&path);
+    return status;
+}
+
+static bal_status write_files(const session *s, const task_result *results, const bal_buf *document)
+{
+    bal_buf folder = {0}, path = {0};
+    char stamp[40];
+    bal_status status = BAL_OK;
+    if (s->c->log_samples != NULL) {
+        BAL_TRY(bal_folder_make(s->c->log_samples));
+        BAL_TRY(write_samples(s, results, s->c->log_samples, NULL));
+    }
+    if (s->c->output_path == NULL)
+        goto out;
+    BAL_TRY(output_folder(s, &folder, stamp));
+    BAL_TRY(bal_buf_printf(&path, "%s/results_%s.json", bal_buf_cstr(&folder), stamp));
+    BAL_TRY(bal_file_replace(bal_buf_cstr(&path), bal_buf_cstr(document), document->len));
+    status = write_samples(s, results, bal_buf_cstr(&folder), stamp);
+out:
+    bal_buf_dispose(&folder);
+    bal_buf_dispose(&path);
+    return status;
+}
+
+bal_status session_report(session *s, const char *config, double seconds)
+{
+    task_result *results = bal_alloc(s->n_tasks, sizeof *results);
+    bal_buf out = {0}, document = {0};
+    char uuid[33];
+    bal_status status = BAL_ENOMEM;
+    if (results == NULL)
+        return status;
+    for (size_t i = 0; i < s->n_tasks; i++) {
+        results[i] = (task_result){.r = &s->tasks[i]};
+        if (s->tasks[i].not_run[0] != '\0')
+            continue;
+        BAL_TRY(report_read(&results[i], s->store, s->run, &s->tasks[i]));
         BAL_TRY(store_metrics(s, &results[i]));
-        if (s->c->log_samples != NULL)
-            BAL_TRY(report_samples(s->c->log_samples, &results[i], s->store, s->run, s->tasks[i].prompts));
     }
     BAL_TRY(bal_run_uuid(s->store, s->run, uuid));
-    if (s->common->json)
-        BAL_TRY(report_json(&out, results, s->n_tasks, config, uuid, seconds));
-    else
-        BAL_TRY(report_table(&out, results, s->n_tasks));
-    BAL_TRY(evaluate_write(NULL, &out));
+    BAL_TRY(report_json(&document, s, results, config, uuid, seconds));
+    if (!s->common->json)
+        BAL_TRY(report_table(&out, s, results));
+    BAL_TRY(write_files(s, results, &document));
+    BAL_TRY(evaluate_write(NULL, s->common->json ? &document : &out));
     if (!s->common->json)
         bal_log_line(&s->common->log, BAL_LOG_INFO, "run %lld (%s) in %s", (long long)s->run, uuid, s->common->db);
 out:
+    for (size_t i = 0; i < s->n_tasks; i++)
+        task_result_dispose(&results[i]);
+    bal_free(results);
     bal_buf_dispose(&out);
+    bal_buf_dispose(&document);
     return status;
-}
-
-static void end_run(session *s, bal_status status)
-{
-    char message[1024];
-    const char *word = status == BAL_OK ? "finished" : (status == BAL_EINTERRUPT ? "interrupted" : "failed");
-    if (s->run == 0)
-        return;
-    (void)snprintf(message, sizeof message, "%s", bal_error_message());
-    (void)bal_run_end(s->store, s->run, word, bal_exit_status(status), status == BAL_OK ? NULL : message);
-    if (status != BAL_OK)
-        (void)bal_fail(status, "%s", message); /* what went wrong first is what is said */
 }
 
 bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, const bal_bundle *b, int argc,
                           char **argv)
 {
-    const char *data = c->data != NULL ? c->data : getenv("BALORA_DATA");
     double start = bal_clock_seconds();
     bal_buf config = {0};
     bal_status status;
@@ -390,18 +323,23 @@ bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, co
         return BAL_ENOMEM;
     *s = (session){.c = c, .common = common, .bundle = b};
     BAL_TRY(bal_bundle_need_tokenizer(b));
-    for (size_t i = 0; i < c->tasks.n; i++)
-        BAL_TRY(prepare_task(s, c->tasks.items[i], data));
-    BAL_TRY(make_config(s, &config));
-    BAL_TRY(open_run(s, bal_buf_cstr(&config), argc, argv));
+    s->chat = (chat_form){b->tokenizer, c->system_instruction, c->fewshot_as_multiturn};
+    BAL_TRY(session_read_tasks(s));
     for (size_t i = 0; i < s->n_tasks; i++)
-        BAL_TRY(run_task(s, &s->tasks[i]));
-    status = finish(s, bal_buf_cstr(&config), bal_clock_seconds() - start);
+        if (s->tasks[i].not_run[0] == '\0')
+            BAL_TRY(session_prepare(s, &s->tasks[i]));
+    BAL_TRY(session_config(s, &config));
+    BAL_TRY(session_open_run(s, bal_buf_cstr(&config), argc, argv));
+    for (size_t i = 0; i < s->n_tasks; i++) {
+        if (s->tasks[i].not_run[0] == '\0')
+            BAL_TRY(session_run_task(s, &s->tasks[i]));
+        else
+            bal_log_line(&common->log, BAL_LOG_WARN, "%s: not run: %s", s->tasks[i].task.name, s->tasks[i].not_run);
+    }
+    status = session_report(s, bal_buf_cstr(&config), bal_clock_seconds() - start);
 out:
-    end_run(s, status);
-    for (size_t i = 0; i < s->n_tasks; i++)
-        task_run_dispose(&s->tasks[i]);
-    bal_store_close(s->store);
+    session_end_run(s, status);
+    session_dispose(s);
     bal_free(s);
     bal_buf_dispose(&config);
     return status;

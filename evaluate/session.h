@@ -1,0 +1,79 @@
+/* A run of tasks: what its files share.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_EVALUATE_SESSION_H
+#define BAL_EVALUATE_SESSION_H
+
+#include "evaluate/evaluate.h"
+#include "evaluate/scorer.h"
+#include "evaluate/task.h"
+#include "lib/io/store.h"
+
+enum { SESSION_MAX_TASKS = 128 };
+
+/* What an item asks and what has come back of it. */
+typedef struct item_run {
+    bool chosen;     /* in the limit, range and shard, with a right answer */
+    bal_buf prompt;  /* GENERATE: the prompt; else the context */
+    pair_list pairs; /* CHOICE, ROLLING */
+    char hash[65];   /* of the prompt, and the continuations */
+    bool *finished;  /* [repeats] in the store already */
+    size_t waiting;  /* requests of CHOICE and ROLLING that are not answered */
+    double *lls, seconds;
+    bool *greedy;
+    size_t *tokens, n_context;
+} item_run;
+
+/* Which item a request belongs to. */
+typedef struct request_of {
+    size_t item, part; /* part: the repeat, or the pair */
+    bal_ids ids;       /* of this request; empty when it uses another's */
+} request_of;
+
+typedef struct task_run {
+    task task;
+    char not_run[600]; /* why the task cannot run here, or "" */
+    size_t n_items;    /* the rows of the split within the limit */
+    size_t n_chosen, n_no_gold, n_dropped;
+    item_run *items;
+    bal_request *requests;
+    request_of *of;
+    size_t n_requests, cap_requests;
+} task_run;
+
+typedef struct session {
+    const evaluate_config *c;
+    const bal_common *common;
+    const bal_bundle *bundle; /* NULL: judged again, without a model */
+    bal_tokenizer *tokenizer; /* of --show without a model */
+    chat_form chat;
+    bal_store *store;
+    int64_t run;
+    char **names;
+    size_t n_names;
+    task_run tasks[SESSION_MAX_TASKS];
+    size_t n_tasks;
+    task_run *current;
+    bal_progress progress;
+    size_t done, right, judged;
+} session;
+
+/* tasks.c: the names of --tasks with groups replaced; reading them all (a missing data file: not_run). */
+bal_status session_read_tasks(session *s);
+/* The chosen items and their prompts. */
+bal_status session_prepare(session *s, task_run *r);
+void session_dispose(session *s);
+/* run_store.c: the run's row; items that are there. */
+bal_status session_config(const session *s, bal_buf *out);
+bal_status session_open_run(session *s, const char *config, int argc, char **argv);
+bal_status session_read_finished(session *s, task_run *r);
+void session_end_run(session *s, bal_status status);
+/* Writes the rows of one output under every filter: judged now, or (late scorers) to be judged. */
+bal_status session_store_output(session *s, task_run *r, size_t item, size_t repeat, const char *output,
+                                const bal_eval_item *about);
+/* Verdicts of the late scorers. */
+bal_status session_judge_late(session *s, task_run *r);
+/* run_task.c: asks the model. */
+bal_status session_run_task(session *s, task_run *r);
+/* tasks.c: figures, tables, files. */
+bal_status session_report(session *s, const char *config, double seconds);
+
+#endif
