@@ -100,9 +100,9 @@ $(B)/balora: $(B)/balora.o $(B)/libbal.a
 $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(if $(filter fuzz,$(MODE)),,$(B)/tests/fuzz/standalone.o) $(B)/libbal.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) $(if $(filter fuzz,$(MODE)),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(B)/libbal.a $(LIBS)
-$(B)/tests/%: $(B)/tests/%.o $(B)/tests/test.o $(B)/libbal.a
+$(B)/tests/%: $(B)/tests/%.o $(B)/tests/test.o $(B)/tests/program.o $(B)/libbal.a
 	@echo "  LINK $@"
-	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< $(B)/tests/test.o $(B)/libbal.a $(LIBS)
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $< $(B)/tests/test.o $(B)/tests/program.o $(B)/libbal.a $(LIBS)
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 .SECONDARY:
 

@@ -5,6 +5,7 @@
 #include "lib/base/str.h"
 #include "lib/io/json.h"
 #include "lib/io/safetensors.h"
+#include "tests/program.h"
 #include "tests/test.h"
 
 #include <dirent.h>
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { MAX_PATH = 1024, MAX_WORDS = 64 };
@@ -28,41 +28,6 @@ static const struct {
     {"adp_patterns", "rank_pattern and alpha_pattern"},
     {"loss_lm_head_spectral", "LoRA on the output head"},
 };
-
-/* build/MODE/balora, from build/MODE/tests/golden/test_decoder. */
-static bool program_path(char out[MAX_PATH])
-{
-    ssize_t n = readlink("/proc/self/exe", out, MAX_PATH - 16);
-    if (n <= 0)
-        return false;
-    out[n] = '\0';
-    for (int up = 0; up < 3; up++) {
-        char *slash = strrchr(out, '/');
-        if (slash == NULL)
-            return false;
-        *slash = '\0';
-    }
-    (void)snprintf(out + strlen(out), MAX_PATH - strlen(out), "/balora");
-    return true;
-}
-
-/* Runs balora with the words in the folder dir; the exit status, or -1. */
-static int run_program(const char *dir, char *const *words)
-{
-    char program[MAX_PATH];
-    int status = 0;
-    if (!program_path(program))
-        return -1;
-    pid_t pid = fork();
-    if (pid == 0) {
-        if (chdir(dir) == 0)
-            (void)execv(program, words);
-        _exit(127);
-    }
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-        return -1;
-    return WEXITSTATUS(status);
-}
 
 static cJSON *read_json(const char *dir, const char *name)
 {
@@ -121,15 +86,13 @@ static void compare_files(const char *case_name, const char *want_path, const ch
     bal_safetensors_close(got);
 }
 
+/* The first n words; the exit status. */
 static int run_words(const char *dir, const char *const *words, size_t n)
 {
-    char *argv[MAX_WORDS] = {0};
+    const char *argv[MAX_WORDS] = {NULL};
     for (size_t i = 0; i < n && i < MAX_WORDS - 1; i++)
-        argv[i] = bal_strdup(words[i]);
-    int status = run_program(dir, argv);
-    for (size_t i = 0; i < n; i++)
-        bal_free(argv[i]);
-    return status;
+        argv[i] = words[i];
+    return test_wait(test_start(dir, argv, NULL, NULL));
 }
 
 /* balora forward on a case; out receives the path of what it wrote. */

@@ -1,6 +1,7 @@
 /* Generation, log-likelihoods, perplexity and GSM8K through the program, against transformers and
  * lm-evaluation-harness; the same bits for any batch and threads; an evaluation that is killed goes on.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/program.h"
 #include "tests/test.h"
 
 #include "lib/base/file.h"
@@ -8,13 +9,11 @@
 #include "lib/io/jsonl.h"
 #include "lib/io/store.h"
 
-#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,38 +29,11 @@ static const char *scratch(const char *name)
     return path;
 }
 
-/* Starts build/MODE/balora from build/MODE/tests/golden/...; standard output goes to the file out. */
-static pid_t start_balora(const char **words, const char *out)
-{
-    static char program[MAX_PATH];
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 16);
-    char *const *args = NULL;
-    if (n <= 0)
-        return -1;
-    program[n] = '\0';
-    char *tests = strstr(program, "/tests/golden/");
-    if (tests == NULL)
-        return -1;
-    (void)snprintf(tests, 9, "/balora");
-    words[0] = program;
-    memcpy(&args, &words, sizeof args); /* execv's type says char *, it does not write */
-    pid_t pid = fork();
-    if (pid == 0) {
-        int fd = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600), null = open("/dev/null", O_WRONLY);
-        if (fd < 0 || dup2(fd, 1) < 0 || dup2(null, 2) < 0)
-            _exit(126);
-        (void)execv(program, args);
-        _exit(127);
-    }
-    return pid;
-}
-
 static bool run_balora(const char **words, const char *out)
 {
-    int status = 0;
-    pid_t pid = start_balora(words, out);
-    return CHECK(pid > 0 && waitpid(pid, &status, 0) == pid) &&
-           CHECK_MSG(WIFEXITED(status) && WEXITSTATUS(status) == 0, "balora %s: status %d", words[1], status);
+    words[0] = "balora";
+    int status = test_wait(test_start(NULL, words, out, "/dev/null"));
+    return CHECK_MSG(status == 0, "balora %s: status %d", words[1], status);
 }
 
 static size_t read_lines(const char *path, cJSON *lines[MAX_LINES])
@@ -373,23 +345,22 @@ TEST(killed_evaluation_goes_on)
 {
     char model[MAX_PATH], data[MAX_PATH], db[2][MAX_PATH];
     bal_buf results[2] = {{0}, {0}};
-    int status = 0;
     if (!real_model(model))
         SKIP("../shared is not there");
     (void)snprintf(data, sizeof data, "%s", test_shared("data"));
     for (int i = 0; i < 2; i++)
         (void)snprintf(db[i], MAX_PATH, "%s/kill%d.db", test_folder(), i);
-    const char *words[] = {NULL,     "evaluate", "--model",      model, "--tasks",        "gsm8k_cot_zeroshot",
+    const char *words[] = {"balora", "evaluate", "--model",      model, "--tasks",        "gsm8k_cot_zeroshot",
                            "--data", data,       "--limit",      "12",  "--max-gen-toks", "24",
                            "--json", "--quiet",  "--batch-size", "2",   "--db",           db[0],
                            NULL};
-    pid_t pid = start_balora(words, scratch("killed"));
+    pid_t pid = test_start(NULL, words, scratch("killed"), "/dev/null");
     for (int i = 0; pid > 0 && i < 3000 && count_items(db[0]) < 4; i++)
         (void)nanosleep(&(struct timespec){0, 20000000}, NULL);
     (void)kill(pid, SIGKILL);
-    (void)waitpid(pid, &status, 0);
+    CHECK(test_wait(pid) == 128 + SIGKILL);
     int64_t before = count_items(db[0]);
-    CHECK(WIFSIGNALED(status) && before >= 4 && before < 24);
+    CHECK(before >= 4 && before < 24);
     if (run_balora(words, scratch("resumed.json"))) {
         CHECK(count_items(db[0]) == 24); /* in the same run: no item twice */
         results_of(scratch("resumed.json"), &results[0]);

@@ -1,6 +1,7 @@
 /* `balora train` against traces of PyTorch, transformers and peft: every column of every step, and the final factors.
  * The real model's 20 steps take minutes and run with BALORA_SLOW=1; without it, its first 3 steps.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/program.h"
 #include "tests/test.h"
 
 #include "lib/base/file.h"
@@ -8,12 +9,10 @@
 #include "lib/io/jsonl.h"
 #include "lib/io/safetensors.h"
 
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { MAX_PATH = 1024, MAX_STEPS = 64 };
@@ -27,30 +26,10 @@ static const char *const k_columns[][2] = {{"lr", "lr"},
                                            {"grad_norm", "grad_norm"}};
 enum { COLUMNS = sizeof k_columns / sizeof *k_columns };
 
-/* build/MODE/balora, from build/MODE/tests/golden/test_train; words[0] is replaced by it. */
 static int run_balora(const char **words)
 {
-    static char program[MAX_PATH];
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 16);
-    char *const *args = NULL;
-    int status = 0;
-    if (n <= 0)
-        return -1;
-    program[n] = '\0';
-    char *tests = strstr(program, "/tests/golden/");
-    if (tests == NULL)
-        return -1;
-    (void)snprintf(tests, 9, "/balora");
-    words[0] = program;
-    memcpy(&args, &words, sizeof args); /* execv's type says char *, it does not write */
-    pid_t pid = fork();
-    if (pid == 0) {
-        (void)execv(program, args);
-        _exit(127);
-    }
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-        return -1;
-    return WEXITSTATUS(status);
+    words[0] = "balora";
+    return test_wait(test_start(NULL, words, NULL, NULL));
 }
 
 static size_t read_trace(const char *path, cJSON *steps[MAX_STEPS])

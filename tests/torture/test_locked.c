@@ -1,5 +1,6 @@
 /* The run database in the hands of another process: a command that cannot begin says so and leaves nothing; a training
  * that has begun goes on, and its curve is whole when the database is free again.  SPDX-License-Identifier: Apache-2.0 */
+#include "tests/program.h"
 #include "tests/test.h"
 
 #include "lib/base/file.h"
@@ -16,48 +17,21 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_PATH = 512, STEPS = 400 };
+enum { STEPS = 400 };
+#define STEPS_TEXT "400"
 
 static char *in_folder(const char *name)
 {
     return bal_path_join(test_folder(), name);
 }
 
-/* The program beside this test: build/MODE/balora. */
-static bool program(char out[MAX_PATH])
+/* Runs words in the scratch folder; its stderr goes into the file err of it. */
+static pid_t start(const char *const *words, const char *err)
 {
-    ssize_t n = readlink("/proc/self/exe", out, MAX_PATH - 1);
-    if (n <= 0)
-        return false;
-    out[n] = '\0';
-    char *tests = strstr(out, "/tests/");
-    if (tests == NULL)
-        return false;
-    (void)snprintf(tests, 8, "/balora");
-    return true;
-}
-
-/* Runs words (a shell's command line after the program's name); its stderr goes into the file err. */
-static pid_t start(const char *words, const char *err)
-{
-    char path[MAX_PATH], line[2 * MAX_PATH + 512];
-    if (!CHECK(program(path)))
-        return -1;
-    (void)snprintf(line, sizeof line, "cd '%s' && exec '%s' %s 2>'%s' >/dev/null", test_folder(), path, words, err);
-    pid_t pid = fork();
-    if (pid == 0) {
-        (void)execl("/bin/sh", "sh", "-c", line, (char *)NULL);
-        _exit(127);
-    }
+    char *path = in_folder(err);
+    pid_t pid = path == NULL ? -1 : test_start(test_folder(), words, "/dev/null", path);
+    bal_free(path);
     return pid;
-}
-
-static int finish(pid_t pid)
-{
-    int status = -1;
-    if (pid <= 0 || waitpid(pid, &status, 0) != pid)
-        return -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 static bool says(const char *name, const char *text, bool must)
@@ -117,12 +91,16 @@ TEST(commands_that_cannot_begin)
     bal_store *s = prepare() ? lock("held.db") : NULL;
     if (s == NULL)
         return;
-    pid_t train =
-        start("train -q --model model --data data.jsonl --r 2 --max-steps 2 --db held.db --out out", "train.err");
-    pid_t merge = start("runs rm 1 --db held.db", "rm.err"), list = start("runs list --db held.db", "list.err");
-    CHECK(finish(train) == 4);
-    CHECK(finish(merge) == 4);
-    CHECK(finish(list) == 0); /* reading goes on */
+    static const char *const train_words[] = {"balora",     "train", "-q",  "--model",     "model", "--data",
+                                              "data.jsonl", "--r",   "2",   "--max-steps", "2",     "--db",
+                                              "held.db",    "--out", "out", NULL};
+    static const char *const rm_words[] = {"balora", "runs", "rm", "1", "--db", "held.db", NULL};
+    static const char *const list_words[] = {"balora", "runs", "list", "--db", "held.db", NULL};
+    pid_t train = start(train_words, "train.err");
+    pid_t rm = start(rm_words, "rm.err"), list = start(list_words, "list.err");
+    CHECK(test_wait(train) == 4);
+    CHECK(test_wait(rm) == 4);
+    CHECK(test_wait(list) == 0); /* reading goes on */
     (void)says("train.err", "another process", true);
     (void)says("rm.err", "another process", true);
     CHECK(!there("out"));
@@ -149,13 +127,29 @@ static int64_t count(const char *db, const char *sql)
 /* Longer than the 5 s that a write waits. */
 TEST(a_training_goes_on)
 {
-    char words[256];
     if (!prepare())
         return;
-    (void)snprintf(words, sizeof words,
-                   "train --model model --data data.jsonl --r 2 --batch-size 1 --max-steps %d --db free.db --out done "
-                   "--metrics-out curve.jsonl --validation-split 0.3 --eval-steps 50",
-                   STEPS);
+    static const char *const words[] = {"balora",
+                                        "train",
+                                        "--model",
+                                        "model",
+                                        "--data",
+                                        "data.jsonl",
+                                        "--r",
+                                        "2",
+                                        "--batch-size",
+                                        "1",
+                                        "--max-steps",
+                                        STEPS_TEXT,
+                                        "--db",
+                                        "free.db",
+                                        "--out",
+                                        "done",
+                                        "--validation-split",
+                                        "0.3",
+                                        "--eval-steps",
+                                        "50",
+                                        NULL};
     pid_t train = start(words, "done.err");
     for (int i = 0; i < 3000 && count("free.db", "SELECT count(*) FROM run") < 1; i++)
         pause_seconds(0.01);
@@ -166,7 +160,7 @@ TEST(a_training_goes_on)
         CHECK_OK(bal_store_exec(s, "ROLLBACK"));
         bal_store_close(s);
     }
-    CHECK(finish(train) == 0);
+    CHECK(test_wait(train) == 0);
     (void)says("done.err", "rows of metrics wait", true);
     CHECK(count("free.db", "SELECT count(*) FROM metric JOIN metric_key ON id = key_id WHERE name = 'loss/total'") ==
           STEPS);

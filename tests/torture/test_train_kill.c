@@ -1,5 +1,6 @@
 /* kill -9 at any moment, then --resume auto: the adapter and the curve equal those of a run that was left alone.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/program.h"
 #include "tests/test.h"
 
 #include "lib/base/file.h"
@@ -57,21 +58,13 @@ static bool prepare(void)
 
 static pid_t start(const char *name, const char *method)
 {
-    char program[MAX_PATH], model[MAX_PATH], data[MAX_PATH], out[MAX_PATH], curve[MAX_PATH], db[MAX_PATH];
-    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (n <= 0)
-        return -1;
-    program[n] = '\0';
-    char *tests = strstr(program, "/tests/");
-    if (tests == NULL)
-        return -1;
-    (void)snprintf(tests, 8, "/balora");
+    char model[MAX_PATH], data[MAX_PATH], out[MAX_PATH], curve[MAX_PATH], db[MAX_PATH];
     in_folder("model", model);
     in_folder("data.jsonl", data);
     in_folder(name, out);
     (void)snprintf(curve, sizeof curve, "%.500s.jsonl", out);
     in_folder("runs.db", db);
-    const char *words[] = {program,
+    const char *words[] = {"balora",
                            "train",
                            "--model",
                            model,
@@ -121,21 +114,7 @@ static pid_t start(const char *name, const char *method)
     if (strcmp(method, "full") == 0) { /* no terms there */
         words[count - 7] = NULL;
     }
-    char *const *args = NULL;
-    const char **list = words;
-    memcpy(&args, &list, sizeof args); /* execv's type says char *, it does not write */
-    pid_t pid = fork();
-    if (pid == 0) {
-        (void)execv(program, args);
-        _exit(127);
-    }
-    return pid;
-}
-
-static int finish(pid_t pid)
-{
-    int status = 0;
-    return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return test_start(NULL, words, NULL, NULL);
 }
 
 static void same_file(const char *a, const char *b, const char *file)
@@ -179,7 +158,7 @@ static void torture(const char *method, const char *file, int kills)
         SKIP("files hold f32, so only the product goes on bit for bit");
     (void)snprintf(whole, sizeof whole, "%s-whole", method);
     (void)snprintf(killed, sizeof killed, "%s-killed", method);
-    if (!prepare() || !CHECK(finish(start(whole, method)) == 0))
+    if (!prepare() || !CHECK(test_wait(start(whole, method)) == 0))
         return;
     bal_rng rng;
     bal_rng_init(&rng, 9, "kill");
@@ -195,7 +174,7 @@ static void torture(const char *method, const char *file, int kills)
             break;
         }
     }
-    CHECK(finish(start(killed, method)) == 0);
+    CHECK(test_wait(start(killed, method)) == 0);
     same_file(whole, killed, file);
     bal_buf a = {0}, b = {0};
     read_curve(whole, &a);
@@ -232,7 +211,7 @@ TEST(interrupt_saves_and_ends_with_130)
         (void)nanosleep(&wait, NULL);
     }
     (void)kill(pid, SIGINT);
-    int code = finish(pid);
+    int code = test_wait(pid);
     CHECK(code == 130 || code == 0); /* 0: it had just finished */
-    CHECK(finish(start("stopped", "ba-lora-nlg")) == 0);
+    CHECK(test_wait(start("stopped", "ba-lora-nlg")) == 0);
 }
