@@ -28,14 +28,19 @@ if [ -f "$gsm8k" ]; then # 8 real rows in the Alpaca prompt, as the peers' "--ro
 fi
 step() { echo "$balora bench step --model $model --threads $threads --repeat $repeat $*"; }
 lora=$(step --method lora --tokens 512)
+lora_half=$(step --method lora --tokens 512 --labelled 0.5)
 ba=$(step --method ba-lora-nlg --tokens 512 --labelled 0.5)
+ba_cached=$(step --method ba-lora-nlg --tokens 512 --labelled 0.5 --teacher-cached)
+ba_four=$(step --method ba-lora-nlg --tokens 512 --sequences 4 --labelled 0.5)
 lora_rows=$(step --method lora --rows "$work/rows.jsonl")
 ba_rows=$(step --method ba-lora-nlg --rows "$work/rows.jsonl")
 
 echo "== balora"
 "$balora" bench gemm --threads "$threads"
-$lora | tail -n 1
-$ba | tail -n 1
+for i in 1 2 3; do # in turn, so that the ratios of one round belong together
+    for s in "$lora" "$lora_half" "$ba" "$ba_cached" "$lora --compute bf16"; do $s | tail -n 1; done
+done
+$ba_four | tail -n 1
 [ -f "$work/rows.jsonl" ] && { $lora_rows | tail -n 1; $ba_rows | tail -n 1; }
 "$balora" bench prompt --model "$model" --threads "$threads" --tokens 512 --repeat "$repeat" | tail -n 1
 "$balora" bench decode --model "$model" --threads "$threads" --repeat "$repeat" | tail -n 1
@@ -58,8 +63,10 @@ against() { # PEER OPTIONS... -- our command
         --against "$*" --key tokens_per_second 2>/dev/null | tail -n 1
 }
 against --mode lora -- "$lora"
+against --mode lora --labelled 0.5 -- "$lora_half"
 against --mode official --labelled 0.5 -- "$ba"
 against --mode good --labelled 0.5 -- "$ba"
+against --mode official --labelled 0.5 --batch 4 -- "$ba_four"
 if [ -f "$work/rows.jsonl" ]; then
     against --mode lora --rows gsm8k --batch 8 -- "$lora_rows"
     against --mode official --rows gsm8k --batch 8 -- "$ba_rows"
