@@ -10,7 +10,7 @@
 
 static const double k_z95 = 1.959963984540054; /* 97.5 % of the normal distribution */
 
-static const scorer *const k_scorers[] = {&k_scorer_exact_match, &k_scorer_choice};
+static const scorer *const k_scorers[] = {&k_scorer_exact_match, &k_scorer_choice, &k_scorer_code};
 enum { N_SCORERS = sizeof k_scorers / sizeof k_scorers[0] };
 
 const scorer *scorer_find(const char *name)

@@ -93,6 +93,7 @@ size_t scorer_n_filters(const task *t);
 extern const scorer k_scorer_rules;       /* score_text.c: the rules of lib/text/answer.h, by their names */
 extern const scorer k_scorer_exact_match; /* score_regex.c: filters of the task file */
 extern const scorer k_scorer_choice;      /* score_choice.c */
+extern const scorer k_scorer_code;        /* score_code.c: programs, judged in the sandbox */
 extern const scorer k_scorer_rolling;     /* score_rolling.c */
 extern const scorer k_scorer_crows, k_scorer_stereoset, k_scorer_winobias; /* score_pairs.c, score_stereoset.c */
 extern const scorer k_scorer_bbq;                                          /* score_bbq.c */

@@ -1,4 +1,6 @@
 /* balora score: verdicts on stored outputs, without a model.  SPDX-License-Identifier: Apache-2.0 */
+#include "evaluate/code.h"
+#include "evaluate/code_score.h"
 #include "lib/io/json.h"
 #include "lib/io/jsonl.h"
 #include "lib/io/options.h"
@@ -8,14 +10,21 @@
 #include <string.h>
 
 typedef struct config {
-    const char *task, *input, *out;
+    const char *task, *input, *out, *data, *sandbox;
+    int64_t timeout;
 } config;
 
 static const bal_option k_options[] = {
     {"task", 't', BAL_OPTION_TEXT, offsetof(config, task), NULL, 0, 0, NULL, NULL, "Input",
-     "rules to judge by: gsm8k, gsm8k_cot, gsm8k_cot_llama, gsm8k_pissa ..."},
+     "rules to judge by: gsm8k, gsm8k_cot, gsm8k_cot_llama, gsm8k_pissa, humaneval, mbpp ..."},
     {"input", 'i', BAL_OPTION_PATH, offsetof(config, input), NULL, 0, 0, NULL, NULL, "Input",
-     "JSON lines {\"id\", \"output\", \"gold\"} ('-': standard input)"},
+     "JSON lines {\"id\", \"output\", \"gold\"}; for code {\"task_id\", \"output\"} ('-': standard input)"},
+    {"data", 'd', BAL_OPTION_PATH, offsetof(config, data), ".", 0, 0, NULL, NULL, "Input",
+     "folder with humaneval/ and mbpp/"},
+    {"timeout", 0, BAL_OPTION_INT, offsetof(config, timeout), "3", 1, 600, NULL, NULL, "Sandbox",
+     "seconds of processor time that a program may use"},
+    {"sandbox", 0, BAL_OPTION_CHOICE, offsetof(config, sandbox), NULL, 0, 0, "bubblewrap|namespaces", NULL, "Sandbox",
+     "what keeps programs from doing harm (default: the first that works)"},
     {"out", 'o', BAL_OPTION_PATH, offsetof(config, out), NULL, 0, 0, NULL, NULL, "Output",
      "file for the verdicts (default: standard output)"},
 };
@@ -25,7 +34,9 @@ static const bal_command k_command = {
     .usage = "--task NAME --input FILE.jsonl [options]",
     .summary = "verdicts on stored outputs",
     .description = "Each line of the input gives one line per filter of the task: id, filter, extracted, score.\n"
-                   "  balora score --task gsm8k --input outputs.jsonl",
+                   "Programs run in a sandbox only; without one nothing is run.\n"
+                   "  balora score --task gsm8k --input outputs.jsonl\n"
+                   "  balora score --task humaneval --input samples.jsonl --data DIR",
     .options = k_options,
     .n_options = sizeof k_options / sizeof k_options[0],
 };
@@ -126,8 +137,13 @@ out:
 
 static bal_status unknown_task(const char *task)
 {
-    size_t n = 0;
-    const char *const *names = bal_scorer_names(&n);
+    const char *names[64];
+    size_t n = 0, n_rules = 0;
+    const char *const *rules = bal_scorer_names(&n_rules);
+    for (size_t i = 0; i < n_rules && n < 32; i++)
+        names[n++] = rules[i];
+    for (size_t i = 0; code_task_name(i) != NULL && n < 64; i++)
+        names[n++] = code_task_name(i);
     const char *near = bal_nearest(task, names, n);
     return bal_fail(BAL_EINVAL, "task '%.60s' is not known%s%s%s", task, near != NULL ? "; did you mean '" : "",
                     near != NULL ? near : "", near != NULL ? "'?" : "");
@@ -148,7 +164,7 @@ int cmd_score(int argc, char **argv)
         goto out;
     }
     const bal_scorer *scorer = bal_scorer_find(c.task);
-    if (scorer == NULL) {
+    if (scorer == NULL && code_task_find(c.task) == NULL) {
         status = unknown_task(c.task);
         goto out;
     }
@@ -156,7 +172,14 @@ int cmd_score(int argc, char **argv)
         status = bal_fail(BAL_EIO, "'%s' cannot be written", c.out);
         goto out;
     }
-    status = score_file(&c, scorer, to, &bal_options_common(options)->log);
+    if (scorer != NULL) {
+        status = score_file(&c, scorer, to, &bal_options_common(options)->log);
+        goto out;
+    }
+    const code_score_config code = {c.task, c.input, c.data, c.sandbox, c.timeout};
+    BAL_TRY(bal_options_start(options));
+    bal_interrupt_install();
+    status = code_score(&code, bal_options_common(options), to);
 out:
     if (c.out != NULL && to != NULL && to != stdout && fclose(to) != 0 && status == BAL_OK)
         status = bal_fail(BAL_EIO, "'%s' cannot be written", c.out);
