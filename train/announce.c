@@ -87,10 +87,10 @@ void train_announce(const trainer *t)
                                              : t->adapter->config.init,
                      t->adapter->n_loras, (double)t->params->n / 1e6,
                      100.0 * (double)t->params->n / (double)t->model->n_parameters);
-    if (t->residual && t->resume_from == NULL && t->adapter->captured_energy > 0 &&
-        t->adapter->captured_energy < 0.9999)
-        bal_log_line(t->log, BAL_LOG_INFO, "          the start holds at least %.2f %% of the energy of an exact one",
-                     100 * t->adapter->captured_energy);
+    if (t->residual && t->resume_from == NULL && bal_starts_with(t->adapter->config.init, "pissa"))
+        bal_log_line(t->log, BAL_LOG_INFO,
+                     "          the start holds %.2f %% of the energy of an exact one in every matrix%s",
+                     100 * t->adapter->captured_energy, t->adapter->captured_energy < 1 ? ", or more" : "");
     say_data(t);
     say_loss(t);
     bal_log_line(t->log, BAL_LOG_INFO,

@@ -1,6 +1,8 @@
 /* Options and presets of `train` and `pretrain`, and what they mean together.  SPDX-License-Identifier: Apache-2.0 */
 #include "train/train.h"
 
+#include "lib/adapter/start.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -114,7 +116,7 @@ static const bal_option k_train_options[] = {
     PATH("tokenizer", tokenizer, "Model", "tokenizer.json, folder or GGUF; otherwise the model's own"),
     DATA_ROWS,
     CHOICE("method", method, "lora", "full|lora|rslora|pissa|ba-lora-nlg", G_ADAPTER, "what is trained"),
-    TEXT("init", init, NULL, G_ADAPTER, "lora, gaussian, pissa, pissa_niter_N; otherwise the method's start"),
+    TEXT("init", init, NULL, G_ADAPTER, "start of the adapter: " BAL_START_NAMES "; otherwise the method's"),
     INT("r", r, "16", 1, 65536, G_ADAPTER, "rank"),
     REAL_("lora_alpha", lora_alpha, "0", 0, 1e6, G_ADAPTER, "scale = alpha / r; 0: alpha = r"),
     REAL_("lora_dropout", lora_dropout, "0", 0, 0.99, G_ADAPTER, "of the adapters' inputs"),
@@ -228,15 +230,11 @@ static bal_status resolve_method(trainer *t, train_config *c)
     bool residual_method = is(c->method, "pissa") || is(c->method, "ba-lora-nlg");
     if (c->init == NULL)
         c->init = residual_method ? "pissa" : "lora";
-    t->residual = bal_starts_with(c->init, "pissa");
-    int64_t sweeps = 0;
-    bool known = is(c->init, "lora") || is(c->init, "gaussian") || is(c->init, "pissa");
-    if (bal_starts_with(c->init, "pissa_niter_"))
-        known = bal_parse_i64(c->init + strlen("pissa_niter_"), 1, 64, &sweeps) == BAL_OK;
-    if (!known)
-        return bal_fail(BAL_EINVAL, "init '%s' is not lora, gaussian, pissa or pissa_niter_N with N from 1 to 64",
-                        c->init);
-    if (t->residual && is(c->method, "lora"))
+    bal_start start;
+    if (!bal_start_parse(c->init, &start))
+        return bal_fail(BAL_EINVAL, "init '%s' is not " BAL_START_NAMES, c->init);
+    t->residual = bal_start_is_residual(start.kind);
+    if (is(c->method, "lora") && (start.kind == BAL_START_PISSA || start.kind == BAL_START_PISSA_NITER))
         return bal_fail(BAL_EINVAL, "init %s with method lora is method pissa: say --method pissa --init %s", c->init,
                         c->init);
     if (is(c->method, "rslora"))
@@ -246,7 +244,7 @@ static bal_status resolve_method(trainer *t, train_config *c)
     if (t->residual && c->lora_dropout > 0)
         return bal_fail(
             BAL_EINVAL,
-            "a PiSSA start needs lora_dropout 0, not %g: dropped inputs would also drop part of the original weight",
+            "a residual start needs lora_dropout 0, not %g: dropped inputs would also drop part of the original weight",
             c->lora_dropout);
     if (c->lora_alpha == 0)
         c->lora_alpha = (double)c->r;

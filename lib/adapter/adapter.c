@@ -242,26 +242,36 @@ static bal_status check_rank(size_t r, const bal_module *m)
 bal_status bal_adapter_new(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules, size_t n,
                            uint64_t seed, bool train)
 {
+    return bal_adapter_new_calibrated(out, config, modules, n, NULL, seed, train);
+}
+
+bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules,
+                                      size_t n, const bal_calibration *data, uint64_t seed, bool train)
+{
     bal_status status = BAL_OK;
     bal_adapter *a = NULL;
-    size_t n_picked = 0, niter = 0, *picked = bal_alloc(n, sizeof *picked);
-    const bal_view **views = bal_alloc(n, sizeof *views); // NOLINT(bugprone-sizeof-expression): an array of pointers
+    bal_start start;
+    size_t n_picked = 0, *picked = bal_alloc(n, sizeof *picked);
+    const bal_view **views = bal_alloc(n, sizeof *views);   // NOLINT(bugprone-sizeof-expression): an array of pointers
+    const double **moments = bal_alloc(n, sizeof *moments); // NOLINT(bugprone-sizeof-expression): an array of pointers
     *out = NULL;
-    if (picked == NULL || views == NULL)
+    if (picked == NULL || views == NULL || moments == NULL)
         BAL_TRY(BAL_ENOMEM);
     for (size_t i = 0; i < n; i++)
         if (bal_adapter_targets(config, modules[i].name)) {
             BAL_TRY(check_rank(config->r, &modules[i]));
             views[n_picked] = modules[i].w;
+            moments[n_picked] = data != NULL ? data->covariances[i] : NULL;
             picked[n_picked++] = i;
         }
     if (n_picked == 0)
         BAL_TRY(no_match(config, modules, n));
     BAL_TRY(check_targets(config, modules, n));
     BAL_TRY(bal_adapter_build(&a, config, modules, picked, n_picked, train));
-    if (bal_adapter_parse_pissa(config->init, &niter)) {
+    if (bal_start_parse(config->init, &start) && bal_start_is_residual(start.kind)) {
         BAL_TRY(bal_adapter_make_initial(a));
-        BAL_TRY(bal_adapter_init_pissa(a, views, niter, seed, a->initial));
+        BAL_TRY(bal_adapter_init_residual(a, start, views, data != NULL ? moments : NULL,
+                                          data != NULL && data->knowledge_preserved, seed, a->initial));
         memcpy(a->params.values, a->initial, a->params.n * sizeof(real_t));
     } else {
         BAL_TRY(bal_adapter_init_plain(a, seed));
@@ -272,6 +282,7 @@ out:
     bal_adapter_free(a);
     bal_free(picked);
     bal_free(views);
+    bal_free(moments);
     return status;
 }
 
@@ -310,7 +321,7 @@ bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
         c.r *= 2;
         c.lora_alpha *= c.use_rslora ? sqrt(2.0) : 2;
     }
-    if (a->initial != NULL || bal_starts_with(c.init, "pissa"))
+    if (a->initial != NULL)
         (void)snprintf(c.init, sizeof c.init, "lora");
     BAL_TRY(bal_adapter_build(&p, &c, modules, picked, n, false));
     for (size_t i = 0; i < n; i++)

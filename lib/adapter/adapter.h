@@ -26,7 +26,7 @@ typedef struct bal_adapter_config {
     double lora_alpha;
     double lora_dropout;
     bool use_rslora;
-    char init[32];         /* "lora" (kaiming), "gaussian", "pissa", "pissa_niter_N" */
+    char init[32];         /* a name of start.h */
     char **target_modules; /* names or suffixes, as peft */
     size_t n_target_modules;
     char *base_model;   /* base_model_name_or_path; may be NULL */
@@ -62,6 +62,14 @@ bal_status bal_adapter_new(bal_adapter **out, const bal_adapter_config *config, 
  * inside dir (our checkpoints) supplies the initial factors by itself. */
 bal_status bal_adapter_load(bal_adapter **out, const char *dir, const char *initial_dir, const bal_module *modules,
                             size_t n, bool train, char *note, size_t note_bytes);
+/* What a start by data (CorDA) needs: per module (as modules[0..n)) the second moments of its inputs, in x in. */
+typedef struct bal_calibration {
+    const double *const *covariances;
+    bool knowledge_preserved; /* corda_method "kpm": the minor triplets are trained; else "ipm" */
+} bal_calibration;
+/* bal_adapter_new() with data (may be NULL); BAL_EINVAL when the start needs data and there are none. */
+bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules,
+                                      size_t n, const bal_calibration *data, uint64_t seed, bool train);
 void bal_adapter_free(bal_adapter *a);                                /* accepts NULL */
 bal_lora *bal_adapter_find(const bal_adapter *a, const char *module); /* NULL if not adapted */
 

@@ -6,7 +6,7 @@
 
 typedef struct peft_config {
     bal_adapter_config config; /* owned; target_modules empty when the file gives a pattern */
-    bool residual;             /* init_lora_weights is pissa or pissa_niter_N */
+    bool residual, redo;       /* init_lora_weights is a residual start; one that can be made again */
     bool unknown_start;        /* another start that changes the frozen weights */
     bool exact_targets;        /* every module that target_modules names must be in the tensor file */
 } peft_config;

@@ -66,7 +66,7 @@ static bal_status read_start(const cJSON *json, const char *where, peft_config *
 {
     const cJSON *v = bal_json_member(json, "init_lora_weights");
     const char *name = "lora";
-    size_t niter;
+    bal_start start;
     if (v != NULL && cJSON_IsString(v))
         name = v->valuestring;
     else if (v != NULL && !cJSON_IsBool(v))
@@ -74,7 +74,8 @@ static bal_status read_start(const cJSON *json, const char *where, peft_config *
     if (strlen(name) >= sizeof out->config.init)
         return bal_fail(BAL_EFORMAT, "%s: init_lora_weights '%.60s' is not a known start", where, name);
     (void)snprintf(out->config.init, sizeof out->config.init, "%s", name);
-    out->residual = bal_adapter_parse_pissa(name, &niter);
+    out->residual = bal_start_parse(name, &start) && bal_start_is_residual(start.kind);
+    out->redo = out->residual && bal_start_can_be_redone(start.kind);
     bool plain = strcmp(name, "lora") == 0 || strcmp(name, "true") == 0;
     for (size_t i = 0; i < sizeof PLAIN_STARTS / sizeof *PLAIN_STARTS; i++)
         plain = plain || strcmp(name, PLAIN_STARTS[i]) == 0;

@@ -243,12 +243,15 @@ static bal_status redo_start(bal_adapter *a, const bal_module *modules, const si
         return BAL_ENOMEM;
     for (size_t i = 0; i < a->n_loras; i++)
         views[i] = modules[picked[i]].w;
+    bal_start start;
+    if (!bal_start_parse(a->config.init, &start))
+        BAL_TRY(bal_fail(BAL_EINVAL, "start '%s' is unknown", a->config.init));
     BAL_TRY(bal_adapter_make_initial(a));
-    BAL_TRY(bal_adapter_init_pissa(a, views, 0, 0, a->initial));
+    BAL_TRY(bal_adapter_init_residual(a, start, views, NULL, false, 0, a->initial));
     if (note != NULL)
         (void)snprintf(note, note_bytes,
-                       "the adapter says pissa and has no initial factors: the SVD of %zu matrices was redone",
-                       a->n_loras);
+                       "the adapter says %s and has no initial factors: the decomposition of %zu matrices was redone",
+                       a->config.init, a->n_loras);
 out:
     bal_free(views);
     return status;
@@ -270,10 +273,10 @@ static bal_status give_start(bal_adapter *a, const peft_config *c, const char *d
                          "%s: init_lora_weights '%s' starts from changed base weights; give its initial factors with "
                          "--initial-adapter, or convert it to plain LoRA with peft",
                          dir, c->config.init));
-    } else if (c->residual && strcmp(c->config.init, "pissa") != 0) {
+    } else if (c->residual && !c->redo) {
         BAL_TRY(bal_fail(BAL_EINVAL,
-                         "%s: '%s' cannot be repeated, since it was drawn at random; give its initial factors with "
-                         "--initial-adapter",
+                         "%s: '%s' cannot be repeated, since it depends on chance or data; give its initial factors "
+                         "with --initial-adapter",
                          dir, c->config.init));
     } else if (c->residual) {
         BAL_TRY(redo_start(a, modules, picked, note, note_bytes));

@@ -80,7 +80,7 @@ TEST(configs_of_other_programs)
     CHECK_STATUS(load_with(CONFIG(",\"rank_pattern\":{\"q_proj\":2}")), BAL_EUNSUPPORTED);
     CHECK_STATUS(load_with(CONFIG(",\"modules_to_save\":[\"lm_head\"]")), BAL_EUNSUPPORTED);
     CHECK_STATUS(load_with(CONFIG(",\"bias\":\"all\"")), BAL_EUNSUPPORTED);
-    CHECK_STATUS(load_with(CONFIG(",\"init_lora_weights\":\"olora\"")), BAL_EUNSUPPORTED);
+    CHECK_STATUS(load_with(CONFIG(",\"init_lora_weights\":\"lora_ga\"")), BAL_EUNSUPPORTED);
     CHECK_STATUS(load_with(CONFIG(",\"init_lora_weights\":\"pissa_niter_4\"")), BAL_EINVAL);
     CHECK(strstr(bal_error_message(), "--initial-adapter") != NULL);
     CHECK_STATUS(load_with("{\"peft_type\":\"LOHA\",\"r\":3}"), BAL_EUNSUPPORTED);
