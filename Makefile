@@ -129,10 +129,10 @@ test: ## all tests of the release build; the last line is their count
 	@$(if $(HAVE_PKGS),,$(MAKE) --no-print-directory install-deps &&) tests/all.sh check golden cli replay
 
 asan: ## unit, torture and fuzz-replay tests under the address and undefined-behaviour sanitizers
-	@MODE=asan tests/all.sh check replay
+	@BALORA_GEMM=openblas MODE=asan tests/all.sh check replay # oneDNN's thread memory crashes the leak finder
 
 tsan: ## unit tests under the thread sanitizer, OpenBLAS on one thread
-	@OPENBLAS_NUM_THREADS=1 MODE=tsan tests/all.sh check
+	@OPENBLAS_NUM_THREADS=1 BALORA_GEMM=openblas MODE=tsan tests/all.sh check
 
 f64: ## unit tests and gradient checks in double
 	@MODE=f64 tests/all.sh check grad
