@@ -8,7 +8,7 @@
 #include "lib/io/store.h"
 
 typedef struct analyze_config {
-    const char *adapter, *initial_adapter, *base, *run, *input, *field, *task, *name, *modules;
+    const char *adapter, *against, *initial_adapter, *base, *run, *input, *field, *task, *name, *modules;
     int64_t step, vocab, max_pairs, intruders;
     double intruder_eps;
     bool store;
@@ -16,6 +16,8 @@ typedef struct analyze_config {
 
 /* store may be NULL (nothing is kept); run is the analysis's own row in it. */
 bal_status analyze_spectrum(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run);
+/* --adapter and --against: how the directions of two updates lie to each other. */
+bal_status analyze_similarity(const analyze_config *c, const bal_common *common);
 /* of: the run whose outputs are read, 0 for --input. */
 bal_status analyze_diversity(const analyze_config *c, const bal_common *common, bal_store *store, int64_t run,
                              int64_t of);

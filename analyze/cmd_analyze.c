@@ -11,6 +11,8 @@
 static const bal_option k_options[] = {
     {"adapter", 'a', BAL_OPTION_PATH, offsetof(analyze_config, adapter), NULL, 0, 0, NULL, NULL, "spectrum",
      "PEFT folder; of a balora checkpoint the true update is found by itself"},
+    {"against", 0, BAL_OPTION_PATH, offsetof(analyze_config, against), NULL, 0, 0, NULL, NULL, "similarity",
+     "PEFT folder of the other adapter"},
     {"initial_adapter", 0, BAL_OPTION_PATH, offsetof(analyze_config, initial_adapter), NULL, 0, 0, NULL, NULL,
      "spectrum", "PEFT folder with the initial factors A0, B0 of a PiSSA adapter"},
     {"base", 0, BAL_OPTION_PATH, offsetof(analyze_config, base), NULL, 0, 0, NULL, "model", "spectrum",
@@ -41,11 +43,12 @@ static const bal_option k_options[] = {
 
 static const bal_command k_command = {
     .name = "analyze",
-    .usage = "spectrum|diversity [options]",
+    .usage = "spectrum|similarity|diversity [options]",
     .summary = "statistics of an adapter's true update, or of generated texts",
     .description =
         "  balora analyze spectrum --adapter runs/ba-lora     singular values of the update, module by module\n"
         "  balora analyze spectrum --adapter runs/ba-lora --base M     and how it stands to the base weights\n"
+        "  balora analyze similarity --adapter A --against B           subspace similarity of two updates, angles\n"
         "  balora analyze diversity --run last                how much the stored outputs repeat themselves",
     .options = k_options,
     .n_options = sizeof k_options / sizeof k_options[0],
@@ -82,11 +85,14 @@ static bal_status run_analysis(const bal_options *options, const analyze_config 
     const char *const *words = bal_options_positional(options, &n);
     bal_status status = BAL_OK;
     if (n == 0)
-        return bal_fail(BAL_EINVAL, "what to analyse is missing: spectrum or diversity");
+        return bal_fail(BAL_EINVAL, "what to analyse is missing: spectrum, similarity or diversity");
     bool spectrum = strcmp(words[0], "spectrum") == 0;
-    if (!spectrum && strcmp(words[0], "diversity") != 0)
-        return bal_fail(BAL_EINVAL, "'%.60s' is unknown; spectrum and diversity can be analysed", words[0]);
+    bool similarity = strcmp(words[0], "similarity") == 0;
+    if (!spectrum && !similarity && strcmp(words[0], "diversity") != 0)
+        return bal_fail(BAL_EINVAL, "'%.60s' is unknown; spectrum, similarity and diversity can be analysed", words[0]);
     BAL_TRY(bal_options_start(options));
+    if (similarity) /* of two adapters: nothing that a run's row could hold */
+        return analyze_similarity(c, common);
     if (c->store || c->run != NULL)
         BAL_TRY(bal_store_open(&store, common->db, c->store));
     if (c->run != NULL && !spectrum)

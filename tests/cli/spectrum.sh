@@ -16,3 +16,10 @@ balora analyze spectrum --adapter pissa --base "$MODEL" --no-store | grep -c 'k_
 balora runs export --table matrices last | grep -c amplification
 refused balora analyze spectrum --adapter lora --base nothing
 refused balora analyze spectrum --adapter lora --base "$MODEL" --intruder-eps 1.5
+
+# two adapters: the same one is nested in itself, at angle 0
+balora analyze similarity --adapter lora --against lora | awk 'NR > 1 && $1 ~ /^model/ { print $2, $3, $4, $5, $7, $8 }' | sort -u
+balora train --quiet --threads 1 --model "$MODEL" --data data.jsonl --r 3 --lr 1e-2 --max-steps 20 --seed 5 --out other
+balora analyze similarity --adapter lora --against other --json | grep -c '"phi": \[\[[0-9.e-]*, [0-9.e-]*, [0-9.e-]*\], '
+refused balora analyze similarity --adapter lora
+refused balora analyze similarity --adapter lora --against nothing
