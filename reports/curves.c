@@ -69,16 +69,18 @@ static bal_status put_panel(report *r, bal_writer *w, const char *dat, const pan
     bool first = true;
     bal_status status = bal_writer_printf(w, "set ylabel '%s'\nplot ", p->label);
     for (int pass = smooth ? 0 : 1; pass < 2; pass++)
-        for (size_t i = 0; i < r->n_runs && status == BAL_OK; i++) {
+        for (size_t i = 0, drawn = 0; i < r->n_runs && status == BAL_OK; i++) {
             if (!which[i])
                 continue;
-            status = bal_writer_printf(w, "%s'%s.dat' index %zu using 1:%d with %s lc rgb '%s%s' lw %s",
+            drawn++;
+            status = bal_writer_printf(w, "%s'%s.dat' index %zu using 1:%d with %s lc rgb '%s%s' lw %s dt %zu",
                                        first ? "" : ", \\\n  ", dat, i,
                                        pass == 0 ? 2
                                        : smooth  ? 3
                                                  : 2,
                                        smooth ? "lines" : "linespoints pt 7 ps 0.4", pass == 0 ? "#70" : "#",
-                                       report_color(r->runs[i].color) + 1, pass == 0 ? "1" : "2");
+                                       report_color(r->runs[i].color) + 1, pass == 0 ? "1" : "2",
+                                       pass == 0 ? (size_t)1 : report_dash(drawn - 1));
             first = false;
             if (status == BAL_OK && pass == 1 && keys) {
                 status = bal_writer_printf(w, " title ");

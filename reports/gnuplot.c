@@ -11,6 +11,11 @@
 #include <unistd.h>
 
 /* Okabe and Ito's colours: told apart with any colour vision; black first serves the base model. */
+size_t report_dash(size_t n)
+{
+    return n == 0 ? 1 : 2 + (n - 1) % 4;
+}
+
 const char *report_color(int i)
 {
     static const char *const colors[] = {"#0072B2", "#D55E00", "#009E73", "#CC79A7",

@@ -56,6 +56,8 @@ bal_status report_plot(report *r, const char *stem, const char *title, const cha
 bal_status report_gp_text(bal_writer *w, const char *text);
 /* Colour of a run, "#rrggbb". */
 const char *report_color(int i);
+/* Dash type of the n-th line of a picture: the first is solid, what lies over it has gaps, so that both are seen. */
+size_t report_dash(size_t n);
 bal_status report_dat_open(const report *r, bal_writer *w, const char *stem);
 void report_put_number(bal_writer *w, double value); /* NaN as gnuplot's missing mark "?" */
 

@@ -96,15 +96,16 @@ static bal_status spectrum_figure(report *r, size_t *drawn)
                               "set logscale y\nset format y '10^{%%L}'\nset xlabel 'index i of the singular value'\n"
                               "set ylabel 'singular value of the update'\nplot "));
     bool first = true;
-    for (size_t i = 0; i < r->n_runs; i++)
+    for (size_t i = 0, n = 0; i < r->n_runs; i++)
         if (which[i]) {
             /* an empty run still fills data set i, but write_quantiles ends each with two blank lines */
-            BAL_TRY(bal_writer_printf(&gp,
-                                      "%s'spectra.dat' index %zu using 1:2:4 with filledcurves fs transparent solid "
-                                      "0.15 noborder lc rgb '%s' notitle, \\\n"
-                                      "  '' index %zu using 1:3 with linespoints pt %zu ps 0.6 lw 2 lc rgb '%s' title ",
-                                      first ? "" : ", \\\n  ", i, report_color(r->runs[i].color), i, 4 + i % 8,
-                                      report_color(r->runs[i].color)));
+            BAL_TRY(bal_writer_printf(
+                &gp,
+                "%s'spectra.dat' index %zu using 1:2:4 with filledcurves fs transparent solid "
+                "0.15 noborder lc rgb '%s' notitle, \\\n"
+                "  '' index %zu using 1:3 with linespoints pt %zu ps 0.6 lw 2 dt %zu lc rgb '%s' title ",
+                first ? "" : ", \\\n  ", i, report_color(r->runs[i].color), i, 4 + i % 8, report_dash(n++),
+                report_color(r->runs[i].color)));
             BAL_TRY(report_gp_text(&gp, r->runs[i].name));
             first = false;
         }
