@@ -8,13 +8,13 @@
 #include "lib/io/options.h"
 #include "lib/model/model.h"
 #include "lib/tensor/gemm.h"
-#include "tools/out_folder.h"
+#include "tools/write_model.h"
 
 #include <stdio.h>
-#include <string.h>
 
 typedef struct merge_config {
     const char *model, *adapter, *initial_adapter, *out, *dtype;
+    int64_t shard_mib;
     bool overwrite;
 } merge_config;
 
@@ -42,49 +42,34 @@ static const bal_option k_options[] = {
      .type = BAL_OPTION_PATH,
      .offset = FIELD(out),
      .group = "Output",
-     .help = "folder to write"},
-    {.name = "dtype",
-     .type = BAL_OPTION_CHOICE,
-     .offset = FIELD(dtype),
-     .default_text = "f32",
-     .choices = "f32|f16|bf16",
-     .group = "Output",
-     .help = "element type of the merged weights"},
-    {.name = "overwrite",
-     .type = BAL_OPTION_FLAG,
-     .offset = FIELD(overwrite),
-     .group = "Output",
-     .help = "replace a model folder that is there"},
+     .help = "folder to write, or a file whose name ends in .gguf"},
+    WRITE_MODEL_OPTIONS(merge_config),
 };
 
 static const bal_command k_command = {
     .name = "merge",
-    .usage = "--model PATH --adapter DIR --out DIR [--dtype f32|f16|bf16]",
-    .summary = "an adapter merged into its base model, as a Hugging Face folder",
-    .description = "Writes config.json, model.safetensors and the tokenizer files of the base; W + s(BA - B0A0) is "
-                   "formed in f32.\n"
-                   "f16 and bf16 round the sum: a small update can be lost in bf16.\n\n"
-                   "  balora merge --model SmolLM2-135M-Instruct --adapter runs/lora --out merged",
+    .usage = "--model PATH --adapter DIR --out DIR|FILE.gguf [--dtype TYPE]",
+    .summary = "an adapter merged into its base model, as a Hugging Face folder or a GGUF file",
+    .description = "Writes config.json, safetensors and the tokenizer files of the base, or one GGUF file; "
+                   "W + s(BA - B0A0) is formed in f32.\n"
+                   "f16 and bf16 round the sum: a small update can be lost in bf16, and more so in the block types.\n\n"
+                   "  balora merge --model SmolLM2-135M-Instruct --adapter runs/lora --out merged\n"
+                   "  balora merge --model SmolLM2-135M-Instruct --adapter runs/lora --out merged.gguf --dtype q8_0",
     .options = k_options,
     .n_options = sizeof k_options / sizeof *k_options,
 };
 
-static bal_dtype dtype_of(const char *name)
-{
-    return strcmp(name, "f16") == 0 ? BAL_DTYPE_F16 : strcmp(name, "bf16") == 0 ? BAL_DTYPE_BF16 : BAL_DTYPE_F32;
-}
-
-static bal_status report(const bal_options *o, const merge_config *c, const bal_adapter *a)
+static bal_status report(const bal_options *o, const merge_config *c, const bal_adapter *a, const char *dtype)
 {
     if (!bal_options_common(o)->json) {
-        printf("%s: %zu modules merged, written as %s\n", c->out, a->n_loras, c->dtype);
+        printf("%s: %zu modules merged, written as %s\n", c->out, a->n_loras, dtype);
         return BAL_OK;
     }
     bal_status status = BAL_OK;
     bal_buf b = {0};
     BAL_TRY(bal_buf_text(&b, "{\"out\":"));
     BAL_TRY(bal_json_put_text(&b, c->out));
-    BAL_TRY(bal_buf_printf(&b, ",\"modules\":%zu,\"dtype\":\"%s\"}", a->n_loras, c->dtype));
+    BAL_TRY(bal_buf_printf(&b, ",\"modules\":%zu,\"dtype\":\"%s\"}", a->n_loras, dtype));
     printf("%s\n", bal_buf_cstr(&b));
 out:
     bal_buf_dispose(&b);
@@ -96,7 +81,7 @@ static bal_status merge(const bal_options *o, const merge_config *c)
     bal_status status = BAL_OK;
     bal_model *model = NULL;
     bal_adapter *a = NULL;
-    bal_out_folder out = {0};
+    write_model_target out = {0};
     char note[256] = "";
     if (c->model == NULL || c->adapter == NULL || c->out == NULL)
         return bal_fail(BAL_EINVAL, "%s is needed",
@@ -105,7 +90,7 @@ static bal_status merge(const bal_options *o, const merge_config *c)
                                              : "--out DIR");
     BAL_TRY(bal_options_start(o));
     bal_gemm_init();
-    BAL_TRY(bal_out_folder_begin(&out, c->out, c->model, "config.json", c->overwrite));
+    BAL_TRY(write_model_begin(&out, c->out, c->model, c->dtype, c->shard_mib, c->overwrite));
     status = bal_model_load(&model, c->model);
     if (status == BAL_OK)
         status = bal_adapter_load(&a, c->adapter, c->initial_adapter, model->modules, model->n_modules, false, note,
@@ -115,10 +100,10 @@ static bal_status merge(const bal_options *o, const merge_config *c)
     if (status == BAL_OK)
         status = bal_model_attach(model, a);
     if (status == BAL_OK)
-        status = bal_model_save(model, out.beside, dtype_of(c->dtype));
-    status = bal_out_folder_end(&out, status);
+        status = write_model(&out, model, &bal_options_common(o)->log);
+    status = write_model_end(&out, status);
     if (status == BAL_OK && a != NULL)
-        status = report(o, c, a);
+        status = report(o, c, a, out.dtype);
 out:
     bal_model_free(model);
     bal_adapter_free(a);

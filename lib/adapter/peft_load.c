@@ -25,7 +25,10 @@ static bal_status open_tensors(bal_safetensors **out, const char *dir)
         status = BAL_ENOMEM;
     else if (!bal_file_exists(path) && bal_file_exists(old))
         status = bal_fail(BAL_EUNSUPPORTED,
-                          "%s holds adapter_model.bin; save it again with safetensors (peft: save_pretrained)", dir);
+                          "%s holds adapter_model.bin, which is not read; convert it: python3 -c \"import torch, "
+                          "safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in "
+                          "torch.load('%s', weights_only=True).items()}, '%s')\"",
+                          dir, old, path);
     else
         status = bal_safetensors_open(out, path);
     bal_free(path);

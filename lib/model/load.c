@@ -263,6 +263,27 @@ static bal_status lone_gguf(char **out, const char *path)
     return status;
 }
 
+/* Weights that only Python can unpickle: one sentence with the command that converts them. */
+static bal_status check_pickle(const char *path)
+{
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+                                        "pytorch_model.bin.index.json"};
+    bool there[4];
+    for (size_t i = 0; i < 4; i++) {
+        char *file = bal_path_join(path, names[i]);
+        if (file == NULL)
+            return BAL_ENOMEM;
+        there[i] = bal_file_exists(file);
+        bal_free(file);
+    }
+    if (there[0] || there[1] || !(there[2] || there[3]))
+        return BAL_OK;
+    return bal_fail(BAL_EUNSUPPORTED,
+                    "%s holds %s, which is not read; convert it: python3 -c \"from transformers import "
+                    "AutoModelForCausalLM as M; M.from_pretrained('%s').save_pretrained('%s-safetensors')\"",
+                    path, names[there[2] ? 2 : 3], path, path);
+}
+
 bal_status bal_model_load(bal_model **out, const char *path)
 {
     bal_model_config config;
@@ -277,6 +298,7 @@ bal_status bal_model_load(bal_model **out, const char *path)
     path = inside == NULL ? path : inside;
     if (bal_folder_exists(path)) {
         BAL_TRY(read_folder_config(path, source, &config, &family));
+        BAL_TRY(check_pickle(path));
         BAL_TRY(bal_safetensors_open(&source->tensors, path));
     } else if (bal_file_exists(path)) {
         BAL_TRY(bal_gguf_open(&source->gguf, path));

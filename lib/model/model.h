@@ -86,5 +86,12 @@ bal_status bal_model_attach(bal_model *m, bal_adapter *a);
 /* Writes config.json and model.safetensors (dtype F32, F16 or BF16; the deltas of an attached adapter merged in), and
  * copies the tokenizer files that lie beside the source.  Row block by row block: no second copy in memory. */
 bal_status bal_model_save(const bal_model *m, const char *dir, bal_dtype dtype);
+/* The same with the weights cut into model-0000i-of-0000n.safetensors of at most shard_bytes (one tensor at least) and
+ * an index, when they are more; a GGUF source's tokenizer is written as tokenizer.json, or note says why not. */
+#define BAL_SHARD_BYTES UINT64_C(5000000000)
+bal_status bal_model_save_sharded(const bal_model *m, const char *dir, bal_dtype dtype, uint64_t shard_bytes,
+                                  char *note, size_t note_bytes);
+/* F16 or BF16 when the weights are, else F32. */
+bal_dtype bal_model_dtype(const bal_model *m);
 
 #endif

@@ -4,8 +4,10 @@
 #include "lib/base/mem.h"
 #include "lib/model/config.h"
 #include "lib/model/model_impl.h"
+#include "lib/text/tokenizer_gguf.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_SIDE_FILE = 1 << 28 };
@@ -49,55 +51,129 @@ static bal_status fill_tensor(void *context, size_t row0, size_t n_rows, real_t 
 typedef struct saver {
     bal_safetensors_writer *writer;
     tensor_source *sources;
-    size_t n, capacity;
+    size_t *shards; /* of each part */
+    size_t n, capacity, shard, n_shards;
+    uint64_t in_shard, total, most; /* bytes */
+    bal_buf *map;                   /* members of weight_map */
     bal_dtype dtype;
 } saver;
 
 static bal_status count_part(void *context, const bal_part *part)
 {
     saver *s = context;
-    (void)part;
-    s->capacity++;
+    uint64_t bytes = (uint64_t)part->rows * part->cols * bal_dtype_block_bytes(s->dtype);
+    if (s->in_shard > 0 && s->in_shard + bytes > s->most) {
+        s->n_shards++;
+        s->in_shard = 0;
+    }
+    s->in_shard += bytes;
+    s->total += bytes;
+    if (s->shards != NULL)
+        s->shards[s->n] = s->n_shards;
+    s->n++;
     return BAL_OK;
+}
+
+static void shard_name(const saver *s, size_t shard, char out[64])
+{
+    if (s->n_shards == 1)
+        (void)snprintf(out, 64, "model.safetensors");
+    else
+        (void)snprintf(out, 64, "model-%05zu-of-%05zu.safetensors", shard, s->n_shards);
 }
 
 static bal_status add_part(void *context, const bal_part *part)
 {
     saver *s = context;
-    tensor_source *source = &s->sources[s->n++];
+    if (s->shards[s->n++] != s->shard)
+        return BAL_OK;
+    tensor_source *source = &s->sources[s->n - 1];
     const size_t shape[2] = {part->rows, part->cols};
     bool matrix = part->kind == BAL_PART_MATRIX;
+    char file[64];
     *source = (tensor_source){.linear = matrix ? part->linear : NULL,
                               .vector = matrix ? NULL : *part->vector,
                               .dtype = s->dtype,
                               .name = bal_strdup(part->name)};
     if (source->name == NULL)
         return BAL_ENOMEM;
+    shard_name(s, s->shard, file);
+    bal_status status = bal_buf_printf(s->map, "%s    \"%s\": \"%s\"", s->map->len > 0 ? ",\n" : "", part->name, file);
+    if (status != BAL_OK)
+        return status;
     return bal_safetensors_writer_add_fill(s->writer, part->name, s->dtype, matrix ? 2 : 1, matrix ? shape : shape + 1,
                                            fill_tensor, source);
 }
 
-static bal_status save_weights(const bal_model *m, const char *path, bal_dtype dtype)
+static bal_status save_shard(saver *s, bal_model *m, const char *dir)
 {
-    saver s = {.dtype = dtype};
+    char name[64];
+    bal_status status;
+    char *path = NULL;
+    s->n = 0;
+    s->writer = NULL;
+    shard_name(s, s->shard, name);
+    BAL_TRY(bal_safetensors_writer_new(&s->writer));
+    BAL_TRY(bal_safetensors_writer_metadata(s->writer, "format", "pt"));
+    BAL_TRY(bal_model_visit(m, add_part, s));
+    path = bal_path_join(dir, name);
+    if (path == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(bal_safetensors_writer_commit(s->writer, path));
+out:
+    bal_safetensors_writer_free(s->writer);
+    bal_free(path);
+    return status;
+}
+
+static bal_status save_index(const saver *s, const char *dir)
+{
+    bal_buf text = {0};
+    char *path = bal_path_join(dir, "model.safetensors.index.json");
+    bal_status status = path == NULL ? BAL_ENOMEM
+                                     : bal_buf_printf(&text,
+                                                      "{\n  \"metadata\": {\n    \"total_size\": %llu\n  },\n"
+                                                      "  \"weight_map\": {\n",
+                                                      (unsigned long long)s->total);
+    if (status == BAL_OK)
+        status = bal_buf_append(&text, s->map->data, s->map->len);
+    if (status == BAL_OK)
+        status = bal_buf_text(&text, "\n  }\n}\n");
+    if (status == BAL_OK)
+        status = bal_file_replace(path, text.data, text.len);
+    bal_buf_dispose(&text);
+    bal_free(path);
+    return status;
+}
+
+static bal_status save_weights(const bal_model *m, const char *dir, bal_dtype dtype, uint64_t most)
+{
+    bal_buf map = {0};
+    saver s = {.dtype = dtype, .most = most, .n_shards = 1, .map = &map};
     bal_status status;
     union { /* the visitors here only read */
         const bal_model *in;
         bal_model *out;
     } model = {m};
     BAL_TRY(bal_model_visit(model.out, count_part, &s));
+    s.capacity = s.n;
     s.sources = bal_alloc(s.capacity, sizeof *s.sources);
-    if (s.sources == NULL)
-        return BAL_ENOMEM;
-    BAL_TRY(bal_safetensors_writer_new(&s.writer));
-    BAL_TRY(bal_safetensors_writer_metadata(s.writer, "format", "pt"));
-    BAL_TRY(bal_model_visit(model.out, add_part, &s));
-    BAL_TRY(bal_safetensors_writer_commit(s.writer, path));
+    s.shards = bal_alloc(s.capacity, sizeof *s.shards);
+    if (s.sources == NULL || s.shards == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    s.n = s.in_shard = s.total = 0;
+    s.n_shards = 1;
+    BAL_TRY(bal_model_visit(model.out, count_part, &s));
+    for (s.shard = 1; s.shard <= s.n_shards; s.shard++)
+        BAL_TRY(save_shard(&s, model.out, dir));
+    if (s.n_shards > 1)
+        status = save_index(&s, dir);
 out:
-    bal_safetensors_writer_free(s.writer);
-    for (size_t i = 0; i < s.n; i++)
+    for (size_t i = 0; s.sources != NULL && i < s.capacity; i++)
         bal_free(s.sources[i].name);
     bal_free(s.sources);
+    bal_free(s.shards);
+    bal_buf_dispose(&map);
     return status;
 }
 
@@ -190,15 +266,41 @@ out:
     return status;
 }
 
+/* A GGUF source has its tokenizer inside; files that lay beside it go first. */
+static bal_status export_tokenizer(const bal_model *m, const char *dir, char *note, size_t note_bytes)
+{
+    const bal_model_source *source = m->source;
+    char *path = bal_path_join(dir, "tokenizer.json");
+    if (path == NULL)
+        return BAL_ENOMEM;
+    bool there = bal_file_exists(path);
+    bal_free(path);
+    note[0] = '\0';
+    return there || source == NULL || source->gguf == NULL ? BAL_OK
+                                                           : bal_tokenizer_export(source->gguf, dir, note, note_bytes);
+}
+
+bal_dtype bal_model_dtype(const bal_model *m)
+{
+    bal_dtype t = m->blocks[0].linear[BAL_SLOT_Q].w.dtype;
+    return t == BAL_DTYPE_F16 || t == BAL_DTYPE_BF16 ? t : BAL_DTYPE_F32;
+}
+
 bal_status bal_model_save(const bal_model *m, const char *dir, bal_dtype dtype)
+{
+    char note[512];
+    return bal_model_save_sharded(m, dir, dtype, BAL_SHARD_BYTES, note, sizeof note);
+}
+
+bal_status bal_model_save_sharded(const bal_model *m, const char *dir, bal_dtype dtype, uint64_t shard_bytes,
+                                  char *note, size_t note_bytes)
 {
     bal_buf config = {0};
     bal_status status;
-    char *weights = bal_path_join(dir, "model.safetensors"), *json = bal_path_join(dir, "config.json");
-    if (weights == NULL || json == NULL) {
-        status = BAL_ENOMEM;
-        goto out;
-    }
+    char *json = bal_path_join(dir, "config.json");
+    note[0] = '\0';
+    if (json == NULL)
+        return BAL_ENOMEM;
     if (dtype != BAL_DTYPE_F32 && dtype != BAL_DTYPE_F16 && dtype != BAL_DTYPE_BF16) {
         status = bal_fail(BAL_EINVAL, "a model is written as F32, F16 or BF16, not as %s", bal_dtype_name(dtype));
         goto out;
@@ -209,12 +311,12 @@ bal_status bal_model_save(const bal_model *m, const char *dir, bal_dtype dtype)
     }
     BAL_TRY(config_text(m, dtype, &config));
     BAL_TRY(bal_folder_make(dir));
-    BAL_TRY(save_weights(m, weights, dtype));
+    BAL_TRY(save_weights(m, dir, dtype, shard_bytes));
     BAL_TRY(copy_side_files(m, dir));
+    BAL_TRY(export_tokenizer(m, dir, note, note_bytes));
     BAL_TRY(bal_file_replace(json, bal_buf_cstr(&config), config.len));
 out:
     bal_buf_dispose(&config);
-    bal_free(weights);
     bal_free(json);
     return status;
 }

@@ -104,6 +104,20 @@ static bal_status tokenizer_new(bal_tokenizer **out)
     return BAL_OK;
 }
 
+/* SentencePiece's own file is told apart, with the command that converts it. */
+static bal_status no_tokenizer(const char *path)
+{
+    char *file = bal_path_join(path, "tokenizer.model");
+    bool there = file != NULL && bal_file_exists(file);
+    bal_free(file);
+    if (!there)
+        return bal_fail(BAL_ENOENT, "%s holds no tokenizer.json", path);
+    return bal_fail(BAL_EUNSUPPORTED,
+                    "%s holds tokenizer.model, which is not read, and no tokenizer.json; convert it: python3 -c \"from "
+                    "transformers import AutoTokenizer as T; T.from_pretrained('%s').save_pretrained('%s')\"",
+                    path, path, path);
+}
+
 bal_status bal_tokenizer_load(bal_tokenizer **out, const char *path)
 {
     bal_tokenizer *t = NULL;
@@ -124,7 +138,7 @@ bal_status bal_tokenizer_load(bal_tokenizer **out, const char *path)
             BAL_TRY(bal_gguf_in_folder(&inside, path));
         }
         if (inside == NULL)
-            BAL_TRY(bal_fail(BAL_ENOENT, "%s holds no tokenizer.json", path));
+            BAL_TRY(no_tokenizer(path));
         path = inside;
     }
     if (bal_ends_with(path, ".gguf"))

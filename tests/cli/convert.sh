@@ -12,6 +12,6 @@ mkdir mine && echo text >mine/precious
 balora convert --adapter "$G/adapter" --model "$G/model" --out mine --overwrite 2>/dev/null && exit 1 || echo "not an adapter: $?"
 cat mine/precious
 balora convert --adapter nowhere --model "$G/model" --out other 2>/dev/null && exit 1 || echo "missing: $?"
-balora convert --adapter "$G/adapter" --model "$G/model" --out other --to gguf 2>/dev/null && exit 1 || echo "unknown form: $?"
+balora convert --adapter "$G/adapter" --model "$G/model" --out other --to ggml 2>/dev/null && exit 1 || echo "unknown form: $?"
 balora convert --adapter plain --model "$G/model" --out plain --overwrite 2>/dev/null && exit 1 || echo "itself: $?"
 ls -d other* *.tmp 2>/dev/null || echo "nothing half-written"

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/model/save_gguf.h"
+
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/io/gguf_write.h"
+#include "lib/model/gguf_names.h"
+#include "lib/model/model_impl.h"
+#include "lib/text/tokenizer_gguf.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_NAME = 192 };
+
+/* The origin of one tensor's values while it is written. */
+typedef struct source {
+    const bal_linear *linear;
+    const real_t *vector;
+    size_t turned; /* head size when rows change places */
+} source;
+
+typedef struct saver {
+    const bal_model *m;
+    const bal_family *family;
+    bal_gguf_writer *writer;
+    source *sources;
+    size_t n, capacity;
+    bal_quant quant;
+    bal_gguf_report *report;
+} saver;
+
+static bal_status fill_tensor(void *context, size_t row0, size_t n_rows, real_t *out)
+{
+    const source *s = context;
+    size_t cols = s->linear != NULL ? s->linear->w.cols : 1;
+    if (s->linear == NULL) {
+        for (size_t i = 0; i < n_rows; i++)
+            out[i] = s->vector[bal_gguf_row(row0 + i, s->turned)];
+        return BAL_OK;
+    }
+    const bal_lora *lora = s->linear->lora;
+    if (s->turned == 0) {
+        bal_view_dequant_parallel(&s->linear->w, row0, n_rows, out, cols);
+        if (lora != NULL)
+            bal_lora_add_delta(lora, row0, n_rows, out, cols);
+        return BAL_OK;
+    }
+    for (size_t i = 0; i < n_rows; i++) {
+        size_t row = bal_gguf_row(row0 + i, s->turned);
+        bal_view_dequant(&s->linear->w, row, 1, out + i * cols, cols);
+        if (lora != NULL)
+            bal_lora_add_delta(lora, row, 1, out + i * cols, cols);
+    }
+    return BAL_OK;
+}
+
+static bal_status count_part(void *context, const bal_part *part)
+{
+    (void)part;
+    ((saver *)context)->capacity++;
+    return BAL_OK;
+}
+
+/* The type of a matrix: what was asked for, or the nearest that its rows allow. */
+static bal_quant quant_for(const saver *s, const bal_part *part)
+{
+    bool outer = part->linear == &s->m->embed || part->linear == &s->m->head;
+    bal_quant q = s->quant;
+    if (outer && (q == BAL_QUANT_Q4_0 || q == BAL_QUANT_Q4_1 || q == BAL_QUANT_Q4_K))
+        q = BAL_QUANT_Q6_K;
+    if (part->cols % bal_quant_of(q)->block != 0)
+        q = BAL_QUANT_Q8_0;
+    return part->cols % bal_quant_of(q)->block == 0 ? q : BAL_QUANT_F16;
+}
+
+static bal_status add_part(void *context, const bal_part *part)
+{
+    saver *s = context;
+    source *from = &s->sources[s->n++];
+    char name[MAX_NAME];
+    bool matrix = part->kind == BAL_PART_MATRIX;
+    const size_t shape[2] = {part->rows, part->cols};
+    if (!bal_gguf_name(s->family, part->name, name, sizeof name))
+        return bal_fail(BAL_EUNSUPPORTED, "tensor '%s' has no name in GGUF files of the architecture %s", part->name,
+                        s->family->architecture);
+    *from = (source){.linear = matrix ? part->linear : NULL,
+                     .vector = matrix ? NULL : *part->vector,
+                     .turned = bal_gguf_turned(s->m, s->family, part->name)};
+    bal_quant q = matrix ? quant_for(s, part) : BAL_QUANT_F32;
+    s->report->n_tensors++;
+    if (matrix && part->cols % bal_quant_of(s->quant)->block != 0) {
+        s->report->n_replaced++;
+        (void)snprintf(s->report->replaced_by, sizeof s->report->replaced_by, "%s", bal_quant_of(q)->name);
+    }
+    return bal_gguf_writer_tensor(s->writer, name, q, matrix ? 2 : 1, matrix ? shape : shape + 1, fill_tensor, from);
+}
+
+static bal_status put_u32(const saver *s, const char *key, size_t value)
+{
+    char full[96];
+    (void)snprintf(full, sizeof full, "%s.%s", s->family->architecture, key);
+    return bal_gguf_writer_u32(s->writer, full, (uint32_t)value);
+}
+
+static bal_status put_f32(const saver *s, const char *key, double value)
+{
+    char full[96];
+    (void)snprintf(full, sizeof full, "%s.%s", s->family->architecture, key);
+    return bal_gguf_writer_f32(s->writer, full, value);
+}
+
+/* Llama 3's bands are a tensor of divisors; linear and YaRN scaling are values. */
+static bal_status put_rope(const saver *s)
+{
+    const bal_rope_config *r = &s->m->config.rope;
+    bal_status status;
+    char key[96];
+    BAL_TRY(put_u32(s, "rope.dimension_count", s->m->config.head_dim));
+    BAL_TRY(put_f32(s, "rope.freq_base", r->theta));
+    if (r->kind == BAL_ROPE_DYNAMIC)
+        return bal_fail(BAL_EUNSUPPORTED, "dynamic rope scaling has no form in GGUF files");
+    if (r->kind != BAL_ROPE_LINEAR && r->kind != BAL_ROPE_YARN)
+        goto out;
+    (void)snprintf(key, sizeof key, "%s.rope.scaling.type", s->family->architecture);
+    BAL_TRY(bal_gguf_writer_text(s->writer, key, r->kind == BAL_ROPE_LINEAR ? "linear" : "yarn"));
+    BAL_TRY(put_f32(s, "rope.scaling.factor", r->factor));
+    if (r->original_max_positions > 0)
+        BAL_TRY(put_u32(s, "rope.scaling.original_context_length", (size_t)r->original_max_positions));
+    if (r->kind == BAL_ROPE_YARN) {
+        BAL_TRY(put_f32(s, "rope.scaling.yarn_beta_fast", r->beta_fast));
+        BAL_TRY(put_f32(s, "rope.scaling.yarn_beta_slow", r->beta_slow));
+        if (r->attention_factor > 0 && r->factor > 0)
+            BAL_TRY(put_f32(s, "rope.scaling.attn_factor",
+                            r->attention_factor / (r->factor <= 1 ? 1 : 0.1 * log(r->factor) + 1)));
+    }
+out:
+    return status;
+}
+
+static bal_status put_config(const saver *s)
+{
+    const bal_model_config *c = &s->m->config;
+    bal_status status;
+    BAL_TRY(bal_gguf_writer_text(s->writer, "general.architecture", s->family->architecture));
+    BAL_TRY(bal_gguf_writer_text(s->writer, "general.type", "model"));
+    if (c->max_positions > 0)
+        BAL_TRY(put_u32(s, "context_length", c->max_positions));
+    BAL_TRY(put_u32(s, "embedding_length", c->hidden));
+    BAL_TRY(put_u32(s, "block_count", c->n_layers));
+    BAL_TRY(put_u32(s, "feed_forward_length", c->intermediate));
+    BAL_TRY(put_u32(s, "attention.head_count", c->n_heads));
+    BAL_TRY(put_u32(s, "attention.head_count_kv", c->n_kv_heads));
+    BAL_TRY(put_u32(s, "attention.key_length", c->head_dim));
+    BAL_TRY(put_u32(s, "attention.value_length", c->head_dim));
+    BAL_TRY(put_f32(s, "attention.layer_norm_rms_epsilon", c->norm_eps));
+    BAL_TRY(put_u32(s, "vocab_size", c->vocab));
+    status = put_rope(s);
+out:
+    return status;
+}
+
+/* All values of a GGUF source but those that say how its tensors were stored. */
+static bal_status copy_values(const saver *s, const bal_gguf *g)
+{
+    static const char *const left_out[] = {"general.file_type", "general.quantization_version", "general.alignment"};
+    for (size_t i = 0; i < bal_gguf_count_values(g); i++) {
+        const bal_gguf_value *v = bal_gguf_value_at(g, i);
+        bool copy = true;
+        for (size_t j = 0; j < 3; j++)
+            copy = copy && strcmp(v->key, left_out[j]) != 0;
+        bal_status status = copy ? bal_gguf_writer_copy(s->writer, v) : BAL_OK;
+        if (status != BAL_OK)
+            return status;
+    }
+    return BAL_OK;
+}
+
+/* The divisors of the rope frequencies, from the source or from Llama 3's configuration. */
+static bal_status add_rope_factors(const saver *s, real_t **values)
+{
+    const bal_model_config *c = &s->m->config;
+    size_t half = c->head_dim / 2;
+    double plain[2048], scaled[2048];
+    if (s->m->rope_factors == NULL && c->rope.kind != BAL_ROPE_LLAMA3)
+        return BAL_OK;
+    if (half > 2048 || (*values = bal_alloc(half, sizeof **values)) == NULL)
+        return BAL_ENOMEM;
+    bal_rope_config unscaled = c->rope;
+    unscaled.kind = BAL_ROPE_DEFAULT;
+    (void)bal_rope_frequencies(&unscaled, c->head_dim, 0, NULL, plain);
+    (void)bal_rope_frequencies(&c->rope, c->head_dim, 0, s->m->rope_factors, scaled);
+    for (size_t i = 0; i < half; i++)
+        (*values)[i] = (real_t)(plain[i] / scaled[i]);
+    source *from = &s->sources[s->n];
+    *from = (source){.vector = *values};
+    return bal_gguf_writer_tensor(s->writer, "rope_freqs.weight", BAL_QUANT_F32, 1, &half, fill_tensor, from);
+}
+
+static bal_status put_values(const saver *s)
+{
+    const bal_model_source *from = s->m->source;
+    bal_status status;
+    if (from != NULL && from->gguf != NULL) {
+        BAL_TRY(copy_values(s, from->gguf));
+    } else {
+        BAL_TRY(put_config(s));
+        BAL_TRY(bal_tokenizer_write_gguf(s->m->path, s->m->config.vocab, s->writer, s->report->note,
+                                         sizeof s->report->note));
+    }
+    BAL_TRY(bal_gguf_writer_u32(s->writer, "general.quantization_version", 2));
+    status = bal_gguf_writer_u32(s->writer, "general.file_type", bal_quant_of(s->quant)->file_type);
+out:
+    return status;
+}
+
+static const bal_family *family_of(const bal_model *m)
+{
+    return bal_family_by_model_type(m->config.model_type);
+}
+
+static bal_status check_family(const bal_family *f, const bal_model *m)
+{
+    if (f == NULL || f->architecture == NULL || f->norm != BAL_NORM_RMS)
+        return bal_fail(BAL_EUNSUPPORTED, "models of the type %s are not written as GGUF; write a folder instead",
+                        m->config.model_type);
+    return BAL_OK;
+}
+
+bal_status bal_model_save_gguf(const bal_model *m, const char *path, bal_quant quant, bal_gguf_report *report)
+{
+    saver s = {.m = m, .family = family_of(m), .quant = quant, .report = report};
+    real_t *factors = NULL;
+    bal_status status;
+    union { /* the visitors here only read */
+        const bal_model *in;
+        bal_model *out;
+    } model = {m};
+    *report = (bal_gguf_report){0};
+    BAL_TRY(check_family(s.family, m));
+    if (strcmp(path, m->path) == 0)
+        BAL_TRY(bal_fail(BAL_EINVAL, "the model in '%s' is being read from there; write to another file", path));
+    BAL_TRY(bal_gguf_writer_new(&s.writer));
+    BAL_TRY(put_values(&s));
+    BAL_TRY(bal_model_visit(model.out, count_part, &s));
+    s.sources = bal_alloc(s.capacity + 1, sizeof *s.sources);
+    if (s.sources == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(bal_model_visit(model.out, add_part, &s));
+    BAL_TRY(add_rope_factors(&s, &factors));
+    BAL_TRY(bal_gguf_writer_commit(s.writer, path));
+out:
+    bal_gguf_writer_free(s.writer);
+    bal_free(s.sources);
+    bal_free(factors);
+    return status;
+}
+
+/* One factor of an adapted module. */
+typedef struct factor {
+    const real_t *values;
+    size_t cols, turned;
+    double scale;
+} factor;
+
+static bal_status fill_factor(void *context, size_t row0, size_t n_rows, real_t *out)
+{
+    const factor *f = context;
+    for (size_t i = 0; i < n_rows; i++) {
+        const real_t *row = f->values + bal_gguf_row(row0 + i, f->turned) * f->cols;
+        for (size_t j = 0; j < f->cols; j++)
+            out[i * f->cols + j] = (real_t)(f->scale * (double)row[j]);
+    }
+    return BAL_OK;
+}
+
+static bal_status add_lora(bal_gguf_writer *w, const bal_model *m, const bal_family *f, const bal_lora *l, double alpha,
+                           bal_quant quant, factor pair[2])
+{
+    char name[MAX_NAME], full[MAX_NAME + 24];
+    const size_t a_shape[2] = {l->r, l->in}, b_shape[2] = {l->out, l->r};
+    if (!bal_gguf_name(f, l->module, name, sizeof name))
+        return bal_fail(BAL_EUNSUPPORTED, "module '%s' has no name in GGUF files of the architecture %s", l->module,
+                        f->architecture);
+    if (l->in % bal_quant_of(quant)->block != 0 || l->r % bal_quant_of(quant)->block != 0)
+        return bal_fail(BAL_EINVAL,
+                        "module '%s' (rank %zu) does not consist of whole %s blocks; write f32, f16 or bf16", l->module,
+                        l->r, bal_quant_of(quant)->name);
+    pair[0] = (factor){l->a, l->in, 0, 1};
+    pair[1] = (factor){l->b, l->r, bal_gguf_turned(m, f, l->module), l->scale * (double)l->r / alpha};
+    (void)snprintf(full, sizeof full, "%s.weight.lora_a", name);
+    bal_status status = bal_gguf_writer_tensor(w, full, quant, 2, a_shape, fill_factor, &pair[0]);
+    (void)snprintf(full, sizeof full, "%s.weight.lora_b", name);
+    return status == BAL_OK ? bal_gguf_writer_tensor(w, full, quant, 2, b_shape, fill_factor, &pair[1]) : status;
+}
+
+bal_status bal_adapter_save_gguf(const bal_adapter *a, const bal_model *m, const char *path, bal_quant quant)
+{
+    const bal_family *f = family_of(m);
+    bal_gguf_writer *w = NULL;
+    factor *factors = bal_alloc(2 * a->n_loras, sizeof *factors);
+    bal_status status;
+    if (factors == NULL)
+        return BAL_ENOMEM;
+    BAL_TRY(check_family(f, m));
+    if (a->initial != NULL || a->n_loras == 0)
+        BAL_TRY(bal_fail(BAL_EINVAL, "a GGUF adapter is a plain LoRA: convert the residual start first"));
+    double alpha = a->loras[0].scale * (double)a->loras[0].r; /* with rsLoRA alpha sqrt r */
+    BAL_TRY(bal_gguf_writer_new(&w));
+    BAL_TRY(bal_gguf_writer_text(w, "general.architecture", f->architecture));
+    BAL_TRY(bal_gguf_writer_text(w, "general.type", "adapter"));
+    BAL_TRY(bal_gguf_writer_text(w, "adapter.type", "lora"));
+    BAL_TRY(bal_gguf_writer_f32(w, "adapter.lora.alpha", alpha));
+    BAL_TRY(bal_gguf_writer_u32(w, "general.file_type", bal_quant_of(quant)->file_type));
+    for (size_t i = 0; i < a->n_loras; i++)
+        BAL_TRY(add_lora(w, m, f, &a->loras[i], alpha, quant, factors + 2 * i));
+    BAL_TRY(bal_gguf_writer_commit(w, path));
+out:
+    bal_gguf_writer_free(w);
+    bal_free(factors);
+    return status;
+}
