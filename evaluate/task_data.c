@@ -137,7 +137,7 @@ out:
     return status;
 }
 
-/* One row {"line": text} for every line that is not empty. */
+/* One row {"line": text, "file": name} for every line that is not empty. */
 static bal_status read_lines(rows *out, const char *path)
 {
     bal_lines *lines = NULL;
@@ -154,6 +154,8 @@ static bal_status read_lines(rows *out, const char *path)
         cJSON *row = cJSON_CreateObject();
         if (row != NULL)
             (void)cJSON_AddStringToObject(row, "line", text);
+        if (row != NULL)
+            (void)cJSON_AddStringToObject(row, "file", strrchr(path, '/') == NULL ? path : strrchr(path, '/') + 1);
         BAL_TRY(add_row(out, row));
     }
 out:

@@ -2,6 +2,9 @@
  * back a character, as a backtracking matcher would, it is said.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/text/answer.h"
 
+#include "lib/text/answer_math.h"
+#include "lib/text/math_value.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -278,6 +281,26 @@ static bal_status judge_metamath(const char *output, const char *gold, bal_buf *
     return BAL_OK;
 }
 
+/* The same, or equal in the sense of math_equal: BA-LoRA's inference scripts of 2024. */
+static bal_status judge_balora_2024(const char *output, const char *gold, bal_buf *extracted, bal_verdict *verdict)
+{
+    bal_status status = judge_metamath(output, gold, extracted, verdict);
+    bool equal = false;
+    const char *bare = strstr(gold, "#### ") == NULL ? gold : strstr(gold, "#### ") + 5;
+    if (status != BAL_OK || !verdict->found || verdict->score == 1)
+        return status;
+    status = bal_math_equal_balora(bal_buf_cstr(extracted), bare, &equal);
+    verdict->score = equal ? 1 : 0;
+    return status;
+}
+
+static bal_status judge_self_consistency(const char *output, const char *gold, bal_buf *extracted, bal_verdict *verdict)
+{
+    return judge_by(bal_extract_self_consistency, output, gold, extracted, verdict);
+}
+
+static const bal_filter k_gsm8k_balora_2024[] = {{"none", judge_balora_2024}};
+static const bal_filter k_gsm8k_self_consistency[] = {{"score-first", judge_self_consistency}};
 static const bal_filter k_gsm8k[] = {{"strict-match", judge_strict}, {"flexible-extract", judge_flexible}};
 static const bal_filter k_gsm8k_cot[] = {{"strict-match", judge_cot}, {"flexible-extract", judge_flexible}};
 static const bal_filter k_gsm8k_llama[] = {{"strict-match", judge_llama}, {"flexible-extract", judge_flexible}};
@@ -291,6 +314,12 @@ static const bal_scorer k_scorers[] = {
     {"gsm8k_pissa", k_gsm8k_pissa, 1},
     {"gsm8k_metamath", k_gsm8k_pissa, 1},
     {"gsm8k_balora", k_gsm8k_pissa, 1},
+    {"gsm8k_balora_2024", k_gsm8k_balora_2024, 1},
+    {"gsm8k_cot_self_consistency", k_gsm8k_self_consistency, 1},
+    {"math_hendrycks", &bal_filter_math_hendrycks, 1},
+    {"math_pissa", &bal_filter_math_pissa, 1},
+    {"math_numeric", &bal_filter_math_numeric, 1},
+    {"math_minerva", &bal_filter_math_minerva, 1},
 };
 enum { N_SCORERS = sizeof k_scorers / sizeof k_scorers[0] };
 
@@ -304,8 +333,9 @@ const bal_scorer *bal_scorer_find(const char *name)
 
 const char *const *bal_scorer_names(size_t *n)
 {
-    static const char *const names[N_SCORERS] = {
-        "gsm8k", "gsm8k_cot", "gsm8k_cot_zeroshot", "gsm8k_cot_llama", "gsm8k_pissa", "gsm8k_metamath", "gsm8k_balora"};
+    static const char *names[N_SCORERS];
+    for (size_t i = 0; i < N_SCORERS; i++)
+        names[i] = k_scorers[i].name;
     *n = N_SCORERS;
     return names;
 }
