@@ -29,6 +29,7 @@ static const command k_commands[] = {
     {"forward", cmd_forward, "logits, hidden states, losses and gradients of given token ids"},
     {"generate", cmd_generate, "one prompt or a chat with a model and an adapter"},
     {"inspect", cmd_inspect, "what a model, adapter, tokenizer or data file holds"},
+    {"judge", cmd_judge, "MT-Bench by a judge behind an OpenAI-compatible server"},
     {"merge", cmd_merge, "an adapter merged into its base model, as a Hugging Face folder"},
     {"pretrain", cmd_pretrain, "train a small model from scratch, all weights"},
     {"report", cmd_report, "plots and tables of runs, and one HTML page"},

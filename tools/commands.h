@@ -13,6 +13,7 @@ int cmd_evaluate(int argc, char **argv);
 int cmd_forward(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
+int cmd_judge(int argc, char **argv);
 int cmd_merge(int argc, char **argv);
 int cmd_pretrain(int argc, char **argv);
 int cmd_report(int argc, char **argv);

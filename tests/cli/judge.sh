@@ -1,0 +1,21 @@
+# balora judge: refusals before and at the server
+. "$ROOT/tests/cli/lib.bash"
+refused balora judge
+refused balora judge --answers a --model openai:x
+refused balora judge --answers a
+mkdir mt_bench
+echo '{"question_id": 1, "category": "stem", "turns": ["a", "b"]}' >mt_bench/question.jsonl
+: >mt_bench/reference_answer_gpt-4.jsonl
+echo '{"name": "single-v1", "system_prompt": "s", "prompt_template": "{question} {answer}"}' >mt_bench/judge_prompts.jsonl
+echo '{"question_id": 1, "choices": [{"turns": ["x", "y"]}]}' >answers.jsonl
+refused balora judge --model mine
+refused balora judge --answers answers.jsonl
+echo '{"name": "single-v1-multi-turn", "system_prompt": "s", "prompt_template": "{answer_2}"}' >>mt_bench/judge_prompts.jsonl
+refused balora judge --answers answers.jsonl --judge-url ftp://127.0.0.1/
+refused balora judge --answers answers.jsonl --judge-url http://me:secret@127.0.0.1/
+echo '{"question_id": 1, "choices": [{"turns": ["x"]}]}' >answers.jsonl
+refused balora judge --answers answers.jsonl
+echo '{"question_id": 7, "choices": [{"turns": ["x", "y"]}]}' >answers.jsonl
+refused balora judge --answers answers.jsonl
+echo '{"question_id": 1, "category": "stem", "turns": ["a"]}' >mt_bench/question.jsonl
+refused balora judge --answers answers.jsonl
