@@ -4,6 +4,7 @@
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/base/threads.h"
+#include "lib/io/hub.h"
 #include "lib/io/options_impl.h"
 
 #include <stdlib.h>
@@ -359,6 +360,25 @@ static bal_status resolve(bal_options *o)
     return status;
 }
 
+/* --model org/name: the folder of the cache is what the command sees; what is recorded stays the name. */
+static bal_status find_in_hub(bal_options *o)
+{
+    static const char *const names[] = {"model", "tokenizer"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        bal_option_entry *e = bal_options_find(o, names[i], strlen(names[i]));
+        char *folder = NULL;
+        if (e == NULL || e->option->type != BAL_OPTION_PATH || *(const char **)e->field == NULL)
+            continue;
+        bal_status status = bal_hub_find(*(const char **)e->field, &folder);
+        if (status == BAL_OK && folder != NULL)
+            status = bal_option_set_text(o, e, folder, e->source);
+        bal_free(folder);
+        if (status != BAL_OK)
+            return status;
+    }
+    return BAL_OK;
+}
+
 static bal_status options_new(bal_options **out, const bal_command *command, void *config)
 {
     bal_options *o = bal_alloc(1, sizeof *o);
@@ -402,6 +422,8 @@ bal_status bal_options_parse(bal_options **out, const bal_command *command, int 
         status = apply_all(o, &list);
         if (status == BAL_OK)
             status = resolve(o);
+        if (status == BAL_OK)
+            status = find_in_hub(o);
     }
     bal_free(list.words);
     if (status == BAL_OK && !*help) {

@@ -45,13 +45,13 @@ bal_status bal_http_open(bal_http **out, const bal_http_options *options)
     o->max_bytes = o->max_bytes > 0 ? o->max_bytes : (size_t)64 << 20;
     o->at_once = o->at_once == 0 ? 4 : o->at_once > MAX_THREADS ? MAX_THREADS : o->at_once;
     if (o->key != NULL && o->key[0] != '\0') {
+        const char *name = o->key_name != NULL ? o->key_name : "the key";
         if (strpbrk(o->key, "\r\n") != NULL) {
             bal_free(h);
-            return bal_fail(BAL_EINVAL, "the key in %s holds a line end",
-                            options->key_name != NULL ? options->key_name : "use");
+            return bal_fail(BAL_EINVAL, "%s holds a line end", name);
         }
         h->key = bal_strdup(o->key);
-        h->key_name = bal_strdup(o->key_name != NULL ? o->key_name : "the key");
+        h->key_name = bal_strdup(name);
         if (h->key == NULL || h->key_name == NULL) {
             bal_http_close(h);
             return BAL_ENOMEM;

@@ -42,7 +42,7 @@ static void server(loopback *l, int fd, const char *head, const char *body)
         const char *whole = "HTTP/1.1 200 X\r\nConnection: close\r\nContent-Length: 10\r\n\r\n0123456789";
         loopback_send(fd, whole, strlen(whole) - (turn == 1 ? 5 : 0));
     } else if (asks(head, "/slow")) {
-        (void)usleep(turn == 1 ? 700000 : 0);
+        (void)usleep(turn == 1 ? 4000000 : 0);
         loopback_reply(fd, 200, "", "slow");
     } else if (asks(head, "/wait")) {
         int now = atomic_fetch_add(&g_waiting, 1) + 1, most = atomic_load(&g_most);
@@ -77,7 +77,7 @@ static void server(loopback *l, int fd, const char *head, const char *body)
 static int request(const char *path, const char *body, bal_status want, const char *says)
 {
     const bal_http_options o = {
-        .key = "sk-secret", .key_name = "A_KEY", .back_off = 0.01, .tries = 4, .seconds = 0.5, .max_bytes = 100000};
+        .key = "sk-secret", .key_name = "A_KEY", .back_off = 0.01, .tries = 4, .seconds = 3, .max_bytes = 100000};
     loopback l;
     bal_http *h = NULL;
     bal_http_reply r = {0};
