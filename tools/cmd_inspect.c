@@ -5,6 +5,7 @@
 #include "lib/io/gguf.h"
 #include "lib/io/json.h"
 #include "lib/io/options.h"
+#include "lib/model/save_gguf.h"
 #include "tools/commands.h"
 #include "tools/inspect.h"
 
@@ -14,6 +15,8 @@
 
 typedef struct inspect_config {
     bool tensors, metadata, check;
+    const char *synthesize, *dtype, *out;
+    int64_t seed;
 } inspect_config;
 
 static const bal_option k_options[] = {
@@ -34,19 +37,77 @@ static const bal_option k_options[] = {
      .offset = offsetof(inspect_config, check),
      .group = "What to show",
      .help = "look for NaN and infinity in all weights; exit status 3 when there is one"},
+    {.name = "synthesize",
+     .type = BAL_OPTION_PATH,
+     .offset = offsetof(inspect_config, synthesize),
+     .group = "A model to try sizes with",
+     .help = "config.json of a model to make with random weights, instead of showing a PATH"},
+    {.name = "dtype",
+     .type = BAL_OPTION_CHOICE,
+     .offset = offsetof(inspect_config, dtype),
+     .default_text = "q4_0",
+     .choices = "q4_0|bf16",
+     .group = "A model to try sizes with",
+     .help = "type of its weights"},
+    {.name = "out",
+     .letter = 'o',
+     .type = BAL_OPTION_PATH,
+     .offset = offsetof(inspect_config, out),
+     .group = "A model to try sizes with",
+     .help = "folder that gets its model.gguf"},
+    {.name = "seed",
+     .type = BAL_OPTION_INT,
+     .offset = offsetof(inspect_config, seed),
+     .default_text = "0",
+     .max = 9e15,
+     .group = "A model to try sizes with",
+     .help = "of its weights"},
 };
 
 static const bal_command k_command = {
     .name = "inspect",
-    .usage = "PATH [options]",
+    .usage = "PATH [options] | --synthesize config.json --out DIR",
     .summary = "what a model, adapter, tokenizer or data file holds",
     .description =
         "PATH is a model folder, GGUF file, safetensors file, adapter folder, tokenizer.json, or a data file\n"
-        "(JSON lines, JSON, CSV, TSV, text; also .gz).\n",
+        "(JSON lines, JSON, CSV, TSV, text; also .gz).\n\n"
+        "  balora inspect SmolLM2.gguf --tensors\n"
+        "  balora inspect --synthesize llama-7b/config.json --dtype q4_0 --out 7b   # does it fit?  train on it\n",
     .options = k_options,
     .n_options = sizeof k_options / sizeof k_options[0],
     .max_positional = 1,
 };
+
+/* Random weights of a configuration's shape. */
+static bal_status synthesize(const bal_options *o, const inspect_config *c)
+{
+    enum { MAX_CONFIG = 1 << 24 };
+    bal_buf text = {0};
+    bal_status status = BAL_OK;
+    bal_quant quant = BAL_QUANT_Q4_0;
+    char *path = c->out == NULL ? NULL : bal_path_join(c->out, "model.gguf");
+    uint64_t bytes = 0;
+    if (c->out == NULL)
+        BAL_TRY(bal_fail(BAL_EINVAL, "--out DIR is needed"));
+    if (path == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    if (bal_file_exists(path))
+        BAL_TRY(bal_fail(BAL_EINVAL, "%s is there already; give another folder", path));
+    (void)bal_quant_parse(c->dtype, &quant);
+    BAL_TRY(bal_options_start(o));
+    BAL_TRY(bal_file_read(c->synthesize, MAX_CONFIG, &text));
+    BAL_TRY(bal_folder_make(c->out));
+    BAL_TRY(bal_model_synthesize(bal_buf_cstr(&text), path, quant, (uint64_t)c->seed));
+    BAL_TRY(bal_file_size(path, &bytes));
+    if (bal_options_common(o)->json)
+        printf("{\"bytes\":%llu,\"dtype\":\"%s\"}\n", (unsigned long long)bytes, c->dtype);
+    else
+        printf("%s: random weights as %s, %.0f MiB\n", path, c->dtype, (double)bytes / 1048576.0);
+out:
+    bal_buf_dispose(&text);
+    bal_free(path);
+    return status;
+}
 
 static bool folder_has(const char *dir, const char *name)
 {
@@ -119,6 +180,8 @@ static bal_status inspect(const bal_options *o, const inspect_config *config)
 {
     size_t n;
     const char *const *words = bal_options_positional(o, &n);
+    if (config->synthesize != NULL && n == 0)
+        return synthesize(o, config);
     if (n != 1)
         return bal_fail(BAL_EINVAL, "a PATH to inspect is needed");
     bal_status status = config->check ? bal_options_start(o) : BAL_OK;

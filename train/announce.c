@@ -98,8 +98,8 @@ void train_announce(const trainer *t)
                  (unsigned long long)t->max_steps, (long long)c->batch_size, t->n_micro, t->n_micro == 1 ? "" : "es",
                  t->micro_size, c->lr, c->lr_scheduler, (unsigned long long)t->warmup);
     int64_t free_bytes = bal_free_memory_bytes();
-    bal_log_line(t->log, BAL_LOG_INFO, "memory    about %.0f MiB for the step, %.0f MiB resident so far, %.0f MiB free",
-                 (double)t->bytes_needed / 1048576.0, (double)bal_peak_rss_bytes() / 1048576.0,
+    bal_log_line(t->log, BAL_LOG_INFO, "memory    about %.0f MiB in all, %.0f MiB of it for the step; %.0f MiB free",
+                 (double)t->bytes_whole / 1048576.0, (double)t->bytes_needed / 1048576.0,
                  (double)free_bytes / 1048576.0);
 }
 
@@ -127,7 +127,9 @@ static bal_status print_summary(const trainer *t, double validation, double rate
                    {"skipped_steps", (double)s->skipped_steps},
                    {"loss/validation", validation},
                    {"best_validation", s->best_validation},
-                   {"peak_rss_bytes", (double)bal_peak_rss_bytes()}};
+                   {"peak_rss_bytes", (double)bal_peak_rss_bytes()},
+                   {"estimated_bytes", (double)t->bytes_whole},
+                   {"captured_energy", t->adapter != NULL ? t->adapter->captured_energy : (double)NAN}};
     bal_buf b = {0};
     bool first = true;
     bal_status status = bal_buf_text(&b, "{");

@@ -96,8 +96,9 @@ typedef struct trainer {
     bal_lr_schedule lr_schedule;
     bal_focus_schedule focus;
     bool lambda1_cosine;
-    size_t bytes_needed;
-    char *resume_from; /* checkpoint folder, NULL: from the start */
+    size_t bytes_needed; /* by the step */
+    size_t bytes_whole;  /* by the process, at its peak */
+    char *resume_from;   /* checkpoint folder, NULL: from the start */
     train_state state;
     train_metrics metrics;
     double started, last_save;

@@ -15,6 +15,7 @@ static const unsigned char k_bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8}; 
 typedef struct pending { /* a tensor to write */
     bal_quant quant;
     bal_fill_fn *fill;
+    bal_fill_bytes_fn *bytes;
     void *context;
 } pending;
 
@@ -154,13 +155,19 @@ static bal_status add(bal_gguf_writer *w, const char *name, bal_quant quant, siz
 bal_status bal_gguf_writer_tensor(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
                                   const size_t *shape, bal_fill_fn *fn, void *context)
 {
-    return add(w, name, quant, n_dims, shape, NULL, (pending){quant, fn, context});
+    return add(w, name, quant, n_dims, shape, NULL, (pending){quant, fn, NULL, context});
+}
+
+bal_status bal_gguf_writer_bytes(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
+                                 const size_t *shape, bal_fill_bytes_fn *fn, void *context)
+{
+    return add(w, name, quant, n_dims, shape, NULL, (pending){quant, NULL, fn, context});
 }
 
 bal_status bal_gguf_writer_raw(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
                                const size_t *shape, const void *data)
 {
-    return add(w, name, quant, n_dims, shape, data, (pending){quant, NULL, NULL});
+    return add(w, name, quant, n_dims, shape, data, (pending){quant, NULL, NULL, NULL});
 }
 
 static size_t aligned(size_t n)
@@ -223,8 +230,12 @@ static bal_status write_filled(bal_writer *out, const bal_tensor *t, const pendi
     for (size_t r = 0; r < rows; r += block) {
         size_t n = rows - r < block ? rows - r : block;
         /* a vector is one row here and n elements for its filler */
-        BAL_TRY(p->fill(p->context, t->n_dims == 1 ? 0 : r, t->n_dims == 1 ? cols : n, values));
-        BAL_TRY(quantize_rows(t, p, values, n, cols, row, bytes));
+        if (p->bytes != NULL) {
+            BAL_TRY(p->bytes(p->context, r, n, bytes));
+        } else {
+            BAL_TRY(p->fill(p->context, t->n_dims == 1 ? 0 : r, t->n_dims == 1 ? cols : n, values));
+            BAL_TRY(quantize_rows(t, p, values, n, cols, row, bytes));
+        }
         BAL_TRY(bal_writer_write(out, bytes, n * (cols / info->block) * info->bytes));
     }
 out:
@@ -246,8 +257,9 @@ bal_status bal_gguf_writer_commit(bal_gguf_writer *w, const char *path)
     BAL_TRY(bal_writer_write(&out, table.data, table.len));
     for (size_t i = 0; i < w->tensors.n; i++) {
         const bal_tensor *t = &w->tensors.items[i];
-        BAL_TRY(w->pending[i].fill != NULL ? write_filled(&out, t, &w->pending[i])
-                                           : bal_writer_write(&out, t->data, t->n_bytes));
+        BAL_TRY(w->pending[i].fill != NULL || w->pending[i].bytes != NULL
+                    ? write_filled(&out, t, &w->pending[i])
+                    : bal_writer_write(&out, t->data, t->n_bytes));
         BAL_TRY(bal_writer_write(&out, zeros, aligned(t->n_bytes) - t->n_bytes));
     }
     status = bal_writer_commit(&out);

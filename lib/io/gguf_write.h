@@ -23,6 +23,10 @@ bal_status bal_gguf_writer_copy(bal_gguf_writer *w, const bal_gguf_value *value)
  * rows in order.  A row that does not consist of whole blocks of `quant` is BAL_EINVAL.  context lives until commit. */
 bal_status bal_gguf_writer_tensor(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
                                   const size_t *shape, bal_fill_fn *fn, void *context);
+/* The same with the bytes of the rows themselves: fn fills n_rows rows, in order. */
+typedef bal_status bal_fill_bytes_fn(void *context, size_t row0, size_t n_rows, unsigned char *out);
+bal_status bal_gguf_writer_bytes(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
+                                 const size_t *shape, bal_fill_bytes_fn *fn, void *context);
 /* The same from bytes that are in that layout already; they live until commit. */
 bal_status bal_gguf_writer_raw(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
                                const size_t *shape, const void *data);

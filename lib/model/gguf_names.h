@@ -2,6 +2,7 @@
 #ifndef BAL_MODEL_GGUF_NAMES_H
 #define BAL_MODEL_GGUF_NAMES_H
 
+#include "lib/io/gguf_write.h"
 #include "lib/model/families.h"
 
 /* The GGUF name of a tensor or module by its Hugging Face name (".weight" and ".bias" stay as they are); false when
@@ -12,5 +13,7 @@ size_t bal_gguf_turned(const bal_model *m, const bal_family *f, const char *hf);
 /* The Hugging Face row that is row `file_row` of the file: of each head of d rows, 2i holds i and 2i + 1 holds
  * i + d/2. */
 size_t bal_gguf_row(size_t file_row, size_t head_dim);
+/* Adds general.architecture and the sizes of the configuration. */
+bal_status bal_gguf_put_config(const bal_model *m, const bal_family *f, bal_gguf_writer *w);
 
 #endif

@@ -161,6 +161,11 @@ out:
     return status;
 }
 
+bal_status bal_gguf_put_config(const bal_model *m, const bal_family *f, bal_gguf_writer *w)
+{
+    return put_config(&(saver){.m = m, .family = f, .writer = w});
+}
+
 /* All values of a GGUF source but those that say how its tensors were stored. */
 static bal_status copy_values(const saver *s, const bal_gguf *g)
 {

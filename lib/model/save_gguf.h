@@ -18,6 +18,9 @@ typedef struct bal_gguf_report {
  * norms and biases stay F32.  The tokenizer comes from the GGUF source or from the tokenizer.json beside the model.
  * BAL_EUNSUPPORTED for a family without a GGUF form. */
 bal_status bal_model_save_gguf(const bal_model *m, const char *path, bal_quant quant, bal_gguf_report *report);
+/* A model of the shape of a config.json with random weights, for trying how much memory and time it takes: row block by
+ * row block, so that it needs no memory itself.  quant: BF16 or Q4_0; BAL_EINVAL for another.  No tokenizer. */
+bal_status bal_model_synthesize(const char *config_json, const char *path, bal_quant quant, uint64_t seed);
 /* A plain adapter (bal_adapter_to_plain()) in the layout that llama.cpp reads: adapter.lora.alpha with
  * scale = alpha / rank of each module (other scales go into B), q and k rows of B in the file's order. */
 bal_status bal_adapter_save_gguf(const bal_adapter *a, const bal_model *m, const char *path, bal_quant quant);
