@@ -13,8 +13,8 @@
 
 typedef struct config {
     const char *answers, *baseline, *model, *base_url, *key_env, *judge, *judge_url, *judge_key_env, *data, *out;
-    const char *write_answers, *name, *experiment;
-    int64_t limit, at_once, tries, timeout;
+    const char *write_answers, *name, *experiment, *adapter, *tokenizer;
+    int64_t limit, max_new_tokens, at_once, tries, timeout;
     double back_off;
 } config;
 
@@ -23,7 +23,11 @@ static const bal_option k_options[] = {
     {"answers", 'a', BAL_OPTION_PATH, AT(answers), NULL, 0, 0, NULL, NULL, "Input",
      "answers as FastChat writes them: question_id, choices[0].turns"},
     {"model", 'm', BAL_OPTION_TEXT, AT(model), NULL, 0, 0, NULL, NULL, "Input",
-     "openai:NAME: ask this served model for the answers instead"},
+     "ask this model for the answers instead: openai:NAME, or a folder or GGUF file here"},
+    {"adapter", 0, BAL_OPTION_PATH, AT(adapter), NULL, 0, 0, NULL, NULL, "Input", "adapter on a model here"},
+    {"tokenizer", 0, BAL_OPTION_PATH, AT(tokenizer), NULL, 0, 0, NULL, NULL, "Input", "tokenizer of a model here"},
+    {"max_new_tokens", 0, BAL_OPTION_INT, AT(max_new_tokens), "1024", 1, 100000, NULL, NULL, "Input",
+     "of an answer by a model here"},
     {"base_url", 0, BAL_OPTION_TEXT, AT(base_url), "https://api.openai.com/v1", 0, 0, NULL, NULL, "Input",
      "where --model is served"},
     {"key_env", 0, BAL_OPTION_TEXT, AT(key_env), "OPENAI_API_KEY", 0, 0, NULL, NULL, "Input",
@@ -51,7 +55,8 @@ static const bal_option k_options[] = {
 
 static const bal_command k_command = {
     .name = "judge",
-    .usage = "--answers FILE | --model openai:NAME --base-url URL  --judge NAME --judge-url URL --data DIR [options]",
+    .usage = "--answers FILE | --model PATH | --model openai:NAME --base-url URL  --judge NAME --judge-url URL --data "
+             "DIR [options]",
     .summary = "MT-Bench by a judge behind an OpenAI-compatible server",
     .description = "Prompts, ratings and means as FastChat's llm_judge has them; invalid judgements are counted.\n"
                    "Replies are kept in the run database by the hash of their request: a rerun costs nothing.\n"
@@ -94,14 +99,34 @@ static void session_dispose(session *s)
     bal_store_close(s->store);
 }
 
+static bal_status local_answers(session *s)
+{
+    const config *c = s->c;
+    const mt_local_options o = {(size_t)c->max_new_tokens, &s->common->log, s->common->progress};
+    bal_bundle b = {0};
+    bal_status status;
+    BAL_TRY(bal_bundle_load(&b, c->model, c->adapter, NULL, c->tokenizer));
+    BAL_TRY(bal_bundle_need_tokenizer(&b));
+    BAL_TRY(mt_answers_local(&s->answers, &s->bench, &b, &o));
+    (void)snprintf(s->answers.model, sizeof s->answers.model, "%.60s%s%.60s", c->model, c->adapter != NULL ? " + " : "",
+                   c->adapter != NULL ? c->adapter : "");
+    if (c->write_answers != NULL)
+        status = mt_answers_write(&s->answers, &s->bench, c->write_answers);
+out:
+    bal_bundle_dispose(&b);
+    return status;
+}
+
 static bal_status get_answers(session *s, const bal_http_options *http)
 {
     const config *c = s->c;
     bal_status status;
     if (c->answers != NULL)
         return mt_answers_read(&s->answers, &s->bench, c->answers);
-    if (!bal_starts_with(c->model, "openai:") || c->model[7] == '\0')
-        return bal_fail(BAL_EINVAL, "--model '%.80s' must be openai:NAME", c->model);
+    if (!bal_starts_with(c->model, "openai:"))
+        return local_answers(s);
+    if (c->model[7] == '\0')
+        return bal_fail(BAL_EINVAL, "--model 'openai:' needs a name behind it");
     BAL_TRY(chat_client_open(&s->model, s->store, c->base_url, c->model + 7, c->key_env, http));
     BAL_TRY(mt_answers_ask(&s->answers, &s->bench, &s->model));
     bal_log_line(&s->common->log, BAL_LOG_INFO, "answers: %zu asked, %zu from the store", s->model.n_sent,
@@ -150,6 +175,18 @@ static bal_status play(session *s)
         s->games[i].judgement = texts[i];
         s->games[i].error = errors[i];
     }
+    size_t failed = 0;
+    const char *why = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (errors[i] != NULL) {
+            failed++;
+            why = why == NULL ? errors[i] : why;
+        }
+    if (status == BAL_OK && failed == n)
+        status = bal_fail(BAL_EIO, "no judgement was given: %s", why);
+    else if (failed > 0)
+        bal_log_line(&s->common->log, BAL_LOG_WARN, "%zu of %zu judgements were not given, the first: %s", failed, n,
+                     why);
     bal_log_line(&s->common->log, BAL_LOG_INFO, "judgements: %zu asked, %zu from the store", s->judge.n_sent,
                  s->judge.n_cached);
 out:
@@ -349,6 +386,7 @@ static bal_status judge(session *s, const bal_options *options, int argc, char *
         return bal_fail(BAL_EINVAL, "one of --answers and --model is needed");
     BAL_TRY(chat_check_url(c->base_url, c->key_env)); /* before anything is kept */
     BAL_TRY(chat_check_url(c->judge_url, c->judge_key_env));
+    BAL_TRY(bal_options_start(options));
     bal_interrupt_install();
     BAL_TRY(mt_bench_read(&s->bench, c->data));
     if (c->limit > 0 && (size_t)c->limit < s->bench.n)

@@ -179,7 +179,7 @@ void mt_bench_dispose(mt_bench *m)
 
 /* --- answers --- */
 
-static bal_status answers_init(mt_answers *a, const mt_bench *m)
+bal_status mt_answers_init(mt_answers *a, const mt_bench *m)
 {
     *a = (mt_answers){.n = m->n * MT_TURNS};
     a->texts = bal_alloc(a->n, sizeof *a->texts);
@@ -229,7 +229,7 @@ bal_status mt_answers_read(mt_answers *a, const mt_bench *m, const char *path)
     scratch.rows = NULL;
     scratch.n_rows = scratch.cap_rows = 0;
     reading r = {a, &scratch};
-    bal_status status = answers_init(a, m);
+    bal_status status = mt_answers_init(a, m);
     if (status == BAL_OK)
         status = each_row(&scratch, path, add_answer, &r);
     for (size_t i = 0; i < scratch.n_rows; i++)
@@ -264,7 +264,7 @@ bal_status mt_answers_ask(mt_answers *a, const mt_bench *m, chat_client *c)
 {
     bal_buf *bodies = bal_alloc(m->n, sizeof *bodies);
     char **texts = bal_alloc(m->n, sizeof *texts), **errors = bal_alloc(m->n, sizeof *errors);
-    bal_status status = bodies == NULL || texts == NULL || errors == NULL ? BAL_ENOMEM : answers_init(a, m);
+    bal_status status = bodies == NULL || texts == NULL || errors == NULL ? BAL_ENOMEM : mt_answers_init(a, m);
     for (size_t t = 0; status == BAL_OK && t < MT_TURNS; t++) {
         size_t *which = bal_alloc(m->n, sizeof *which), n = 0;
         status = which == NULL ? BAL_ENOMEM : BAL_OK;
@@ -281,6 +281,11 @@ bal_status mt_answers_ask(mt_answers *a, const mt_bench *m, chat_client *c)
         }
         if (status == BAL_OK)
             status = chat_complete(c, bodies, n, texts, errors);
+        size_t failed = 0;
+        for (size_t i = 0; i < n; i++)
+            failed += errors[i] != NULL;
+        if (status == BAL_OK && n > 0 && failed == n)
+            status = bal_fail(BAL_EIO, "no question was answered: %s", errors[0]);
         for (size_t i = 0; i < n; i++) {
             a->texts[which[i] * MT_TURNS + t] = texts[i];
             bal_free(errors[i]);

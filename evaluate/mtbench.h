@@ -3,6 +3,7 @@
 #define BAL_EVALUATE_MTBENCH_H
 
 #include "evaluate/judge.h"
+#include "lib/model/bundle.h"
 
 enum { MT_TURNS = 2, MT_MAX_QUESTIONS = 10000 };
 
@@ -34,6 +35,15 @@ bal_status mt_answers_read(mt_answers *a, const mt_bench *m, const char *path);
 bal_status mt_answers_write(const mt_answers *a, const mt_bench *m, const char *path);
 /* Asks a served model: temperature by category, 1024 tokens, the second turn behind its own first answer. */
 bal_status mt_answers_ask(mt_answers *a, const mt_bench *m, chat_client *c);
+/* Asks a model here, by its chat template; the same temperatures. */
+typedef struct mt_local_options {
+    size_t max_new_tokens;
+    const bal_log *log;
+    bool progress;
+} mt_local_options;
+bal_status mt_answers_local(mt_answers *a, const mt_bench *m, const bal_bundle *b, const mt_local_options *o);
+/* No answers yet. */
+bal_status mt_answers_init(mt_answers *a, const mt_bench *m);
 void mt_answers_dispose(mt_answers *a);
 
 double mt_temperature(const char *category);

@@ -19,3 +19,12 @@ echo '{"question_id": 7, "choices": [{"turns": ["x", "y"]}]}' >answers.jsonl
 refused balora judge --answers answers.jsonl
 echo '{"question_id": 1, "category": "stem", "turns": ["a"]}' >mt_bench/question.jsonl
 refused balora judge --answers answers.jsonl
+
+# a model here answers; the judge is not there
+echo '{"question_id": 1, "category": "stem", "turns": ["a", "b"]}' >mt_bench/question.jsonl
+balora demo --write-model m -q
+judge() { refused balora judge --judge-url http://127.0.0.1:9/v1 --tries 1 -q "$@"; }
+judge --model m --max-new-tokens 4 --write-answers own.jsonl
+grep -o '"question_id": 1,.*"model_id": "m", "choices": .{"index": 0, "turns": ."' own.jsonl
+judge --answers own.jsonl
+judge --model openai:x --base-url http://127.0.0.1:9/v1
