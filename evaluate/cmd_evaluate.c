@@ -12,6 +12,8 @@ static const bal_option k_options[] = {
      "tokenizer.json, its folder or a GGUF file (default: the model's)"},
     {"tasks", 't', BAL_OPTION_LIST, AT(tasks), NULL, 0, 0, NULL, "task", "What",
      "names or groups (glue, gsm8k, bbq ...; --list), or task files (my.json)"},
+    {"suite", 0, BAL_OPTION_TEXT, AT(suite), NULL, 0, 0, NULL, NULL, "What",
+     "paper-mini: the tasks of a small table, with their numbers of items; what cannot run says why"},
     {"list", 0, BAL_OPTION_FLAG, AT(list), NULL, 0, 0, NULL, NULL, "What", "the tasks and groups there are"},
     {"show", 0, BAL_OPTION_TEXT, AT(show), NULL, 0, 0, NULL, NULL, "What",
      "a task: prints exactly what is asked for --item"},
@@ -119,9 +121,10 @@ static bal_status evaluate(const evaluate_config *c, const bal_options *options,
         return evaluate_show(c, common);
     if (c->rescore.n > 0)
         return evaluate_rescore(c, common, argc, argv);
-    int modes = (c->tasks.n > 0) + (c->requests != NULL) + (c->perplexity != NULL);
+    int modes = (c->tasks.n > 0 || c->suite != NULL) + (c->requests != NULL) + (c->perplexity != NULL);
     if (c->model == NULL || modes != 1)
-        return bal_fail(BAL_EINVAL, "--model and one of --tasks, --requests or --perplexity, or --compare, are needed");
+        return bal_fail(BAL_EINVAL,
+                        "--model and one of --tasks, --suite, --requests or --perplexity, or --compare, are needed");
     BAL_TRY(bal_options_start(options));
     bal_interrupt_install();
     BAL_TRY(bal_bundle_load(&b, c->model, c->adapter, c->initial_adapter, c->tokenizer));

@@ -11,7 +11,7 @@
 typedef struct evaluate_config {
     const char *model, *adapter, *initial_adapter, *tokenizer;
     const char *requests, *out, *perplexity, *data, *log_samples, *resume, *name, *experiment;
-    const char *item_range, *shard, *show, *output_path, *suite, *system_instruction, *equivalence_command;
+    const char *item_range, *shard, *show, *output_path, *suite, *system_instruction;
     bal_text_list tasks, compare, rescore;
     int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples, item, repeats, seed;
     bool list, apply_chat_template, fewshot_as_multiturn;

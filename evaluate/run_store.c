@@ -78,10 +78,10 @@ bal_status session_config(const session *s, bal_buf *out)
     BAL_TRY(put_text(out, "initial_adapter", c->initial_adapter));
     BAL_TRY(put_text(out, "tokenizer", c->tokenizer));
     BAL_TRY(put_identity(out, c));
+    BAL_TRY(put_text(out, "suite", c->suite));
     BAL_TRY(put_text(out, "item_range", c->item_range));
     BAL_TRY(put_text(out, "shard", c->shard));
     BAL_TRY(put_text(out, "system_instruction", c->system_instruction));
-    BAL_TRY(put_text(out, "equivalence_command", c->equivalence_command));
     for (size_t i = 0; i < c->rescore.n; i++) {
         char key[32];
         (void)snprintf(key, sizeof key, "rescored_%zu", i);

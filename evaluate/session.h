@@ -9,6 +9,14 @@
 
 enum { SESSION_MAX_TASKS = 128 };
 
+/* A task of a suite, and how many of its items (0: all). */
+typedef struct suite_task {
+    const char *name;
+    size_t limit;
+} suite_task;
+/* suites.c: the tasks of --suite. */
+bal_status suite_find(const char *name, const suite_task **tasks, size_t *n);
+
 /* What an item asks and what has come back of it. */
 typedef struct item_run {
     bool chosen;     /* in the limit, range and shard, with a right answer */
@@ -31,6 +39,7 @@ typedef struct request_of {
 typedef struct task_run {
     task task;
     char not_run[600]; /* why the task cannot run here, or "" */
+    size_t limit;      /* of its suite; 0: none */
     size_t n_items;    /* the rows of the split within the limit */
     size_t n_chosen, n_no_gold, n_dropped;
     item_run *items;

@@ -1,6 +1,7 @@
 /* Templates and the named transforms of their fields.  SPDX-License-Identifier: Apache-2.0 */
 #include "evaluate/task.h"
 
+#include "lib/text/math_text.h"
 #include "lib/text/pattern.h"
 
 #include <stdio.h>
@@ -176,14 +177,35 @@ static bal_status do_tabs(const char *text, size_t n, bal_buf *out)
     return apply(k_tabs, COUNT(k_tabs), text, n, out);
 }
 
+/* What is in the last box of a solution; nothing without a box. */
+static bal_status do_boxed(const char *text, size_t n, bal_buf *out)
+{
+    bal_buf box = {0};
+    bool found = false;
+    bal_status status;
+    (void)n;
+    BAL_TRY(bal_math_last_boxed(text, true, &box, &found));
+    if (found)
+        status = bal_math_remove_boxed(bal_buf_cstr(&box), true, out, &found);
+out:
+    bal_buf_dispose(&box);
+    return status;
+}
+
 static const struct {
     const char *name;
     bal_status (*run)(const char *text, size_t n, bal_buf *out);
-} k_transforms[] = {{"strip", do_strip},           {"sentence", do_sentence},
-                    {"capitalize", do_capitalize}, {"lower_first", do_lower_first},
-                    {"cut_end", do_cut_end},       {"detokenize", do_detokenize},
-                    {"hellaswag", do_hellaswag},   {"wikitext", do_wikitext},
-                    {"spaces", do_spaces},         {"tabs", do_tabs}};
+} k_transforms[] = {{"strip", do_strip},
+                    {"sentence", do_sentence},
+                    {"capitalize", do_capitalize},
+                    {"lower_first", do_lower_first},
+                    {"cut_end", do_cut_end},
+                    {"detokenize", do_detokenize},
+                    {"hellaswag", do_hellaswag},
+                    {"wikitext", do_wikitext},
+                    {"spaces", do_spaces},
+                    {"tabs", do_tabs},
+                    {"boxed", do_boxed}};
 
 bool task_transform_known(const char *name)
 {

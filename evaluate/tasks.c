@@ -82,14 +82,20 @@ out:
 bal_status session_read_tasks(session *s)
 {
     const char *data = s->c->data != NULL ? s->c->data : getenv("BALORA_DATA");
-    size_t n_there = 0;
+    const suite_task *suite = NULL;
+    size_t n_there = 0, n_suite = 0;
     bal_status status = BAL_OK;
     if (s->names == NULL && (s->names = bal_alloc(SESSION_MAX_TASKS, sizeof *s->names)) == NULL)
         return BAL_ENOMEM;
+    if (s->c->suite != NULL)
+        BAL_TRY(suite_find(s->c->suite, &suite, &n_suite));
+    for (size_t i = 0; i < n_suite; i++)
+        BAL_TRY(add_name(s, suite[i].name));
     for (size_t i = 0; i < s->c->tasks.n; i++)
         BAL_TRY(task_expand(s->c->tasks.items[i], add_name, s));
     for (size_t i = 0; i < s->n_names; i++) {
         BAL_TRY(read_task(s, s->names[i], data));
+        s->tasks[i].limit = i < n_suite ? suite[i].limit : 0;
         n_there += s->tasks[i].not_run[0] == '\0';
     }
     if (n_there == 0 && s->n_tasks == 1)
@@ -186,6 +192,8 @@ bal_status session_prepare(session *s, task_run *r)
 {
     size_t from = 0, to = r->task.test.n, shard = 0, shards = 1;
     bal_status status = BAL_OK;
+    if (r->limit > 0 && r->limit < to)
+        to = r->limit;
     if (s->c->limit > 0 && (size_t)s->c->limit < to)
         to = (size_t)s->c->limit;
     if (s->c->item_range != NULL)

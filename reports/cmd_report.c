@@ -135,6 +135,7 @@ static bal_status make_report(const report_config *c, const bal_common *common)
     name_and_color(r);
     BAL_TRY(bal_folder_make(c->out));
     BAL_TRY(report_scores(r));
+    BAL_TRY(report_sample_table(r));
     BAL_TRY(report_curves(r));
     BAL_TRY(report_spectra(r));
     BAL_TRY(report_diversity_table(r));

@@ -61,10 +61,11 @@ size_t report_dash(size_t n);
 bal_status report_dat_open(const report *r, bal_writer *w, const char *stem);
 void report_put_number(bal_writer *w, double value); /* NaN as gnuplot's missing mark "?" */
 
-/* curves.c, spectra.c, scores.c, tables.c */
+/* curves.c, spectra.c, scores.c, samples.c, tables.c */
 bal_status report_curves(report *r);
 bal_status report_spectra(report *r);
 bal_status report_scores(report *r);
+bal_status report_sample_table(report *r);
 bal_status report_run_table(report *r);
 bal_status report_diversity_table(report *r);
 bal_status report_update_table(report *r);

@@ -299,8 +299,9 @@ static void check_task(const char *task, const char *limit)
             const cJSON *filter = bal_json_member(bal_json_member(w, "filters"), text(g, "filter"));
             const cJSON *reply = cJSON_GetArrayItem(cJSON_GetArrayItem(bal_json_member(g, "resps"), 0), 0);
             CHECK_TEXT(cJSON_IsString(reply) ? reply->valuestring : "", text(w, "output"));
-            CHECK_TEXT(cJSON_GetStringValue(cJSON_GetArrayItem(bal_json_member(g, "filtered_resps"), 0)),
-                       text(filter, "filtered"));
+            if (strcmp(task, "hendrycks_math500") != 0) /* there lm-eval logs the whole output, we what is compared */
+                CHECK_TEXT(cJSON_GetStringValue(cJSON_GetArrayItem(bal_json_member(g, "filtered_resps"), 0)),
+                           text(filter, "filtered"));
             CHECK_NEAR(number(g, "exact_match"), number(filter, "exact_match"), 0);
         }
     CHECK(compared >= 2);
@@ -311,6 +312,11 @@ static void check_task(const char *task, const char *limit)
 TEST(gsm8k)
 {
     check_task("gsm8k", getenv("BALORA_SLOW") != NULL ? "40" : "1");
+}
+
+TEST(hendrycks_math500)
+{
+    check_task("hendrycks_math500", getenv("BALORA_SLOW") != NULL ? "16" : "3");
 }
 
 TEST(gsm8k_cot)

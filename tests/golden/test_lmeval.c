@@ -196,6 +196,44 @@ TEST(own_task_same_split)
     check(path, slow() ? "71" : "6", NULL, 0, names);
 }
 
+/* The items of two parts, made one without the model, are those of one run, to the last digit. */
+TEST(shards)
+{
+    char whole[PATH_BYTES], parts[PATH_BYTES], db[PATH_BYTES], path[PATH_BYTES + 32];
+    const char *model = NULL, *data = NULL;
+    if (!find(&model, &data))
+        SKIP("../shared holds no lm-eval runs of the real model");
+    (void)own_path("shards.db", db);
+    (void)own_path("whole", whole);
+    (void)own_path("parts", parts);
+    const char *const runs[][2] = {{"1/1", "all"}, {"1/2", "one"}, {"2/2", "two"}};
+    for (size_t i = 0; i < 3; i++) {
+        const char *const words[] = {"--model", model,      "--tasks",       "sst2", "--data",  data,
+                                     "--db",    db,         "--limit",       "5",    "--name",  runs[i][1],
+                                     "--shard", runs[i][0], "--num-fewshot", "2",    "--quiet", "--log-samples",
+                                     whole};
+        if (!evaluate(words, i == 0 ? 19 : 17))
+            return;
+    }
+    const char *const join[] = {"--rescore", "one,two", "--data", data, "--db", db, "--quiet", "--log-samples", parts};
+    if (!evaluate(join, 9))
+        return;
+    (void)snprintf(path, sizeof path, "%s/samples_sst2.jsonl", whole);
+    cJSON *a = read_list(path);
+    (void)snprintf(path, sizeof path, "%s/samples_sst2.jsonl", parts);
+    cJSON *b = read_list(path);
+    CHECK(cJSON_GetArraySize(a) == 5 && cJSON_GetArraySize(b) == 5);
+    for (int i = 0; i < cJSON_GetArraySize(a) && i < cJSON_GetArraySize(b); i++) {
+        static const char *const keys[] = {"doc_id", "filtered_resps", "acc", "prompt_hash"};
+        for (size_t k = 0; k < 4; k++)
+            CHECK_MSG(cJSON_Compare(bal_json_member(cJSON_GetArrayItem(a, i), keys[k]),
+                                    bal_json_member(cJSON_GetArrayItem(b, i), keys[k]), true),
+                      "item %d: other %s", i, keys[k]);
+    }
+    cJSON_Delete(a);
+    cJSON_Delete(b);
+}
+
 TEST(chat)
 {
     static const char *const names[] = {"sst2", "sst2_chat", NULL}, *const more[] = {"--apply-chat-template"};
