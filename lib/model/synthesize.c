@@ -31,7 +31,8 @@ typedef struct synthesis {
 } synthesis;
 
 /* Uniform numbers of the wanted standard deviation: sixteen bits a number in bf16; in Q4_0 every nibble is random, and
- * q - 8 has the variance (16^2 - 1) / 12 around -0.5. */
+ * q - 8 has the variance (16^2 - 1) / 12 around -0.5; the sign of a block's scale is random too, so that the mean of a
+ * row is near 0 (a common part of all weights would let gradients vanish into subnormal numbers, which are slow). */
 static bal_status fill_random(void *context, size_t row0, size_t n_rows, unsigned char *out)
 {
     source *s = context;
@@ -42,7 +43,8 @@ static bal_status fill_random(void *context, size_t row0, size_t n_rows, unsigne
         uint16_t d = bal_f32_to_f16((float)(s->sd / sqrt(255.0 / 12)));
         for (size_t b = 0; b < n / 32; b++, out += Q4_BLOCK) {
             uint64_t nibbles[2] = {bal_rng_next(&s->rng), bal_rng_next(&s->rng)};
-            memcpy(out, &d, sizeof d);
+            uint16_t signed_d = (uint16_t)(d | (bal_rng_next(&s->rng) >> 63) << 15);
+            memcpy(out, &signed_d, sizeof signed_d);
             memcpy(out + sizeof d, nibbles, sizeof nibbles);
         }
         return BAL_OK;
