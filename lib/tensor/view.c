@@ -12,9 +12,10 @@ static const struct {
     const char *name;
     size_t block, bytes;
 } k_dtypes[BAL_DTYPE_COUNT] = {
-    [BAL_DTYPE_F32] = {"F32", 1, 4},     [BAL_DTYPE_F16] = {"F16", 1, 2},     [BAL_DTYPE_BF16] = {"BF16", 1, 2},
-    [BAL_DTYPE_F64] = {"F64", 1, 8},     [BAL_DTYPE_Q8_0] = {"Q8_0", 32, 34}, [BAL_DTYPE_Q4_0] = {"Q4_0", 32, 18},
-    [BAL_DTYPE_Q4_1] = {"Q4_1", 32, 20},
+    [BAL_DTYPE_F32] = {"F32", 1, 4},       [BAL_DTYPE_F16] = {"F16", 1, 2},       [BAL_DTYPE_BF16] = {"BF16", 1, 2},
+    [BAL_DTYPE_F64] = {"F64", 1, 8},       [BAL_DTYPE_Q8_0] = {"Q8_0", 32, 34},   [BAL_DTYPE_Q4_0] = {"Q4_0", 32, 18},
+    [BAL_DTYPE_Q4_1] = {"Q4_1", 32, 20},   [BAL_DTYPE_Q5_0] = {"Q5_0", 32, 22},   [BAL_DTYPE_Q5_1] = {"Q5_1", 32, 24},
+    [BAL_DTYPE_Q4_K] = {"Q4_K", 256, 144}, [BAL_DTYPE_Q5_K] = {"Q5_K", 256, 176}, [BAL_DTYPE_Q6_K] = {"Q6_K", 256, 210},
 };
 
 const char *bal_dtype_name(bal_dtype t)

@@ -17,6 +17,11 @@ typedef enum bal_dtype {
     BAL_DTYPE_Q8_0,
     BAL_DTYPE_Q4_0,
     BAL_DTYPE_Q4_1,
+    BAL_DTYPE_Q5_0,
+    BAL_DTYPE_Q5_1,
+    BAL_DTYPE_Q4_K,
+    BAL_DTYPE_Q5_K,
+    BAL_DTYPE_Q6_K,
     BAL_DTYPE_COUNT
 } bal_dtype;
 

@@ -62,6 +62,37 @@ TEST(rounding_to_half_and_bfloat16)
     CHECK(bal_f32_to_bf16(NAN) > 0x7f80 && bal_f32_to_bf16(INFINITY) == 0x7f80);
 }
 
+/* A 6-bit scale (which 0) or minimum (1) of sub-block k + 4 high of a Q4_K or Q5_K block: 12 bytes in three rows of four. */
+static int six_bits(const unsigned char *rows, size_t k, bool high, int which)
+{
+    int own = rows[4 * which + (int)k];
+    if (!high)
+        return own % 64;
+    int last = rows[8 + k];
+    return (which == 0 ? last % 16 : last / 16) + own / 64 * 16;
+}
+
+/* Element i of a block of 256. */
+static double k_element(bal_dtype t, const unsigned char *p, size_t i)
+{
+    uint16_t h, h2;
+    size_t sub = i / 32, l = i % 32;
+    memcpy(&h, p + (t == BAL_DTYPE_Q6_K ? 208 : 0), 2);
+    memcpy(&h2, p + 2, 2);
+    if (t == BAL_DTYPE_Q6_K) {
+        size_t half = i / 128, part = i % 128 / 32;
+        int nibbles = p[64 * half + 32 * (part % 2) + l], pair = p[128 + 32 * half + l] >> (2 * part) & 3;
+        int q = (part < 2 ? nibbles % 16 : nibbles / 16) + 16 * pair;
+        return half_value(h) * (signed char)p[192 + i / 16] * (q - 32);
+    }
+    const unsigned char *nibbles = p + (t == BAL_DTYPE_Q5_K ? 48 : 16);
+    int byte = nibbles[i / 64 * 32 + l], q = sub % 2 == 0 ? byte % 16 : byte / 16;
+    if (t == BAL_DTYPE_Q5_K)
+        q += 16 * (p[16 + l] >> sub & 1);
+    double scale = six_bits(p + 4, sub % 4, sub >= 4, 0), minimum = six_bits(p + 4, sub % 4, sub >= 4, 1);
+    return (double)(float)(half_value(h) * scale * q - half_value(h2) * minimum);
+}
+
 /* Element j of a row, straight from the format's description. */
 static double element(bal_dtype t, const unsigned char *row, size_t j)
 {
@@ -89,12 +120,22 @@ static double element(bal_dtype t, const unsigned char *row, size_t j)
         return half_value(h) * ((i < 16 ? p[2 + i] & 15 : p[2 + i - 16] >> 4) - 8);
     case BAL_DTYPE_Q4_1:
         return (double)(float)(half_value(h) * (i < 16 ? p[4 + i] & 15 : p[4 + i - 16] >> 4) + half_value(h2));
+    case BAL_DTYPE_Q5_0:
+    case BAL_DTYPE_Q5_1: {
+        const unsigned char *high = p + (t == BAL_DTYPE_Q5_0 ? 2 : 4), *low = high + 4;
+        int q = (i < 16 ? low[i] % 16 : low[i - 16] / 16) + 16 * (high[i / 8] >> i % 8 & 1);
+        return t == BAL_DTYPE_Q5_0 ? half_value(h) * (q - 16) : (double)(float)(half_value(h) * q + half_value(h2));
+    }
+    case BAL_DTYPE_Q4_K:
+    case BAL_DTYPE_Q5_K:
+    case BAL_DTYPE_Q6_K:
+        return k_element(t, p, j % 256);
     default:
         return (double)NAN;
     }
 }
 
-enum { ROWS = 6, COLS = 96 };
+enum { ROWS = 6, COLS = 768 };
 
 /* Random bytes that hold finite numbers, starting at an odd address. */
 static unsigned char *random_rows(bal_dtype t, size_t row_bytes)
@@ -115,8 +156,10 @@ static unsigned char *random_rows(bal_dtype t, size_t row_bytes)
             memcpy(data + i, &v, 8);
         else
             memcpy(data + i, &h, 2);
-        if (t == BAL_DTYPE_Q4_1)
+        if (t == BAL_DTYPE_Q4_1 || t == BAL_DTYPE_Q5_1 || t == BAL_DTYPE_Q4_K || t == BAL_DTYPE_Q5_K)
             memcpy(data + i + 2, &m, 2);
+        if (t == BAL_DTYPE_Q6_K)
+            memcpy(data + i + 208, &h, 2);
     }
     return data;
 }
