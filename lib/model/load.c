@@ -54,7 +54,7 @@ static bal_status check_dtype(const bal_tensor *t)
     if (t->dtype == BAL_DTYPE_COUNT)
         return bal_fail(BAL_EUNSUPPORTED,
                         "%s: tensor '%s' has type %s, which is not supported (F32, F16, BF16, F64, "
-                        "Q8_0, Q4_0, Q4_1 are)",
+                        "Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K are)",
                         t->file, t->name, t->dtype_name);
     return BAL_OK;
 }

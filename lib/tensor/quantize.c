@@ -149,6 +149,8 @@ static float best_scale(const float *x, int n, int low, int high, signed char *q
 {
     float most = 0, least = INFINITY, best = 0;
     signed char trial[BLOCK];
+    if (n < 1 || n > BLOCK) /* no caller does; it lets the compiler see the bound */
+        return 0;
     for (int i = 0; i < n; i++)
         if (fabsf(x[i]) > fabsf(most))
             most = x[i];

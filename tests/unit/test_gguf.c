@@ -81,7 +81,7 @@ static void good_file(void)
     put_text("a.numbers"), put_u32(BAL_GGUF_ARRAY), put_u32(BAL_GGUF_I32), put_u64(3), put_u32(7), put_u32(8),
         put_u32(9);
     put_tensor("w", 2, 64, 3, 3, 0);     /* Q4_1, 3 rows of 2 blocks: 120 bytes */
-    put_tensor("k", 2, 256, 1, 12, 128); /* Q4_K, 144 bytes */
+    put_tensor("k", 2, 256, 1, 11, 128); /* Q3_K, 110 bytes */
     put_tensor("norm", 1, 4, 0, 0, 288); /* F32 */
     put_data(304);
 }
@@ -119,8 +119,8 @@ TEST(values_and_tensors)
     const bal_tensor *w = bal_gguf_tensor(g, "w"), *k = bal_gguf_tensor(g, "k"), *norm = bal_gguf_tensor_at(g, 2);
     CHECK(w->n_dims == 2 && w->shape[0] == 3 && w->shape[1] == 64 && w->n_bytes == 120 && w->dtype == BAL_DTYPE_Q4_1);
     CHECK(bal_tensor_view(w, &v) == BAL_OK && v.rows == 3 && v.cols == 64 && v.row_bytes == 40);
-    CHECK_TEXT(k->dtype_name, "Q4_K");
-    CHECK(k->dtype == BAL_DTYPE_COUNT && k->n_bytes == 144);
+    CHECK_TEXT(k->dtype_name, "Q3_K");
+    CHECK(k->dtype == BAL_DTYPE_COUNT && k->n_bytes == 110);
     CHECK_STATUS(bal_tensor_view(k, &v), BAL_EUNSUPPORTED);
     CHECK(norm->n_elements == 4 && bal_tensor_view(norm, &v) == BAL_OK && v.rows == 1 && v.cols == 4);
     CHECK(bal_gguf_tensor(g, "x") == NULL);
