@@ -280,7 +280,10 @@ static bal_status one_text(job *j, const char *text, size_t n, const bal_common 
 {
     bal_ids ids = {0};
     bal_status status;
-    BAL_TRY(bal_bundle_prompt(j->bundle, text, n, &ids));
+    if (j->config->chat) /* the template has written the special tokens */
+        BAL_TRY(bal_tokenizer_encode(j->bundle->tokenizer, text, n, false, &ids));
+    if (ids.n == 0)
+        BAL_TRY(bal_bundle_prompt(j->bundle, text, n, &ids));
     bal_request r = request_for(j->config, ids.data, ids.n, 0);
     status = run_documents(j, &r, 1, common);
 out:

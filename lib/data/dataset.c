@@ -80,13 +80,13 @@ bal_status bal_record_tokens(const bal_record *r, const bal_tokenizer *t, bool t
     const char *text = bal_buf_cstr(&r->text);
     bal_ids_clear(ids);
     bal_ids_clear(labels);
-    BAL_TRY(bal_tokenizer_encode(t, text, r->text.len, true, ids));
+    BAL_TRY(bal_tokenizer_encode(t, text, r->text.len, !r->whole, ids));
     size_t done = 0;
     for (size_t i = 0; i < r->n; i++) {
         size_t end = ids->n;
         if (i + 1 < r->n) {
             bal_ids_clear(&part);
-            BAL_TRY(bal_tokenizer_encode(t, text, r->pieces[i].end, true, &part));
+            BAL_TRY(bal_tokenizer_encode(t, text, r->pieces[i].end, !r->whole, &part));
             end = part.n < ids->n ? part.n : ids->n;
         }
         for (; done < end; done++)

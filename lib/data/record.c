@@ -2,12 +2,13 @@
 #include "lib/data/record.h"
 
 #include "lib/base/mem.h"
+#include "lib/text/chat.h"
 
 #include <string.h>
 
 static const char *const k_formats[] = {"auto",           "prompt", "alpaca", "gsm8k",
                                         "gsm8k_metamath", "chat",   "text",   "tokens"};
-static const char *const k_templates[] = {"auto", "alpaca", "chatml", "question", "none"};
+static const char *const k_templates[] = {"auto", "alpaca", "chat", "chatml", "question", "none"};
 static const char *const k_suffixes[] = {"eos", "newline_eos", "none"};
 
 static bal_status parse(const char *what, const char *text, const char *const *names, size_t n, size_t *out)
@@ -33,7 +34,7 @@ bal_status bal_data_parse_format(const char *text, bal_data_format *out)
 bal_status bal_data_parse_template(const char *text, bal_data_template *out)
 {
     size_t i = 0;
-    bal_status status = parse("template", text, k_templates, 4, &i);
+    bal_status status = parse("template", text, k_templates, sizeof k_templates / sizeof *k_templates, &i);
     *out = (bal_data_template)i;
     return status;
 }
@@ -250,6 +251,87 @@ out:
     return status;
 }
 
+/* A message with the keys role and content, whatever it calls them. */
+static cJSON *plain_message(const cJSON *m)
+{
+    static const char *const names[][2] = {{"from", "role"}, {"value", "content"}};
+    cJSON *copy = cJSON_Duplicate(m, true);
+    for (size_t i = 0; i < 2 && cJSON_IsObject(copy); i++) {
+        const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(copy, names[i][0]));
+        if (text == NULL || has(copy, names[i][1]))
+            continue;
+        if (cJSON_AddStringToObject(copy, names[i][1], i == 0 ? chat_role(text) : text) == NULL) {
+            cJSON_Delete(copy);
+            return NULL;
+        }
+        cJSON_DeleteItemFromObjectCaseSensitive(copy, names[i][0]);
+    }
+    return copy;
+}
+
+/* A conversation through the model's chat template. */
+static bal_status put_conversation(bal_record *r, const cJSON *list, const cJSON *object, const char *where,
+                                   const bal_tokenizer *tokenizer)
+{
+    bal_chat_options o = {.tools = bal_json_member(object, "tools"), .documents = bal_json_member(object, "documents")};
+    bal_stretches assistant = {0};
+    bal_status status = bal_chat_apply(tokenizer, list, &o, &r->text, &assistant);
+    r->whole = true;
+    if (status == BAL_OK && 2 * assistant.n + 1 > BAL_MAX_PIECES)
+        status = bal_fail(BAL_ELIMIT, "more than %d turns of the assistant", BAL_MAX_PIECES / 2 - 1);
+    for (size_t i = 0; status == BAL_OK && i < assistant.n; i++) {
+        r->pieces[r->n++] = (bal_piece){assistant.items[i].begin, false};
+        r->pieces[r->n++] = (bal_piece){assistant.items[i].end, true};
+    }
+    bal_stretches_dispose(&assistant);
+    return status == BAL_OK ? end_piece(r, where, false) : bal_fail_note(status, "%s", where);
+}
+
+static bal_status read_conversation(bal_record *r, const cJSON *object, const char *where,
+                                    const bal_tokenizer *tokenizer)
+{
+    const cJSON *given = bal_json_member(object, "messages");
+    given = given != NULL ? given : bal_json_member(object, "conversations");
+    cJSON *list = cJSON_CreateArray();
+    bal_status status = list != NULL ? BAL_OK : bal_fail(BAL_ENOMEM, "out of memory");
+    if (!cJSON_IsArray(given))
+        status = bal_fail(BAL_EFORMAT, "%s: key 'messages' must be an array of {role, content}", where);
+    for (const cJSON *m = status == BAL_OK ? given->child : NULL; m != NULL && status == BAL_OK; m = m->next) {
+        if (!cJSON_IsObject(m)) {
+            status = bal_fail(BAL_EFORMAT, "%s: a message must be an object with role and content", where);
+            break;
+        }
+        cJSON *copy = plain_message(m);
+        if (copy == NULL || !cJSON_AddItemToArray(list, copy)) {
+            cJSON_Delete(copy);
+            status = bal_fail(BAL_ENOMEM, "out of memory");
+        }
+    }
+    if (status == BAL_OK)
+        status = put_conversation(r, list, object, where, tokenizer);
+    cJSON_Delete(list);
+    return status;
+}
+
+/* Prompt and response as the turns of a conversation. */
+static bal_status read_two_turns(bal_record *r, const char *where, const char *user, const char *response,
+                                 const bal_tokenizer *tokenizer)
+{
+    const char *const texts[2][2] = {{"user", user}, {"assistant", response}};
+    cJSON *list = cJSON_CreateArray();
+    bool ok = list != NULL;
+    for (size_t i = 0; i < 2 && ok; i++) {
+        cJSON *m = cJSON_CreateObject();
+        ok = m != NULL && cJSON_AddStringToObject(m, "role", texts[i][0]) != NULL &&
+             cJSON_AddStringToObject(m, "content", texts[i][1]) != NULL && cJSON_AddItemToArray(list, m);
+        if (!ok)
+            cJSON_Delete(m);
+    }
+    bal_status status = ok ? put_conversation(r, list, NULL, where, tokenizer) : bal_fail(BAL_ENOMEM, "out of memory");
+    cJSON_Delete(list);
+    return status;
+}
+
 static bal_status put_pair(bal_record *r, const char *where, const char *prompt, const char *response,
                            bal_data_suffix suffix, const char *eos)
 {
@@ -295,13 +377,17 @@ out:
 }
 
 static bal_status read_turns(bal_record *r, const char *where, const char *prompt, const char *input,
-                             const char *response, const bal_tokenizer *tokenizer)
+                             const char *response, const bal_tokenizer *tokenizer, bool by_template)
 {
     bal_status status = BAL_OK;
     bal_buf user = {0};
     BAL_TRY(bal_buf_text(&user, prompt));
     if (input != NULL && input[0] != '\0')
         BAL_TRY(bal_buf_printf(&user, "\n\n%s", input));
+    if (by_template) {
+        status = read_two_turns(r, where, bal_buf_cstr(&user), response, tokenizer);
+        goto out;
+    }
     if (tokenizer != NULL)
         BAL_TRY(default_system(&r->text, bal_tokenizer_chat_template(tokenizer)));
     BAL_TRY(put_message(r, where, "user", bal_buf_cstr(&user)));
@@ -343,15 +429,21 @@ bal_status bal_record_read(bal_record *r, const cJSON *object, const char *where
     const char *prompt = NULL, *input = NULL, *response = NULL;
     bal_buf_clear(&r->text);
     r->n = 0;
+    r->whole = false;
     if (format == BAL_DATA_TEXT)
         return read_text(r, object, where, suffix, eos);
+    bool by_template = template == BAL_TEMPLATE_CHAT;
+    if (format == BAL_DATA_CHAT && template == BAL_TEMPLATE_AUTO && tokenizer != NULL)
+        by_template = bal_tokenizer_chat_template(tokenizer) != NULL;
+    if (by_template && tokenizer == NULL)
+        return bal_fail(BAL_EINVAL, "%s: the template 'chat' needs the model's tokenizer", where);
     if (format == BAL_DATA_CHAT)
-        return read_chat(r, object, where, tokenizer);
+        return by_template ? read_conversation(r, object, where, tokenizer) : read_chat(r, object, where, tokenizer);
     if (template == BAL_TEMPLATE_AUTO)
         template = format == BAL_DATA_PROMPT ? BAL_TEMPLATE_NONE : BAL_TEMPLATE_ALPACA;
     BAL_TRY(read_pair(object, where, format, &prompt, &input, &response, &scratch));
-    if (template == BAL_TEMPLATE_CHATML) {
-        BAL_TRY(read_turns(r, where, prompt, input, response, tokenizer));
+    if (by_template || template == BAL_TEMPLATE_CHATML) {
+        BAL_TRY(read_turns(r, where, prompt, input, response, tokenizer, by_template));
     } else {
         BAL_TRY(wrap(&wrapped, template, prompt, input));
         if (template == BAL_TEMPLATE_QUESTION)

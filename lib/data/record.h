@@ -8,7 +8,7 @@
  *   chat            messages (role, content) or conversations (from, value)
  *   text            text: labelled throughout
  *   tokens          input_ids, labels (may be absent): already tokenised; one row, or an array of rows
- * Templates: the Alpaca text as PiSSA's and BA-LoRA's programs have it ("### Response:" and the answer follows without
+ * Templates: the model's chat template, the Alpaca text as PiSSA's and BA-LoRA's programs have it ("### Response:" and the answer follows without
  * a space), ChatML, lm-eval's question and answer, or none.  SPDX-License-Identifier: Apache-2.0 */
 #ifndef BAL_DATA_RECORD_H
 #define BAL_DATA_RECORD_H
@@ -22,7 +22,7 @@
 #include <stddef.h>
 
 #define BAL_DATA_FORMATS   "auto|prompt|alpaca|gsm8k|gsm8k_metamath|chat|text|tokens"
-#define BAL_DATA_TEMPLATES "auto|alpaca|chatml|question|none"
+#define BAL_DATA_TEMPLATES "auto|alpaca|chat|chatml|question|none"
 #define BAL_DATA_SUFFIXES  "eos|newline_eos|none"
 
 typedef enum bal_data_format {
@@ -38,8 +38,10 @@ typedef enum bal_data_format {
 } bal_data_format;
 
 typedef enum bal_data_template {
-    BAL_TEMPLATE_AUTO, /* alpaca for alpaca, gsm8k and gsm8k_metamath; chatml for chat; none for the rest */
+    BAL_TEMPLATE_AUTO, /* alpaca for alpaca, gsm8k and gsm8k_metamath; for chat the model's chat template, chatml if it
+                          has none; none for the rest */
     BAL_TEMPLATE_ALPACA,
+    BAL_TEMPLATE_CHAT, /* the model's chat template; labels where the assistant speaks (lib/text/chat.h) */
     BAL_TEMPLATE_CHATML,
     BAL_TEMPLATE_QUESTION, /* "Question: ...\nAnswer:", a space, the answer: lm-eval's GSM8K prompt without shots */
     BAL_TEMPLATE_NONE
@@ -63,6 +65,7 @@ typedef struct bal_record {
     bal_buf text;
     bal_piece pieces[BAL_MAX_PIECES];
     size_t n;
+    bool whole; /* the text holds its special tokens: the tokenizer adds none */
 } bal_record;
 
 /* What a record's fields say; BAL_EFORMAT when no format fits (the message lists the fields that are known). */

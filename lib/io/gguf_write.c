@@ -175,6 +175,19 @@ static size_t aligned(size_t n)
     return (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
+static bal_status put_entry(const bal_tensor *t, const pending *p, size_t at, bal_buf *b)
+{
+    bal_status status;
+    BAL_TRY(put_text(b, t->name, strlen(t->name)));
+    BAL_TRY(put_u32(b, (uint32_t)t->n_dims));
+    for (size_t d = t->n_dims; d-- > 0;) /* innermost first */
+        BAL_TRY(put_u64(b, t->shape[d]));
+    BAL_TRY(put_u32(b, bal_quant_of(p->quant)->id));
+    status = put_u64(b, at);
+out:
+    return status;
+}
+
 static bal_status put_table(const bal_gguf_writer *w, bal_buf *b)
 {
     bal_status status;
@@ -185,14 +198,8 @@ static bal_status put_table(const bal_gguf_writer *w, bal_buf *b)
     BAL_TRY(put_u64(b, w->n_values));
     BAL_TRY(bal_buf_append(b, w->values.data, w->values.len));
     for (size_t i = 0; i < w->tensors.n; i++) {
-        const bal_tensor *t = &w->tensors.items[i];
-        BAL_TRY(put_text(b, t->name, strlen(t->name)));
-        BAL_TRY(put_u32(b, (uint32_t)t->n_dims));
-        for (size_t d = t->n_dims; d-- > 0;) /* innermost first */
-            BAL_TRY(put_u64(b, t->shape[d]));
-        BAL_TRY(put_u32(b, bal_quant_of(w->pending[i].quant)->id));
-        BAL_TRY(put_u64(b, at));
-        at += aligned(t->n_bytes);
+        BAL_TRY(put_entry(&w->tensors.items[i], &w->pending[i], at, b));
+        at += aligned(w->tensors.items[i].n_bytes);
     }
     while (b->len % ALIGNMENT != 0)
         BAL_TRY(bal_buf_append(b, "", 1));
@@ -215,11 +222,23 @@ static bal_status quantize_rows(const bal_tensor *t, const pending *p, const rea
     return BAL_OK;
 }
 
+/* Rows r..r+n of a tensor as the file holds them.  A vector is one row here and n elements for its filler. */
+static bal_status fill_rows(const bal_tensor *t, const pending *p, size_t r, size_t n, real_t *values, float *row,
+                            unsigned char *bytes)
+{
+    size_t cols = t->shape[t->n_dims - 1];
+    bool vector = t->n_dims == 1;
+    if (p->bytes != NULL)
+        return p->bytes(p->context, r, n, bytes);
+    bal_status status = p->fill(p->context, vector ? 0 : r, vector ? cols : n, values);
+    return status != BAL_OK ? status : quantize_rows(t, p, values, n, cols, row, bytes);
+}
+
 static bal_status write_filled(bal_writer *out, const bal_tensor *t, const pending *p)
 {
     const bal_quant_info *info = bal_quant_of(p->quant);
-    size_t cols = t->shape[t->n_dims - 1], rows = t->n_elements / (cols > 0 ? cols : 1);
-    size_t block = BLOCK_VALUES / (cols > 0 ? cols : 1) + 1;
+    size_t cols = t->shape[t->n_dims - 1], some = cols > 0 ? cols : 1, rows = t->n_elements / some;
+    size_t block = BLOCK_VALUES / some + 1;
     block = block < rows ? block : rows;
     bal_status status = BAL_OK;
     real_t *values = bal_alloc(block * cols, sizeof *values);
@@ -229,13 +248,7 @@ static bal_status write_filled(bal_writer *out, const bal_tensor *t, const pendi
         BAL_TRY(BAL_ENOMEM);
     for (size_t r = 0; r < rows; r += block) {
         size_t n = rows - r < block ? rows - r : block;
-        /* a vector is one row here and n elements for its filler */
-        if (p->bytes != NULL) {
-            BAL_TRY(p->bytes(p->context, r, n, bytes));
-        } else {
-            BAL_TRY(p->fill(p->context, t->n_dims == 1 ? 0 : r, t->n_dims == 1 ? cols : n, values));
-            BAL_TRY(quantize_rows(t, p, values, n, cols, row, bytes));
-        }
+        BAL_TRY(fill_rows(t, p, r, n, values, row, bytes));
         BAL_TRY(bal_writer_write(out, bytes, n * (cols / info->block) * info->bytes));
     }
 out:

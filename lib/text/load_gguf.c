@@ -207,6 +207,10 @@ bal_status bal_tokenizer_load_gguf(bal_tokenizer *t, const char *path)
         t->prefix[t->n_prefix++] = t->bos;
     if (add_eos != 0 && t->eos >= 0)
         t->suffix[t->n_suffix++] = t->eos;
+    const int32_t ids[] = {t->bos, t->eos, t->unk, -1, t->pad, -1, -1};
+    for (size_t i = 0; i < BAL_NAMED_TOKENS; i++)
+        if (ids[i] >= 0 && t->tokens[ids[i]].text != NULL)
+            BAL_TRY((t->named[i] = bal_strdup(t->tokens[ids[i]].text)) == NULL ? BAL_ENOMEM : BAL_OK);
     const char *chat = bal_gguf_text_of(g, "tokenizer.chat_template");
     if (chat != NULL)
         BAL_TRY((t->chat_template = bal_strdup(chat)) == NULL ? BAL_ENOMEM : BAL_OK);

@@ -418,14 +418,46 @@ static bal_status read_bpe(bal_tokenizer *t, const cJSON *model, const char *pat
     return status;
 }
 
-/* A special token of tokenizer_config.json: a text, or an object with its content. */
-static int32_t config_token(const bal_tokenizer *t, const cJSON *config, const char *key)
+/* The special tokens of tokenizer_config.json: a text each, or an object with its content. */
+static bal_status config_tokens(bal_tokenizer *t, const cJSON *config)
 {
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(config, key);
-    const char *text = cJSON_GetStringValue(cJSON_IsObject(v) ? cJSON_GetObjectItemCaseSensitive(v, "content") : v);
-    return text != NULL ? bal_tokenizer_id(t, text) : -1;
+    for (size_t i = 0; i < BAL_NAMED_TOKENS; i++) {
+        const cJSON *v = cJSON_GetObjectItemCaseSensitive(config, bal_named_tokens[i]);
+        const char *text = cJSON_GetStringValue(cJSON_IsObject(v) ? cJSON_GetObjectItemCaseSensitive(v, "content") : v);
+        int32_t id = text != NULL ? bal_tokenizer_id(t, text) : -1;
+        if (text != NULL && (t->named[i] = bal_strdup(text)) == NULL)
+            return BAL_ENOMEM;
+        t->bos = i == 0 ? id : t->bos;
+        t->eos = i == 1 ? id : t->eos;
+        t->pad = i == 4 ? id : t->pad;
+    }
+    return BAL_OK;
 }
 
+static bal_status keep(char **out, const char *text)
+{
+    if (text == NULL || *out != NULL)
+        return BAL_OK;
+    *out = bal_strdup(text);
+    return *out == NULL ? BAL_ENOMEM : BAL_OK;
+}
+
+/* One text, or a list of {name, template}: "default" and "tool_use" are used. */
+static bal_status config_template(bal_tokenizer *t, const cJSON *v)
+{
+    bal_status status = keep(&t->chat_template, cJSON_GetStringValue(v));
+    for (const cJSON *e = cJSON_IsArray(v) ? v->child : NULL; e != NULL && status == BAL_OK; e = e->next) {
+        const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(e, "name"));
+        const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(e, "template"));
+        if (name != NULL && strcmp(name, "default") == 0)
+            status = keep(&t->chat_template, text);
+        else if (name != NULL && strcmp(name, "tool_use") == 0)
+            status = keep(&t->tool_template, text);
+    }
+    return status;
+}
+
+/* What stands beside tokenizer.json; chat_template.jinja goes before the template of tokenizer_config.json. */
 static bal_status read_beside(bal_tokenizer *t, const char *path)
 {
     char *dir = bal_path_dir(path), *config_path = NULL, *template_path = NULL;
@@ -436,18 +468,14 @@ static bal_status read_beside(bal_tokenizer *t, const char *path)
     config_path = bal_path_join(dir, "tokenizer_config.json");
     template_path = bal_path_join(dir, "chat_template.jinja");
     BAL_TRY(config_path == NULL || template_path == NULL ? BAL_ENOMEM : BAL_OK);
+    if (bal_file_exists(template_path)) {
+        BAL_TRY(bal_file_read(template_path, CONFIG_MAX_BYTES, &text));
+        BAL_TRY(keep(&t->chat_template, bal_buf_cstr(&text)));
+    }
     if (bal_file_exists(config_path)) {
         BAL_TRY(bal_json_read(&config, config_path, CONFIG_MAX_BYTES));
-        t->bos = config_token(t, config, "bos_token");
-        t->eos = config_token(t, config, "eos_token");
-        t->pad = config_token(t, config, "pad_token");
-        const char *chat = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(config, "chat_template"));
-        if (chat != NULL)
-            BAL_TRY((t->chat_template = bal_strdup(chat)) == NULL ? BAL_ENOMEM : BAL_OK);
-    }
-    if (t->chat_template == NULL && bal_file_exists(template_path)) {
-        BAL_TRY(bal_file_read(template_path, CONFIG_MAX_BYTES, &text));
-        BAL_TRY((t->chat_template = bal_strdup(bal_buf_cstr(&text))) == NULL ? BAL_ENOMEM : BAL_OK);
+        BAL_TRY(config_tokens(t, config));
+        BAL_TRY(config_template(t, cJSON_GetObjectItemCaseSensitive(config, "chat_template")));
     }
 out:
     bal_buf_dispose(&text);

@@ -93,6 +93,9 @@ out:
     return status;
 }
 
+const char *const bal_named_tokens[BAL_NAMED_TOKENS] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                                        "pad_token", "cls_token", "mask_token"};
+
 static bal_status tokenizer_new(bal_tokenizer **out)
 {
     bal_tokenizer *t = *out = bal_alloc(1, sizeof *t);
@@ -196,6 +199,9 @@ void bal_tokenizer_free(bal_tokenizer *t)
     bal_free(t->raw.items);
     bal_free(t->normalized.items);
     bal_free(t->chat_template);
+    bal_free(t->tool_template);
+    for (size_t i = 0; i < BAL_NAMED_TOKENS; i++)
+        bal_free(t->named[i]);
     bal_free(t);
 }
 

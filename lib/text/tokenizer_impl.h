@@ -98,6 +98,9 @@ typedef struct bal_steps {
     size_t n;
 } bal_steps;
 
+enum { BAL_NAMED_TOKENS = 7 };
+extern const char *const bal_named_tokens[BAL_NAMED_TOKENS]; /* bos_token ... */
+
 struct bal_tokenizer {
     bal_token *tokens;
     size_t n_tokens;
@@ -115,7 +118,8 @@ struct bal_tokenizer {
     bal_added_set raw, normalized;  /* added tokens that are searched before and after the normalizers */
     int32_t prefix[16], suffix[16]; /* post-processor */
     size_t n_prefix, n_suffix;
-    char *chat_template;
+    char *chat_template, *tool_template; /* the second: used when tools are given, NULL: the first */
+    char *named[BAL_NAMED_TOKENS];       /* special tokens by bal_named_tokens: templates read them */
     const char *kind;
 };
 

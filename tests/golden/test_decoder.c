@@ -119,7 +119,8 @@ static void merge_case(const char *dir, const char *name, const cJSON *tolerance
     (void)snprintf(merged, sizeof merged, "%.900s/merged_%.60s", test_folder(), name);
     if (!bal_file_exists(want))
         return;
-    const char *words[] = {"balora", "merge", "--model", "model", "--adapter", "adapter", "--out", merged, "--quiet"};
+    const char *words[] = {"balora", "merge", "--model", "model",   "--adapter", "adapter",
+                           "--out",  merged,  "--quiet", "--dtype", "f32"};
     int status = run_words(dir, words, sizeof words / sizeof words[0]);
     if (CHECK_MSG(status == 0, "%s: balora merge ended with %d", name, status) &&
         forward_case(dir, name, merged, NULL, out))
