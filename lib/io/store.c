@@ -1,6 +1,7 @@
 /* The run database: opening, migration, transactions, prepared statements.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/io/store.h"
 
+#include "lib/base/clock.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/io/schema.sql.h"
@@ -166,14 +167,33 @@ static bal_status open_database(bal_store *s)
         return bal_store_fail(s, s->write ? "open it for writing" : "open it");
     (void)sqlite3_busy_timeout(s->db, BUSY_MS);
     BAL_TRY(bal_store_exec(s, s->write ? "PRAGMA foreign_keys = ON" : "PRAGMA query_only = ON"));
-    BAL_TRY(check_identity(s, &version));
-    if (!s->write)
-        return BAL_OK;
+    /* One transaction for its three reads: another process may be writing the first schema just now. */
+    BAL_TRY(bal_store_exec(s, "BEGIN"));
+    status = check_identity(s, &version);
+    (void)sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL);
+    if (status != BAL_OK || !s->write)
+        return status;
     /* On file systems without shared memory SQLite keeps its rollback journal: slower, but right. */
     BAL_TRY(bal_store_exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"));
     if (version < bal_store_schema_version())
         BAL_TRY(migrate(s));
 out:
+    return status;
+}
+
+/* SQLite doesn't wait, whatever the time-out, where two processes could wait for each other: when a file changes to
+ * the WAL journal, or is the first to be opened after a kill.  Letting go and opening again resolves it. */
+static bal_status open_with_patience(bal_store *s)
+{
+    double until = bal_clock_seconds() + BUSY_MS / 1000.0;
+    bal_status status = open_database(s);
+    while (status == BAL_EBUSY && bal_clock_seconds() < until) {
+        (void)sqlite3_close(s->db);
+        s->db = NULL;
+        s->depth = 0;
+        (void)sqlite3_sleep(5);
+        status = open_database(s);
+    }
     return status;
 }
 
@@ -207,7 +227,7 @@ bal_status bal_store_open(bal_store **out, const char *path, bool write)
         return BAL_ENOMEM;
     s->write = write;
     s->path = bal_strdup(path);
-    status = s->path == NULL ? BAL_ENOMEM : open_database(s);
+    status = s->path == NULL ? BAL_ENOMEM : open_with_patience(s);
     if (status != BAL_OK) {
         bal_store_close(s);
         return status;

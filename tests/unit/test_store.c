@@ -334,6 +334,54 @@ TEST(a_run_is_claimed_by_one_process)
     bal_store_close(s);
 }
 
+/* Opens the file when the pipe is closed, writes one run; the exit status is the first error's. */
+static pid_t start_writer(const char *path, const int gate[2])
+{
+    pid_t child = fork();
+    if (child != 0)
+        return child;
+    const bal_run_spec spec = {.kind = "evaluate"};
+    int64_t run = 0;
+    char byte = 0;
+    bal_store *s = NULL;
+    (void)close(gate[1]);
+    if (read(gate[0], &byte, 1) != 0) /* its end: all are there */
+        _exit(99);
+    bal_status status = bal_store_open(&s, path, true);
+    if (status == BAL_OK)
+        status = bal_run_begin(s, &spec, &run);
+    if (status == BAL_OK)
+        status = bal_run_end(s, run, "finished", 0, NULL);
+    bal_store_close(s);
+    _exit((int)status);
+}
+
+/* SQLite refuses at once, without its time-out, when two processes turn a new file's journal to WAL. */
+TEST(a_new_file_is_opened_by_several_at_once)
+{
+    enum { ROUNDS = 25, WRITERS = 4 };
+    for (int round = 0; round < ROUNDS; round++) {
+        const char *path = fresh_path();
+        pid_t child[WRITERS];
+        int gate[2], state = -1;
+        bal_store *s = NULL;
+        if (!CHECK(pipe(gate) == 0))
+            return;
+        for (int i = 0; i < WRITERS; i++)
+            child[i] = start_writer(path, gate);
+        (void)close(gate[0]);
+        (void)close(gate[1]);
+        for (int i = 0; i < WRITERS; i++) {
+            CHECK(waitpid(child[i], &state, 0) == child[i]);
+            CHECK(WIFEXITED(state) && WEXITSTATUS(state) == BAL_OK);
+        }
+        if (!CHECK_OK(bal_store_open(&s, path, false)))
+            return;
+        CHECK_NEAR(number_of(s, "SELECT count(*) FROM run WHERE status = 'finished'"), WRITERS, 0);
+        bal_store_close(s);
+    }
+}
+
 TEST(opening_again_keeps_all)
 {
     int64_t run = 0, second = 0;
