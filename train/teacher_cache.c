@@ -65,7 +65,8 @@ static bal_status fingerprint(const teacher_cache *c, const bal_model *m, const 
     BAL_TRY(add_view(&b, &m->embed.w));
     for (size_t i = 0; i < m->config.n_layers; i++)
         for (size_t s = 0; s < BAL_SLOT_COUNT; s++)
-            BAL_TRY(add_view(&b, &m->blocks[i].linear[s].w));
+            if (bal_linear_there(&m->blocks[i].linear[s]))
+                BAL_TRY(add_view(&b, &m->blocks[i].linear[s].w));
     bal_sha256_hex(d->ids, d->n_tokens * sizeof *d->ids, hash);
     BAL_TRY(bal_buf_append(&b, hash, 64));
     bal_sha256_hex(d->labels, d->n_tokens * sizeof *d->labels, hash);

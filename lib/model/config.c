@@ -28,14 +28,14 @@ void bal_config_defaults(bal_model_config *c, const bal_family *f)
     *c = (bal_model_config){0};
     (void)snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
     c->norm = f->norm;
-    c->norm_eps = 1e-6;
+    c->norm_eps = f->norm == BAL_NORM_LAYER ? 1e-5 : 1e-6;
     c->max_positions = 2048;
     c->tied_head = f->tied_head;
     c->embed_scale = 1;
     c->bos = -1;
     c->initializer_range = 0.02;
     c->rope = (bal_rope_config){.kind = f->rope,
-                                .theta = 10000,
+                                .theta = f->theta > 0 ? f->theta : 10000,
                                 .factor = 1,
                                 .low_freq_factor = 1,
                                 .high_freq_factor = 4,
@@ -75,13 +75,17 @@ bal_status bal_config_check(const bal_model_config *c, const char *where)
     if (c->n_heads % c->n_kv_heads != 0)
         return bal_fail(BAL_EFORMAT, "%s: %zu attention heads cannot share %zu key/value heads evenly", where,
                         c->n_heads, c->n_kv_heads);
-    if (c->head_dim % 2 != 0)
+    if (c->rope.kind != BAL_ROPE_NONE && c->head_dim % 2 != 0)
         return bal_fail(BAL_EFORMAT, "%s: the head size %zu is odd; rotary embedding turns pairs", where, c->head_dim);
     if (c->n_heads * c->head_dim > 4 * (size_t)BAL_CONFIG_MAX_HIDDEN)
         return bal_fail(BAL_ELIMIT, "%s: %zu heads of %zu are more than %d in all", where, c->n_heads, c->head_dim,
                         4 * BAL_CONFIG_MAX_HIDDEN);
     bal_status status = check_positive(where, "the epsilon of the norms", c->norm_eps, 1);
-    return status != BAL_OK ? status : check_rope(&c->rope, where);
+    if (status == BAL_OK && c->rope.kind != BAL_ROPE_NONE)
+        status = check_rope(&c->rope, where);
+    if (status == BAL_OK && c->local_rope.kind != BAL_ROPE_NONE)
+        status = check_rope(&c->local_rope, where);
+    return status;
 }
 
 /* ---- config.json ---- */
@@ -137,10 +141,9 @@ static double yarn_scale(double factor, double mscale)
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
 
-static bal_status rope_from_json(bal_model_config *c, const cJSON *json, const char *where)
+bal_status bal_config_rope_from_json(bal_rope_config *r, size_t max_positions, const cJSON *json, const char *where)
 {
     bal_status status;
-    bal_rope_config *r = &c->rope;
     const char *kind = "default";
     bool truncate = true, has_original, has_factor, has_attention;
     double mscale = 0, mscale_all = 0, partial = 1;
@@ -149,7 +152,9 @@ static bal_status rope_from_json(bal_model_config *c, const cJSON *json, const c
     BAL_TRY(bal_json_f64(json, where, "partial_rotary_factor", &partial, NULL));
     if (scaling == NULL)
         scaling = bal_json_member(json, "rope_scaling");
-    r->original_max_positions = (double)c->max_positions;
+    if (scaling == NULL && bal_json_member(json, "rope_type") != NULL)
+        scaling = json; /* the parameters of one kind of layer */
+    r->original_max_positions = (double)max_positions;
     if (scaling != NULL) {
         if (!cJSON_IsObject(scaling)) {
             status = bal_fail(BAL_EFORMAT, "%s: rope_parameters (or rope_scaling) must be an object", where);
@@ -172,9 +177,9 @@ static bal_status rope_from_json(bal_model_config *c, const cJSON *json, const c
         BAL_TRY(bal_json_f64(scaling, where, "mscale", &mscale, NULL));
         BAL_TRY(bal_json_f64(scaling, where, "mscale_all_dim", &mscale_all, NULL));
         if (r->kind == BAL_ROPE_DYNAMIC) /* transformers compares with max_position_embeddings only */
-            r->original_max_positions = (double)c->max_positions;
+            r->original_max_positions = (double)max_positions;
         if (r->kind == BAL_ROPE_YARN && !has_factor && has_original)
-            r->factor = (double)c->max_positions / r->original_max_positions;
+            r->factor = (double)max_positions / r->original_max_positions;
         else if (r->kind != BAL_ROPE_DEFAULT && !has_factor) {
             status = bal_fail(BAL_EFORMAT, "%s: rope scaling '%s' has no factor", where, kind);
             goto out;
@@ -250,6 +255,7 @@ bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, 
     bal_status status;
     const char *act;
     BAL_TRY(find_family(json, where, family));
+    const bal_family_keys *keys = (*family)->keys;
     bal_config_defaults(c, *family);
     if (bal_json_member(json, "quantization_config") != NULL) {
         status = bal_fail(BAL_EUNSUPPORTED,
@@ -258,10 +264,14 @@ bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, 
                           where);
         goto out;
     }
-    BAL_TRY(need_size(json, where, "num_hidden_layers", BAL_CONFIG_MAX_LAYERS, &c->n_layers));
-    BAL_TRY(need_size(json, where, "hidden_size", BAL_CONFIG_MAX_HIDDEN, &c->hidden));
-    BAL_TRY(need_size(json, where, "num_attention_heads", BAL_CONFIG_MAX_HEADS, &c->n_heads));
-    BAL_TRY(need_size(json, where, "intermediate_size", BAL_CONFIG_MAX_INTERMEDIATE, &c->intermediate));
+    BAL_TRY(need_size(json, where, keys->layers, BAL_CONFIG_MAX_LAYERS, &c->n_layers));
+    BAL_TRY(need_size(json, where, keys->hidden, BAL_CONFIG_MAX_HIDDEN, &c->hidden));
+    BAL_TRY(need_size(json, where, keys->heads, BAL_CONFIG_MAX_HEADS, &c->n_heads));
+    c->intermediate = 4 * c->hidden;
+    if ((*family)->conv1d) /* GPT-2's n_inner may be null */
+        BAL_TRY(maybe_size(json, where, keys->intermediate, BAL_CONFIG_MAX_INTERMEDIATE, &c->intermediate));
+    else
+        BAL_TRY(need_size(json, where, keys->intermediate, BAL_CONFIG_MAX_INTERMEDIATE, &c->intermediate));
     BAL_TRY(need_size(json, where, "vocab_size", BAL_CONFIG_MAX_VOCAB, &c->vocab));
     c->n_kv_heads = c->n_heads;
     BAL_TRY(maybe_size(json, where, "num_key_value_heads", BAL_CONFIG_MAX_HEADS, &c->n_kv_heads));
@@ -273,110 +283,32 @@ bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, 
     }
     if (c->head_dim == 0)
         c->head_dim = c->hidden / c->n_heads;
-    BAL_TRY(maybe_size(json, where, "max_position_embeddings", BAL_CONFIG_MAX_POSITIONS, &c->max_positions));
-    BAL_TRY(bal_json_f64(json, where, "rms_norm_eps", &c->norm_eps, NULL));
+    BAL_TRY(maybe_size(json, where, keys->positions, BAL_CONFIG_MAX_POSITIONS, &c->max_positions));
+    if ((*family)->hf.positions != NULL) {
+        c->position_offset = (*family)->learned_offset;
+        c->position_rows = c->max_positions + c->position_offset;
+    }
+    if (keys->norm_eps != NULL)
+        BAL_TRY(bal_json_f64(json, where, keys->norm_eps, &c->norm_eps, NULL));
     BAL_TRY(bal_json_bool(json, where, "tie_word_embeddings", &c->tied_head, NULL));
     if ((*family)->bias_keys) {
         BAL_TRY(bal_json_bool(json, where, "attention_bias", &c->attention_bias, NULL));
         BAL_TRY(bal_json_bool(json, where, "mlp_bias", &c->mlp_bias, NULL));
     }
-    BAL_TRY(bal_json_f64(json, where, "initializer_range", &c->initializer_range, NULL));
-    BAL_TRY(check_positive(where, "initializer_range", c->initializer_range, 10));
+    BAL_TRY(bal_json_f64(json, where, keys->initializer, &c->initializer_range, NULL));
+    BAL_TRY(check_positive(where, keys->initializer, c->initializer_range, 10));
     act = (*family)->act;
-    BAL_TRY(bal_json_text(json, where, "hidden_act", &act, NULL));
+    BAL_TRY(bal_json_text(json, where, keys->act, &act, NULL));
     BAL_TRY(bal_config_act(act, where, &c->act));
-    BAL_TRY(rope_from_json(c, json, where));
+    if ((*family)->gelu_is_tanh && c->act == BAL_ACT_GELU)
+        c->act = BAL_ACT_GELU_TANH;
+    if ((*family)->scaled_embed)
+        c->embed_scale = sqrt((double)c->hidden);
+    if (c->rope.kind != BAL_ROPE_NONE)
+        BAL_TRY(bal_config_rope_from_json(&c->rope, c->max_positions, json, where));
+    BAL_TRY(bal_config_extras_from_json(c, *family, json, where));
     BAL_TRY(tokens_from_json(c, json, where));
     status = bal_config_check(c, where);
-out:
-    return status;
-}
-
-static const char *act_name(bal_act_kind kind)
-{
-    for (size_t i = 0; i < N_ACTS; i++)
-        if (k_acts[i].kind == kind)
-            return k_acts[i].name;
-    return "silu";
-}
-
-/* ,"key":value */
-static bal_status put_number(bal_buf *out, const char *key, double value)
-{
-    bal_status status;
-    BAL_TRY(bal_buf_printf(out, ",\n  \"%s\": ", key));
-    BAL_TRY(bal_json_put_f64(out, value));
-out:
-    return status;
-}
-
-static bal_status put_rope(bal_buf *out, const bal_rope_config *r)
-{
-    bal_status status;
-    const char *kind = "default";
-    for (size_t i = 0; i < N_ROPES; i++)
-        if (k_ropes[i].kind == r->kind)
-            kind = k_ropes[i].name;
-    BAL_TRY(bal_buf_printf(out, "\n  \"rope_type\": \"%s\"", kind));
-    if (r->kind == BAL_ROPE_DEFAULT)
-        goto out;
-    BAL_TRY(put_number(out, "factor", r->factor));
-    if (r->kind == BAL_ROPE_YARN || r->kind == BAL_ROPE_LLAMA3)
-        BAL_TRY(put_number(out, "original_max_position_embeddings", r->original_max_positions));
-    if (r->kind == BAL_ROPE_LLAMA3) {
-        BAL_TRY(put_number(out, "low_freq_factor", r->low_freq_factor));
-        BAL_TRY(put_number(out, "high_freq_factor", r->high_freq_factor));
-    }
-    if (r->kind == BAL_ROPE_YARN) {
-        BAL_TRY(put_number(out, "beta_fast", r->beta_fast));
-        BAL_TRY(put_number(out, "beta_slow", r->beta_slow));
-        if (r->attention_factor != 0)
-            BAL_TRY(put_number(out, "attention_factor", r->attention_factor));
-        if (r->exact_ramp)
-            BAL_TRY(bal_buf_text(out, ",\n  \"truncate\": false"));
-    }
-out:
-    return status;
-}
-
-/* The older keys (rope_theta, rope_scaling, torch_dtype) are written, which every version of transformers reads. */
-bal_status bal_config_to_json(bal_buf *out, const bal_model_config *c, const char *dtype)
-{
-    const bal_family *f = bal_family_by_model_type(c->model_type);
-    bal_status status;
-    BAL_TRY(bal_buf_printf(out, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\"", f->class_name,
-                           c->model_type));
-    BAL_TRY(bal_buf_printf(out, ",\n  \"hidden_act\": \"%s\",\n  \"torch_dtype\": \"%s\"", act_name(c->act), dtype));
-    BAL_TRY(put_number(out, "num_hidden_layers", (double)c->n_layers));
-    BAL_TRY(put_number(out, "hidden_size", (double)c->hidden));
-    BAL_TRY(put_number(out, "num_attention_heads", (double)c->n_heads));
-    BAL_TRY(put_number(out, "num_key_value_heads", (double)c->n_kv_heads));
-    BAL_TRY(put_number(out, "head_dim", (double)c->head_dim));
-    BAL_TRY(put_number(out, "intermediate_size", (double)c->intermediate));
-    BAL_TRY(put_number(out, "vocab_size", (double)c->vocab));
-    BAL_TRY(put_number(out, "max_position_embeddings", (double)c->max_positions));
-    BAL_TRY(put_number(out, "rms_norm_eps", c->norm_eps));
-    BAL_TRY(put_number(out, "initializer_range", c->initializer_range));
-    BAL_TRY(put_number(out, "rope_theta", c->rope.theta));
-    if (c->rope.kind == BAL_ROPE_DEFAULT) {
-        BAL_TRY(bal_buf_text(out, ",\n  \"rope_scaling\": null"));
-    } else {
-        BAL_TRY(bal_buf_text(out, ",\n  \"rope_scaling\": {"));
-        BAL_TRY(put_rope(out, &c->rope));
-        BAL_TRY(bal_buf_text(out, "\n  }"));
-    }
-    BAL_TRY(bal_buf_printf(out, ",\n  \"tie_word_embeddings\": %s", c->tied_head ? "true" : "false"));
-    if (f->bias_keys)
-        BAL_TRY(bal_buf_printf(out, ",\n  \"attention_bias\": %s,\n  \"mlp_bias\": %s",
-                               c->attention_bias ? "true" : "false", c->mlp_bias ? "true" : "false"));
-    if (c->bos >= 0)
-        BAL_TRY(put_number(out, "bos_token_id", c->bos));
-    if (c->n_eos == 1)
-        BAL_TRY(put_number(out, "eos_token_id", c->eos[0]));
-    for (size_t i = 0; c->n_eos > 1 && i < c->n_eos; i++)
-        BAL_TRY(bal_buf_printf(out, "%s%d%s", i == 0 ? ",\n  \"eos_token_id\": [" : ", ", c->eos[i],
-                               i + 1 == c->n_eos ? "]" : ""));
-    BAL_TRY(bal_buf_text(out, "\n}\n"));
 out:
     return status;
 }

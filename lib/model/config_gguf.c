@@ -188,9 +188,18 @@ bal_status bal_config_from_gguf(bal_model_config *c, const bal_family **family, 
         status = bal_fail(BAL_EUNSUPPORTED, "%s: a mixture of %zu experts is not supported", where, experts);
         goto out;
     }
-    BAL_TRY(bal_gguf_f64(g, full_key(&m, "attention.layer_norm_rms_epsilon"), &c->norm_eps, NULL));
+    BAL_TRY(bal_gguf_f64(
+        g,
+        full_key(&m, c->norm == BAL_NORM_LAYER ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon"),
+        &c->norm_eps, NULL));
     BAL_TRY(find_vocab(c, *family, &m));
-    BAL_TRY(rope_from_gguf(c, &m));
+    if (c->rope.kind != BAL_ROPE_NONE)
+        BAL_TRY(rope_from_gguf(c, &m));
+    if ((*family)->scaled_embed)
+        c->embed_scale = sqrt((double)c->hidden);
+    if ((*family)->gguf.positions != NULL)
+        c->position_rows = c->max_positions;
+    BAL_TRY(bal_config_extras_from_gguf(c, *family, g, where));
     BAL_TRY(tokens_from_gguf(c, &m));
     read_tensor_facts(c, *family, g);
     status = bal_config_check(c, where);

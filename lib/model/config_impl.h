@@ -2,11 +2,13 @@
 #ifndef BAL_MODEL_CONFIG_IMPL_H
 #define BAL_MODEL_CONFIG_IMPL_H
 
+#include "lib/io/gguf.h"
+#include "lib/io/json.h"
 #include "lib/model/families.h"
 
 /* Bounds on everything that decides the size of something. */
 enum {
-    BAL_CONFIG_MAX_LAYERS = 1024,
+    BAL_CONFIG_MAX_LAYERS = BAL_MAX_LAYERS,
     BAL_CONFIG_MAX_HIDDEN = 65536,
     BAL_CONFIG_MAX_HEADS = 4096,
     BAL_CONFIG_MAX_HEAD_DIM = 4096,
@@ -15,6 +17,13 @@ enum {
     BAL_CONFIG_MAX_POSITIONS = 1 << 24
 };
 
+/* Layers with a window, soft caps, scales, learned positions: what a family has beside LLaMA's parts. */
+bal_status bal_config_extras_from_json(bal_model_config *c, const bal_family *f, const cJSON *json, const char *where);
+bal_status bal_config_extras_from_gguf(bal_model_config *c, const bal_family *f, const bal_gguf *g, const char *where);
+/* rope_theta and rope_scaling (or rope_parameters) of json into *r. */
+bal_status bal_config_rope_from_json(bal_rope_config *r, size_t max_positions, const cJSON *json, const char *where);
+/* Layers i with (i + 1) % period != 0 slide: gemma 3's pattern (and gemma 2's with period 2). */
+void bal_config_slide_by_period(bal_model_config *c, size_t period);
 void bal_config_defaults(bal_model_config *c, const bal_family *f);
 bal_status bal_config_act(const char *name, const char *where, bal_act_kind *out);
 /* What must hold whatever the file was. */

@@ -4,6 +4,7 @@
 #include "lib/base/mem.h"
 #include "lib/base/threads.h"
 #include "lib/model/decode_ops.h"
+#include "lib/nn/layer_norm.h"
 #include "lib/nn/rope.h"
 #include "lib/tensor/rowdot.h"
 
@@ -16,7 +17,8 @@ struct bal_decoder {
     bal_arena arena;
     size_t kv_stride;                                  /* real_t of one key/value head of one slot and layer */
     real_t *keys, *values;                             /* [layer][slot][head][kv_stride] */
-    real_t *cosines, *sines;                           /* [capacity][head_dim / 2] */
+    real_t *cosines[2], *sines[2];                     /* [capacity][head_dim / 2]; [1]: of the layers with a window */
+    real_t *fused;                                     /* [rows][the widest matrix that is several] */
     real_t *x, *h, *q, *k, *v, *att, *gate, *up, *low; /* [rows][...] */
     real_t *picked, *logits, *scores, *scratch;
     size_t low_cols, scores_stride, n_last;
@@ -64,14 +66,22 @@ static bool carve(bal_decoder *d, bal_arena *a)
     d->scores_stride = d->o.capacity;
     if (d->low_cols > widest)
         widest = d->low_cols;
+    const bal_linear *l = d->m->blocks[0].linear;
+    bool local = c->local_rope.kind != BAL_ROPE_NONE;
+    size_t fused = bal_linear_there(&l[BAL_SLOT_K]) ? 1 : l[BAL_SLOT_Q].w.rows;
+    if (!bal_linear_there(&l[BAL_SLOT_UP]) && l[BAL_SLOT_GATE].w.rows > fused)
+        fused = l[BAL_SLOT_GATE].w.rows;
     struct {
         real_t **at;
         size_t n, size;
     } parts[] = {
         {&d->keys, heads, d->kv_stride * real},
         {&d->values, heads, d->kv_stride * real},
-        {&d->cosines, d->o.capacity, (half + 1) * real},
-        {&d->sines, d->o.capacity, (half + 1) * real},
+        {&d->cosines[0], d->o.capacity, (half + 1) * real},
+        {&d->sines[0], d->o.capacity, (half + 1) * real},
+        {&d->cosines[1], local ? d->o.capacity : 1, (half + 1) * real},
+        {&d->sines[1], local ? d->o.capacity : 1, (half + 1) * real},
+        {&d->fused, rows, fused * real},
         {&d->x, rows, c->hidden * real},
         {&d->h, rows, c->hidden * real},
         {&d->q, rows, q * real},
@@ -114,7 +124,11 @@ static bal_status fill_rope(bal_decoder *d)
     if (frequencies == NULL)
         return BAL_ENOMEM;
     double scale = bal_rope_frequencies(&c->rope, c->head_dim, 0, d->m->rope_factors, frequencies);
-    bal_rope_table(frequencies, half, scale, 0, d->o.capacity, d->cosines, d->sines);
+    bal_rope_table(frequencies, half, scale, 0, d->o.capacity, d->cosines[0], d->sines[0]);
+    if (c->local_rope.kind != BAL_ROPE_NONE) {
+        scale = bal_rope_frequencies(&c->local_rope, c->head_dim, 0, NULL, frequencies);
+        bal_rope_table(frequencies, half, scale, 0, d->o.capacity, d->cosines[1], d->sines[1]);
+    }
     bal_free(frequencies);
     return BAL_OK;
 }
@@ -130,11 +144,6 @@ bal_status bal_decoder_new(bal_decoder **out, const bal_model *m, const bal_deco
     d->m = m;
     d->o = *o;
     d->o.capacity = round_up(o->capacity);
-    if (m->config.norm == BAL_NORM_LAYER) {
-        status = bal_fail(BAL_EUNSUPPORTED, "generation with a model of type '%s' (LayerNorm) is not supported",
-                          m->config.model_type);
-        goto out;
-    }
     if (o->slots == 0 || o->rows == 0 || o->logits == 0 || o->capacity == 0 || o->rows < o->slots) {
         status = bal_fail(BAL_EINVAL, "a decoder of %zu slots, %zu rows and %zu positions cannot be made", o->slots,
                           o->rows, o->capacity);
@@ -207,11 +216,16 @@ static void norm_rows(void *context, size_t begin, size_t end, size_t thread)
     }
 }
 
-static void norm(const bal_decoder *d, const real_t *x, const real_t *weight, real_t *out, size_t rows)
+/* out (may be x) = norm(x), rows x cols. */
+static void norm(const bal_decoder *d, const real_t *x, const bal_norm *w, real_t *out, size_t rows, size_t cols)
 {
     const bal_model_config *c = &d->m->config;
+    if (c->norm == BAL_NORM_LAYER) {
+        bal_layer_norm_forward(rows, cols, x, w->w, w->b, c->norm_eps, out);
+        return;
+    }
     real_t plus = c->norm == BAL_NORM_RMS_PLUS_ONE ? 1 : 0;
-    norm_job j = {.x = x, .weight = weight, .out = out, .n = c->hidden, .eps = c->norm_eps, .plus = plus};
+    norm_job j = {.x = x, .weight = w->w, .out = out, .n = cols, .eps = c->norm_eps, .plus = plus};
     bal_parallel_for(rows, 8, norm_rows, &j);
 }
 
@@ -252,14 +266,18 @@ static void place_rows(void *context, size_t begin, size_t end, size_t thread)
     bal_decoder *d = context;
     const bal_model_config *c = &d->m->config;
     size_t hd = c->head_dim, q_cols = c->n_heads * hd, kv_cols = c->n_kv_heads * hd;
+    bool local = c->local_rope.kind != BAL_ROPE_NONE && bal_layer_in(&c->sliding, d->layer);
+    bool rotated = c->rope.kind != BAL_ROPE_NONE && !bal_layer_in(&c->unrotated, d->layer);
     (void)thread;
     for (size_t r = begin; r < end; r++) {
         size_t p = d->rows[r].position;
         real_t *q = d->q + r * q_cols, *k = d->k + r * kv_cols;
         const real_t *v = d->v + r * kv_cols;
-        if (c->rope.kind != BAL_ROPE_NONE) {
-            bal_rope_apply(q, q_cols, 1, c->n_heads, hd, d->cosines, d->sines, &d->rows[r].position, false);
-            bal_rope_apply(k, kv_cols, 1, c->n_kv_heads, hd, d->cosines, d->sines, &d->rows[r].position, false);
+        if (rotated) {
+            bal_rope_apply(q, q_cols, 1, c->n_heads, hd, d->cosines[local], d->sines[local], &d->rows[r].position,
+                           false);
+            bal_rope_apply(k, kv_cols, 1, c->n_kv_heads, hd, d->cosines[local], d->sines[local], &d->rows[r].position,
+                           false);
         }
         for (size_t head = 0; head < c->n_kv_heads; head++) {
             size_t at = cache_at(d, d->layer, d->rows[r].slot, head);
@@ -278,14 +296,15 @@ static void attend_items(void *context, size_t begin, size_t end, size_t thread)
     const bal_model_config *c = &d->m->config;
     const bal_decode_ops *ops = BAL_ISA_PICK(bal_decode_ops);
     size_t hd = c->head_dim, group = c->n_heads / c->n_kv_heads;
-    real_t scale = (real_t)(1 / sqrt((double)hd));
+    size_t window = bal_layer_in(&c->sliding, d->layer) ? c->window : 0;
     for (size_t i = begin; i < end; i++) {
         size_t row = i / c->n_kv_heads, head = i % c->n_kv_heads;
         size_t at = cache_at(d, d->layer, d->rows[row].slot, head), n = (size_t)d->rows[row].position + 1;
+        size_t first = window != 0 && n > window ? n - window : 0;
         for (size_t g = 0; g < group; g++) {
             size_t offset = (row * c->n_heads + head * group + g) * hd;
-            ops->attend(d->q + offset, d->keys + at, d->values + at, n, hd, scale,
-                        d->scores + thread * d->scores_stride, d->att + offset);
+            ops->attend(d->q + offset, d->keys + at, d->values + at, first, n, hd, (real_t)c->attention_scale,
+                        (real_t)c->attention_softcap, d->scores + thread * d->scores_stride, d->att + offset);
         }
     }
 }
@@ -322,7 +341,7 @@ static void act_rows(void *context, size_t begin, size_t end, size_t thread)
     const act_job *j = context;
     (void)thread;
     for (size_t i = begin * j->n; i < end * j->n; i++)
-        j->gate[i] = activate(j->kind, j->gate[i]) * j->up[i];
+        j->gate[i] = activate(j->kind, j->gate[i]) * (j->up == NULL ? 1 : j->up[i]);
 }
 
 static void add_into(real_t *x, const real_t *y, size_t n)
@@ -331,23 +350,78 @@ static void add_into(real_t *x, const real_t *y, size_t n)
         x[i] += y[i];
 }
 
+/* Columns [from, from + cols) of the rows of x into y. */
+static void take_columns(const real_t *x, size_t ld, size_t from, size_t cols, size_t n, real_t *y)
+{
+    for (size_t r = 0; r < n; r++)
+        memcpy(y + r * cols, x + r * ld + from, cols * sizeof *y);
+}
+
+/* The input of a half block: norm(x) in d->h, or x itself. */
+static const real_t *half_input(bal_decoder *d, const bal_norm *w, size_t n)
+{
+    if (w->w == NULL)
+        return d->x;
+    norm(d, d->x, w, d->h, n, d->m->config.hidden);
+    return d->h;
+}
+
+/* x = x + f(l in), with the norm f when there is one. */
+static void half_output(bal_decoder *d, const bal_linear *l, const bal_norm *w, const real_t *in, size_t n)
+{
+    size_t width = d->m->config.hidden;
+    linears(d, (const bal_linear *[]){l}, (real_t *[]){d->h}, 1, in, n);
+    if (w->w != NULL && !d->m->config.norm_after_add)
+        norm(d, d->h, w, d->h, n, width);
+    add_into(d->x, d->h, n * width);
+    if (w->w != NULL && d->m->config.norm_after_add)
+        norm(d, d->x, w, d->x, n, width);
+}
+
+static void project(bal_decoder *d, const bal_block *b, size_t n)
+{
+    const bal_model_config *c = &d->m->config;
+    const bal_linear *l = b->linear;
+    size_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    const real_t *in = half_input(d, &b->norm[BAL_NORM_ATTENTION_IN], n);
+    if (bal_linear_there(&l[BAL_SLOT_K])) {
+        linears(d, (const bal_linear *[]){&l[BAL_SLOT_Q], &l[BAL_SLOT_K], &l[BAL_SLOT_V]},
+                (real_t *[]){d->q, d->k, d->v}, 3, in, n);
+    } else {
+        linears(d, (const bal_linear *[]){&l[BAL_SLOT_Q]}, (real_t *[]){d->fused}, 1, in, n);
+        take_columns(d->fused, q + 2 * kv, 0, q, n, d->q);
+        take_columns(d->fused, q + 2 * kv, q, kv, n, d->k);
+        take_columns(d->fused, q + 2 * kv, q + kv, kv, n, d->v);
+    }
+    if (b->norm[BAL_NORM_Q].w != NULL)
+        norm(d, d->q, &b->norm[BAL_NORM_Q], d->q, n * c->n_heads, c->head_dim);
+    if (b->norm[BAL_NORM_K].w != NULL)
+        norm(d, d->k, &b->norm[BAL_NORM_K], d->k, n * c->n_kv_heads, c->head_dim);
+}
+
 static void run_block(bal_decoder *d, const bal_block *b, size_t n)
 {
     const bal_model_config *c = &d->m->config;
-    norm(d, d->x, b->attention_norm, d->h, n);
-    linears(d, (const bal_linear *[]){&b->linear[BAL_SLOT_Q], &b->linear[BAL_SLOT_K], &b->linear[BAL_SLOT_V]},
-            (real_t *[]){d->q, d->k, d->v}, 3, d->h, n);
+    const bal_linear *gate = &b->linear[BAL_SLOT_GATE], *up = &b->linear[BAL_SLOT_UP];
+    size_t I = c->intermediate;
+    project(d, b, n);
     bal_parallel_for(n, 8, place_rows, d);
     bal_parallel_dynamic(n * c->n_kv_heads, 1, attend_items, d);
-    linears(d, (const bal_linear *[]){&b->linear[BAL_SLOT_O]}, (real_t *[]){d->h}, 1, d->att, n);
-    add_into(d->x, d->h, n * c->hidden);
-    norm(d, d->x, b->mlp_norm, d->h, n);
-    linears(d, (const bal_linear *[]){&b->linear[BAL_SLOT_GATE], &b->linear[BAL_SLOT_UP]}, (real_t *[]){d->gate, d->up},
-            2, d->h, n);
-    act_job act = {.gate = d->gate, .up = d->up, .n = c->intermediate, .kind = c->act};
+    half_output(d, &b->linear[BAL_SLOT_O], &b->norm[BAL_NORM_ATTENTION_OUT], d->att, n);
+    const real_t *in = half_input(d, &b->norm[BAL_NORM_MLP_IN], n);
+    act_job act = {.gate = d->gate, .up = d->up, .n = I, .kind = c->act};
+    if (!bal_linear_there(gate)) {
+        act.up = NULL;
+        linears(d, (const bal_linear *[]){up}, (real_t *[]){d->gate}, 1, in, n);
+    } else if (!bal_linear_there(up)) {
+        linears(d, (const bal_linear *[]){gate}, (real_t *[]){d->fused}, 1, in, n);
+        take_columns(d->fused, 2 * I, 0, I, n, d->gate);
+        take_columns(d->fused, 2 * I, I, I, n, d->up);
+    } else {
+        linears(d, (const bal_linear *[]){gate, up}, (real_t *[]){d->gate, d->up}, 2, in, n);
+    }
     bal_parallel_for(n, 4, act_rows, &act);
-    linears(d, (const bal_linear *[]){&b->linear[BAL_SLOT_DOWN]}, (real_t *[]){d->h}, 1, d->gate, n);
-    add_into(d->x, d->h, n * c->hidden);
+    half_output(d, &b->linear[BAL_SLOT_DOWN], &b->norm[BAL_NORM_MLP_OUT], d->gate, n);
 }
 
 bal_status bal_decoder_step(bal_decoder *d, const bal_decode_row *rows, size_t n)
@@ -362,11 +436,18 @@ bal_status bal_decoder_step(bal_decoder *d, const bal_decode_row *rows, size_t n
                             c->vocab);
         if (rows[i].slot >= d->o.slots || rows[i].position >= d->o.capacity)
             return bal_fail(BAL_ELIMIT, "position %u does not fit in a cache of %zu", rows[i].position, d->o.capacity);
+        if (c->position_rows != 0 && rows[i].position + c->position_offset >= c->position_rows)
+            return bal_fail(BAL_ELIMIT, "position %u is beyond the %zu that the model has learned", rows[i].position,
+                            c->position_rows - c->position_offset);
         bal_view_dequant(&d->m->embed.w, (size_t)rows[i].token, 1, d->x + i * c->hidden, c->hidden);
     }
     if (c->embed_scale != 1)
         for (size_t i = 0; i < n * c->hidden; i++)
             d->x[i] *= (real_t)c->embed_scale;
+    for (size_t i = 0; i < n && c->position_rows != 0; i++)
+        bal_view_dequant(&d->m->positions.w, rows[i].position + c->position_offset, 1, d->h + i * c->hidden, c->hidden);
+    if (c->position_rows != 0)
+        add_into(d->x, d->h, n * c->hidden);
     d->rows = rows;
     for (d->layer = 0; d->layer < c->n_layers; d->layer++)
         run_block(d, &d->m->blocks[d->layer], n);
@@ -385,7 +466,8 @@ bal_status bal_decoder_logits(bal_decoder *d, const uint32_t *which, size_t n, c
             return bal_fail(BAL_EINVAL, "row %u was not in the last step of %zu", which[i], d->n_last);
         memcpy(d->picked + i * c->hidden, d->x + which[i] * c->hidden, c->hidden * sizeof *d->x);
     }
-    norm(d, d->picked, d->m->final_norm, d->picked, n);
+    if (d->m->final_norm.w != NULL)
+        norm(d, d->picked, &d->m->final_norm, d->picked, n, c->hidden);
     linears(d, (const bal_linear *[]){&d->m->head}, (real_t *[]){d->logits}, 1, d->picked, n);
     for (size_t i = 0; c->logit_softcap != 0 && i < n * c->vocab; i++)
         d->logits[i] = (real_t)(c->logit_softcap * tanh((double)d->logits[i] / c->logit_softcap));

@@ -135,26 +135,42 @@ static void add_values(const real_t *weights, const real_t *values, size_t n, si
         out[j] *= inverse;
 }
 
-static void attend(const real_t *q, const real_t *keys, const real_t *values, size_t n, size_t d, real_t scale,
-                   real_t *scores, real_t *out)
+static inline real_t tanh_exact(real_t x)
 {
-    size_t blocks = (n + BAL_KEY_BLOCK - 1) / BAL_KEY_BLOCK;
-    for (size_t b = 0; b < blocks; b++)
+#if BAL_REAL_IS_DOUBLE
+    return tanh(x);
+#else
+    return tanhf(x);
+#endif
+}
+
+static void attend(const real_t *q, const real_t *keys, const real_t *values, size_t first, size_t n, size_t d,
+                   real_t scale, real_t cap, real_t *scores, real_t *out)
+{
+    size_t blocks = (n + BAL_KEY_BLOCK - 1) / BAL_KEY_BLOCK, start = first / BAL_KEY_BLOCK;
+    size_t begin = start * BAL_KEY_BLOCK, end = blocks * BAL_KEY_BLOCK;
+    for (size_t b = start; b < blocks; b++)
         block_scores(q, keys + b * d * BAL_KEY_BLOCK, d, scale, scores + b * BAL_KEY_BLOCK);
-    real_t max = largest(scores, n);
+    for (size_t i = first; cap > 0 && i < n; i++)
+        scores[i] = cap * tanh_exact(scores[i] / cap);
+    real_t max = largest(scores + first, n - first);
     real_t lane[BAL_KEY_BLOCK] = {0}, sum = 0;
-    for (size_t i = n; i < blocks * BAL_KEY_BLOCK; i++)
-        scores[i] = max; /* places of the last block without a key: any finite value */
-    for (size_t i = 0; i < blocks * BAL_KEY_BLOCK; i++)
+    for (size_t i = begin; i < first; i++)
+        scores[i] = max; /* places outside of the window or without a key: any finite value */
+    for (size_t i = n; i < end; i++)
+        scores[i] = max;
+    for (size_t i = begin; i < end; i++)
         scores[i] = exp_below(scores[i] - max);
-    for (size_t i = n; i < blocks * BAL_KEY_BLOCK; i++)
+    for (size_t i = begin; i < first; i++)
         scores[i] = 0;
-    for (size_t b = 0; b < blocks; b++)
+    for (size_t i = n; i < end; i++)
+        scores[i] = 0;
+    for (size_t b = start; b < blocks; b++)
         for (int l = 0; l < BAL_KEY_BLOCK; l++)
             lane[l] += scores[b * BAL_KEY_BLOCK + (size_t)l];
     for (int l = 0; l < BAL_KEY_BLOCK; l++)
         sum += lane[l];
-    add_values(scores, values, n, d, 1 / sum, out);
+    add_values(scores + first, values + first * d, n - first, d, 1 / sum, out);
 }
 
 const bal_decode_ops BAL_ISA_NAME(bal_decode_ops) = {attend, sum_exp, largest};

@@ -11,10 +11,10 @@
 enum { BAL_KEY_BLOCK = 16 }; /* keys lie in blocks of 16 positions, [block][element][position in the block] */
 
 typedef struct bal_decode_ops {
-    /* out(d) = softmax(scale q . keys) values over n positions, always in their order; scores: room for n rounded up
-     * to a block.  values: n x d. */
-    void (*attend)(const real_t *q, const real_t *keys, const real_t *values, size_t n, size_t d, real_t scale,
-                   real_t *scores, real_t *out);
+    /* out(d) = softmax(scale q . keys) values over the positions first .. n-1, always in their order; scores: room for n
+     * rounded up to a block.  values: n x d.  cap: soft cap of the scores, 0: none. */
+    void (*attend)(const real_t *q, const real_t *keys, const real_t *values, size_t first, size_t n, size_t d,
+                   real_t scale, real_t cap, real_t *scores, real_t *out);
     /* sum of exp(x[i] - max). */
     double (*sum_exp)(const real_t *x, size_t n, real_t max);
     real_t (*max)(const real_t *x, size_t n);

@@ -4,43 +4,235 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The parts that most families share. */
+static const bal_family_keys k_keys = {.layers = "num_hidden_layers",
+                                       .hidden = "hidden_size",
+                                       .heads = "num_attention_heads",
+                                       .intermediate = "intermediate_size",
+                                       .positions = "max_position_embeddings",
+                                       .norm_eps = "rms_norm_eps",
+                                       .act = "hidden_act",
+                                       .initializer = "initializer_range"};
+static const bal_family_keys k_gemma2_keys = {.layers = "num_hidden_layers",
+                                              .hidden = "hidden_size",
+                                              .heads = "num_attention_heads",
+                                              .intermediate = "intermediate_size",
+                                              .positions = "max_position_embeddings",
+                                              .norm_eps = "rms_norm_eps",
+                                              .act = "hidden_activation",
+                                              .initializer = "initializer_range"};
+static const bal_family_keys k_gpt2_keys = {.layers = "n_layer",
+                                            .hidden = "n_embd",
+                                            .heads = "n_head",
+                                            .intermediate = "n_inner",
+                                            .positions = "n_positions",
+                                            .norm_eps = "layer_norm_epsilon",
+                                            .act = "activation_function",
+                                            .initializer = "initializer_range"};
+static const bal_family_keys k_opt_keys = {.layers = "num_hidden_layers",
+                                           .hidden = "hidden_size",
+                                           .heads = "num_attention_heads",
+                                           .intermediate = "ffn_dim",
+                                           .positions = "max_position_embeddings",
+                                           .norm_eps = NULL,
+                                           .act = "activation_function",
+                                           .initializer = "init_std"};
+
+#define HF_ENDS .base_prefix = "model.", .embed = "model.embed_tokens", .final_norm = "model.norm", .head = "lm_head"
+#define HF_NORMS                                                                                                       \
+    [BAL_NORM_ATTENTION_IN] = "model.layers.#.input_layernorm", [BAL_NORM_MLP_IN] =                                    \
+                                                                    "model.layers.#.post_attention_layernorm"
+#define HF_POST_NORMS                                                                                                  \
+    [BAL_NORM_ATTENTION_IN] = "model.layers.#.input_layernorm",                                                        \
+    [BAL_NORM_ATTENTION_OUT] = "model.layers.#.post_attention_layernorm",                                              \
+    [BAL_NORM_MLP_IN] = "model.layers.#.pre_feedforward_layernorm",                                                    \
+    [BAL_NORM_MLP_OUT] = "model.layers.#.post_feedforward_layernorm"
+#define HF_HEAD_NORMS [BAL_NORM_Q] = "model.layers.#.self_attn.q_norm", [BAL_NORM_K] = "model.layers.#.self_attn.k_norm"
+#define HF_QKV                                                                                                         \
+    [BAL_SLOT_Q] = "model.layers.#.self_attn.q_proj", [BAL_SLOT_K] = "model.layers.#.self_attn.k_proj",                \
+    [BAL_SLOT_V] = "model.layers.#.self_attn.v_proj"
+#define HF_SLOTS                                                                                                       \
+    HF_QKV, [BAL_SLOT_O] = "model.layers.#.self_attn.o_proj", [BAL_SLOT_GATE] = "model.layers.#.mlp.gate_proj",        \
+            [BAL_SLOT_UP] = "model.layers.#.mlp.up_proj", [BAL_SLOT_DOWN] = "model.layers.#.mlp.down_proj"
+
+#define GGUF_ENDS  .embed = "token_embd", .final_norm = "output_norm", .head = "output"
+#define GGUF_NORMS [BAL_NORM_ATTENTION_IN] = "blk.#.attn_norm", [BAL_NORM_MLP_IN] = "blk.#.ffn_norm"
+#define GGUF_POST_NORMS                                                                                                \
+    [BAL_NORM_ATTENTION_OUT] = "blk.#.post_attention_norm", [BAL_NORM_MLP_OUT] = "blk.#.post_ffw_norm"
+#define GGUF_HEAD_NORMS [BAL_NORM_Q] = "blk.#.attn_q_norm", [BAL_NORM_K] = "blk.#.attn_k_norm"
+#define GGUF_SLOTS                                                                                                     \
+    [BAL_SLOT_Q] = "blk.#.attn_q", [BAL_SLOT_K] = "blk.#.attn_k", [BAL_SLOT_V] = "blk.#.attn_v",                       \
+    [BAL_SLOT_O] = "blk.#.attn_output", [BAL_SLOT_GATE] = "blk.#.ffn_gate", [BAL_SLOT_UP] = "blk.#.ffn_up",            \
+    [BAL_SLOT_DOWN] = "blk.#.ffn_down"
+
+enum { QKV_BITS = 1U << BAL_SLOT_Q | 1U << BAL_SLOT_K | 1U << BAL_SLOT_V, ALL_BITS = (1U << BAL_SLOT_COUNT) - 1 };
+
 static const bal_family k_families[] = {
-    {
-        .model_type = "llama",
-        .architecture = "llama",
-        .class_name = "LlamaForCausalLM",
-        .norm = BAL_NORM_RMS,
-        .rope = BAL_ROPE_DEFAULT,
-        .act = "silu",
-        .tied_head = false,
-        .bias_keys = true,
-        .always_bias = 0,
-        .gguf_permuted = true,
-        .hf = {.embed = "model.embed_tokens",
-               .final_norm = "model.norm",
-               .head = "lm_head",
-               .attention_norm = "model.layers.#.input_layernorm",
-               .mlp_norm = "model.layers.#.post_attention_layernorm",
-               .slot = {[BAL_SLOT_Q] = "model.layers.#.self_attn.q_proj",
-                        [BAL_SLOT_K] = "model.layers.#.self_attn.k_proj",
-                        [BAL_SLOT_V] = "model.layers.#.self_attn.v_proj",
-                        [BAL_SLOT_O] = "model.layers.#.self_attn.o_proj",
-                        [BAL_SLOT_GATE] = "model.layers.#.mlp.gate_proj",
-                        [BAL_SLOT_UP] = "model.layers.#.mlp.up_proj",
-                        [BAL_SLOT_DOWN] = "model.layers.#.mlp.down_proj"}},
-        .gguf = {.embed = "token_embd",
-                 .final_norm = "output_norm",
-                 .head = "output",
-                 .attention_norm = "blk.#.attn_norm",
-                 .mlp_norm = "blk.#.ffn_norm",
-                 .slot = {[BAL_SLOT_Q] = "blk.#.attn_q",
-                          [BAL_SLOT_K] = "blk.#.attn_k",
-                          [BAL_SLOT_V] = "blk.#.attn_v",
-                          [BAL_SLOT_O] = "blk.#.attn_output",
-                          [BAL_SLOT_GATE] = "blk.#.ffn_gate",
-                          [BAL_SLOT_UP] = "blk.#.ffn_up",
-                          [BAL_SLOT_DOWN] = "blk.#.ffn_down"}},
-    },
+    {.model_type = "llama",
+     .architecture = "llama",
+     .class_name = "LlamaForCausalLM",
+     .keys = &k_keys,
+     .norm = BAL_NORM_RMS,
+     .rope = BAL_ROPE_DEFAULT,
+     .act = "silu",
+     .bias_keys = true,
+     .gguf_permuted = true,
+     .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
+    /* GGUF files of Mistral models say "llama" */
+    {.model_type = "mistral",
+     .class_name = "MistralForCausalLM",
+     .keys = &k_keys,
+     .norm = BAL_NORM_RMS,
+     .rope = BAL_ROPE_DEFAULT,
+     .act = "silu",
+     .sliding = BAL_SLIDING_ALL,
+     .default_window = 4096,
+     .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}}},
+    {.model_type = "qwen2",
+     .architecture = "qwen2",
+     .class_name = "Qwen2ForCausalLM",
+     .keys = &k_keys,
+     .norm = BAL_NORM_RMS,
+     .rope = BAL_ROPE_DEFAULT,
+     .act = "silu",
+     .always_bias = QKV_BITS,
+     .sliding = BAL_SLIDING_FROM_LAYER,
+     .default_window = 4096,
+     .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
+    {.model_type = "qwen3",
+     .architecture = "qwen3",
+     .class_name = "Qwen3ForCausalLM",
+     .keys = &k_keys,
+     .norm = BAL_NORM_RMS,
+     .rope = BAL_ROPE_DEFAULT,
+     .act = "silu",
+     .bias_keys = true,
+     .sliding = BAL_SLIDING_FROM_LAYER,
+     .default_window = 4096,
+     .hf = {HF_ENDS, .norm = {HF_NORMS, HF_HEAD_NORMS}, .slot = {HF_SLOTS}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS, GGUF_HEAD_NORMS}, .slot = {GGUF_SLOTS}}},
+    {.model_type = "phi3",
+     .architecture = "phi3",
+     .class_name = "Phi3ForCausalLM",
+     .keys = &k_keys,
+     .norm = BAL_NORM_RMS,
+     .rope = BAL_ROPE_DEFAULT,
+     .act = "silu",
+     .fused_qkv = true,
+     .fused_gate_up = true,
+     .sliding = BAL_SLIDING_ALL,
+     .hf = {HF_ENDS, .norm = {HF_NORMS},
+            .slot = {[BAL_SLOT_Q] = "model.layers.#.self_attn.qkv_proj",
+                     [BAL_SLOT_O] = "model.layers.#.self_attn.o_proj",
+                     [BAL_SLOT_GATE] = "model.layers.#.mlp.gate_up_proj",
+                     [BAL_SLOT_DOWN] = "model.layers.#.mlp.down_proj"}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS},
+              .slot = {[BAL_SLOT_Q] = "blk.#.attn_qkv",
+                       [BAL_SLOT_O] = "blk.#.attn_output",
+                       [BAL_SLOT_GATE] = "blk.#.ffn_up",
+                       [BAL_SLOT_DOWN] = "blk.#.ffn_down"}}},
+    {.model_type = "gemma",
+     .architecture = "gemma",
+     .class_name = "GemmaForCausalLM",
+     .keys = &k_keys,
+     .norm = BAL_NORM_RMS_PLUS_ONE,
+     .rope = BAL_ROPE_DEFAULT,
+     .act = "gelu_pytorch_tanh",
+     .gelu_is_tanh = true,
+     .tied_head = true,
+     .bias_keys = true,
+     .scaled_embed = true,
+     .gguf_norm_plus = true,
+     .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
+    {.model_type = "gemma2",
+     .architecture = "gemma2",
+     .class_name = "Gemma2ForCausalLM",
+     .keys = &k_gemma2_keys,
+     .norm = BAL_NORM_RMS_PLUS_ONE,
+     .rope = BAL_ROPE_DEFAULT,
+     .act = "gelu_pytorch_tanh",
+     .gelu_is_tanh = true,
+     .tied_head = true,
+     .bias_keys = true,
+     .scaled_embed = true,
+     .score_scalar = true,
+     .softcaps = true,
+     .sliding = BAL_SLIDING_EVEN,
+     .default_window = 4096,
+     .gguf_norm_plus = true,
+     .hf = {HF_ENDS, .norm = {HF_POST_NORMS}, .slot = {HF_SLOTS}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS, GGUF_POST_NORMS}, .slot = {GGUF_SLOTS}}},
+    {.model_type = "gemma3_text",
+     .architecture = "gemma3",
+     .class_name = "Gemma3ForCausalLM",
+     .keys = &k_gemma2_keys,
+     .norm = BAL_NORM_RMS_PLUS_ONE,
+     .rope = BAL_ROPE_DEFAULT,
+     .theta = 1e6,
+     .local_theta = 1e4,
+     .act = "gelu_pytorch_tanh",
+     .gelu_is_tanh = true,
+     .tied_head = true,
+     .bias_keys = true,
+     .scaled_embed = true,
+     .score_scalar = true,
+     .softcaps = true,
+     .sliding = BAL_SLIDING_PATTERN,
+     .default_window = 4096,
+     .gguf_norm_plus = true,
+     .hf = {HF_ENDS, .norm = {HF_POST_NORMS, HF_HEAD_NORMS}, .slot = {HF_SLOTS}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS, GGUF_POST_NORMS, GGUF_HEAD_NORMS}, .slot = {GGUF_SLOTS}}},
+    {.model_type = "gpt2",
+     .architecture = "gpt2",
+     .class_name = "GPT2LMHeadModel",
+     .keys = &k_gpt2_keys,
+     .norm = BAL_NORM_LAYER,
+     .rope = BAL_ROPE_NONE,
+     .act = "gelu_new",
+     .tied_head = true,
+     .always_bias = ALL_BITS,
+     .fused_qkv = true,
+     .conv1d = true,
+     .hf = {.base_prefix = "transformer.",
+            .embed = "transformer.wte",
+            .positions = "transformer.wpe",
+            .final_norm = "transformer.ln_f",
+            .head = "lm_head",
+            .norm = {[BAL_NORM_ATTENTION_IN] = "transformer.h.#.ln_1", [BAL_NORM_MLP_IN] = "transformer.h.#.ln_2"},
+            .slot = {[BAL_SLOT_Q] = "transformer.h.#.attn.c_attn",
+                     [BAL_SLOT_O] = "transformer.h.#.attn.c_proj",
+                     [BAL_SLOT_UP] = "transformer.h.#.mlp.c_fc",
+                     [BAL_SLOT_DOWN] = "transformer.h.#.mlp.c_proj"}},
+     .gguf = {GGUF_ENDS, .positions = "position_embd", .norm = {GGUF_NORMS},
+              .slot = {[BAL_SLOT_Q] = "blk.#.attn_qkv",
+                       [BAL_SLOT_O] = "blk.#.attn_output",
+                       [BAL_SLOT_UP] = "blk.#.ffn_up",
+                       [BAL_SLOT_DOWN] = "blk.#.ffn_down"}}},
+    {.model_type = "opt",
+     .class_name = "OPTForCausalLM",
+     .keys = &k_opt_keys,
+     .norm = BAL_NORM_LAYER,
+     .rope = BAL_ROPE_NONE,
+     .act = "relu",
+     .tied_head = true,
+     .always_bias = ALL_BITS,
+     .learned_offset = 2,
+     .hf = {.base_prefix = "model.",
+            .embed = "model.decoder.embed_tokens",
+            .positions = "model.decoder.embed_positions",
+            .final_norm = "model.decoder.final_layer_norm",
+            .head = "lm_head",
+            .norm = {[BAL_NORM_ATTENTION_IN] = "model.decoder.layers.#.self_attn_layer_norm",
+                     [BAL_NORM_MLP_IN] = "model.decoder.layers.#.final_layer_norm"},
+            .slot = {[BAL_SLOT_Q] = "model.decoder.layers.#.self_attn.q_proj",
+                     [BAL_SLOT_K] = "model.decoder.layers.#.self_attn.k_proj",
+                     [BAL_SLOT_V] = "model.decoder.layers.#.self_attn.v_proj",
+                     [BAL_SLOT_O] = "model.decoder.layers.#.self_attn.out_proj",
+                     [BAL_SLOT_UP] = "model.decoder.layers.#.fc1",
+                     [BAL_SLOT_DOWN] = "model.decoder.layers.#.fc2"}}},
 };
 
 enum { N_FAMILIES = sizeof k_families / sizeof k_families[0] };
@@ -91,27 +283,42 @@ bool bal_family_bias(const bal_family *f, const bal_model_config *c, bal_slot sl
     return f->bias_keys && (slot <= BAL_SLOT_O ? c->attention_bias : c->mlp_bias);
 }
 
-void bal_slot_shape(const bal_model_config *c, bal_slot slot, size_t *rows, size_t *cols)
+void bal_slot_shape(const bal_family *f, const bal_model_config *c, bal_slot slot, size_t *rows, size_t *cols)
 {
     size_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    *cols = slot == BAL_SLOT_O ? q : slot == BAL_SLOT_DOWN ? c->intermediate : c->hidden;
     switch (slot) {
     case BAL_SLOT_Q:
-        *rows = q, *cols = c->hidden;
+        *rows = f->fused_qkv ? q + 2 * kv : q;
         break;
     case BAL_SLOT_K:
     case BAL_SLOT_V:
-        *rows = kv, *cols = c->hidden;
-        break;
-    case BAL_SLOT_O:
-        *rows = c->hidden, *cols = q;
+        *rows = kv;
         break;
     case BAL_SLOT_GATE:
-    case BAL_SLOT_UP:
-        *rows = c->intermediate, *cols = c->hidden;
+        *rows = f->fused_gate_up ? 2 * c->intermediate : c->intermediate;
         break;
+    case BAL_SLOT_UP:
+        *rows = c->intermediate;
+        break;
+    case BAL_SLOT_O:
     case BAL_SLOT_DOWN:
     case BAL_SLOT_COUNT:
-        *rows = c->hidden, *cols = c->intermediate;
+        *rows = c->hidden;
         break;
     }
+}
+
+size_t bal_norm_size(const bal_model_config *c, bal_norm_place place)
+{
+    return place == BAL_NORM_Q || place == BAL_NORM_K ? c->head_dim : c->hidden;
+}
+
+const char *bal_family_norm(const bal_family_names *n, const bal_model_config *c, bal_norm_place place)
+{
+    if (!c->norm_after_add)
+        return n->norm[place];
+    if (place == BAL_NORM_ATTENTION_OUT || place == BAL_NORM_MLP_OUT)
+        return n->norm[place - 1 == BAL_NORM_K ? BAL_NORM_ATTENTION_IN : BAL_NORM_MLP_IN];
+    return NULL;
 }

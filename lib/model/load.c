@@ -30,8 +30,9 @@ static const bal_tensor *find_tensor(const loader *l, const char *pattern, size_
     if (!bal_family_name(name, MAX_NAME, pattern, layer, suffix))
         return NULL;
     const bal_tensor *t = find_raw(l->source, name);
-    if (t == NULL && l->source->tensors != NULL && bal_starts_with(name, "model."))
-        t = find_raw(l->source, name + strlen("model."));
+    const char *prefix = l->family->hf.base_prefix;
+    if (t == NULL && l->source->tensors != NULL && bal_starts_with(name, prefix))
+        t = find_raw(l->source, name + strlen(prefix));
     return t;
 }
 
@@ -106,6 +107,22 @@ static const bal_family_names *names_of(const loader *l)
     return l->source->gguf != NULL ? &l->family->gguf : &l->family->hf;
 }
 
+/* The matrix the other way round, in memory: Conv1D of GPT-2 is stored as inputs x outputs. */
+static bal_status turn(bal_model *m, bal_view *v)
+{
+    size_t size = bal_dtype_block_bytes(v->dtype), rows = v->cols, cols = v->rows;
+    unsigned char *to = bal_alloc(rows * cols, size);
+    const unsigned char *from = v->data;
+    if (to == NULL)
+        return BAL_ENOMEM;
+    m->owned[m->n_owned++] = to;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++)
+            memcpy(to + (r * cols + c) * size, from + c * v->row_bytes + r * size, size);
+    *v = (bal_view){.dtype = v->dtype, .rows = rows, .cols = cols, .row_bytes = cols * size, .data = to};
+    return BAL_OK;
+}
+
 static bal_status load_slot(const loader *l, size_t layer, bal_slot slot)
 {
     const bal_model_config *c = &l->m->config;
@@ -115,11 +132,16 @@ static bal_status load_slot(const loader *l, size_t layer, bal_slot slot)
     uint32_t rope_head_dim = permuted ? (uint32_t)c->head_dim : 0;
     char name[MAX_NAME];
     size_t rows, cols;
-    bal_slot_shape(c, slot, &rows, &cols);
+    bool turned = l->family->conv1d && l->source->gguf == NULL;
+    if (pattern == NULL)
+        return BAL_OK;
+    bal_slot_shape(l->family, c, slot, &rows, &cols);
     const bal_tensor *t = find_tensor(l, pattern, layer, ".weight", name);
     if (t == NULL)
         return missing(l, name);
-    bal_status status = read_matrix(t, rows, cols, &linear->w);
+    bal_status status = read_matrix(t, turned ? cols : rows, turned ? rows : cols, &linear->w);
+    if (status == BAL_OK && turned)
+        status = turn(l->m, &linear->w);
     if (status != BAL_OK)
         return status;
     linear->w.rope_head_dim = rope_head_dim;
@@ -129,11 +151,21 @@ static bal_status load_slot(const loader *l, size_t layer, bal_slot slot)
     return t == NULL ? missing(l, name) : read_vector(t, rows, rope_head_dim, &linear->bias);
 }
 
-static bal_status load_norm(const loader *l, const char *pattern, size_t layer, real_t **out)
+static bal_status load_norm(const loader *l, const char *pattern, size_t layer, size_t n, bal_norm *out)
 {
     char name[MAX_NAME];
+    if (pattern == NULL)
+        return BAL_OK;
     const bal_tensor *t = find_tensor(l, pattern, layer, ".weight", name);
-    return t == NULL ? missing(l, name) : read_vector(t, l->m->config.hidden, 0, out);
+    bal_status status = t == NULL ? missing(l, name) : read_vector(t, n, 0, &out->w);
+    if (status != BAL_OK)
+        return status;
+    for (size_t i = 0; l->source->gguf != NULL && l->family->gguf_norm_plus && i < n; i++)
+        out->w[i] -= 1;
+    if (l->m->config.norm != BAL_NORM_LAYER)
+        return BAL_OK;
+    t = find_tensor(l, pattern, layer, ".bias", name);
+    return t == NULL ? missing(l, name) : read_vector(t, n, 0, &out->b);
 }
 
 static bool same_bytes(const bal_view *a, const bal_view *b)
@@ -200,13 +232,21 @@ static bal_status load_weights(const loader *l)
     if (t == NULL)
         return missing(l, name);
     BAL_TRY(read_matrix(t, m->config.vocab, m->config.hidden, &m->embed.w));
+    if (m->config.position_rows != 0) {
+        t = find_tensor(l, names->positions, 0, ".weight", name);
+        if (t == NULL)
+            return missing(l, name);
+        BAL_TRY(read_matrix(t, m->config.position_rows, m->config.hidden, &m->positions.w));
+    }
     for (size_t i = 0; i < m->config.n_layers; i++) {
-        BAL_TRY(load_norm(l, names->attention_norm, i, &m->blocks[i].attention_norm));
-        BAL_TRY(load_norm(l, names->mlp_norm, i, &m->blocks[i].mlp_norm));
+        for (bal_norm_place p = 0; p < BAL_NORM_PLACES; p++)
+            BAL_TRY(load_norm(l, bal_family_norm(names, &m->config, p), i, bal_norm_size(&m->config, p),
+                              &m->blocks[i].norm[p]));
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
             BAL_TRY(load_slot(l, i, s));
     }
-    BAL_TRY(load_norm(l, names->final_norm, 0, &m->final_norm));
+    if (!m->config.norm_after_add)
+        BAL_TRY(load_norm(l, names->final_norm, 0, m->config.hidden, &m->final_norm));
     BAL_TRY(load_rope_factors(l));
     BAL_TRY(load_head(l));
     status = bal_model_list_modules(m);
@@ -328,6 +368,12 @@ static void linear_dispose(bal_linear *l, bool owned)
         bal_free(l->bias);
 }
 
+static void norm_dispose(bal_norm *n)
+{
+    bal_free(n->w);
+    bal_free(n->b);
+}
+
 void bal_model_free(bal_model *m)
 {
     if (m == NULL)
@@ -336,14 +382,16 @@ void bal_model_free(bal_model *m)
     for (size_t i = 0; m->blocks != NULL && i < m->config.n_layers; i++) {
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
             linear_dispose(&m->blocks[i].linear[s], owned);
-        if (owned) {
-            bal_free(m->blocks[i].attention_norm);
-            bal_free(m->blocks[i].mlp_norm);
-        }
+        for (bal_norm_place p = 0; p < BAL_NORM_PLACES && owned; p++)
+            norm_dispose(&m->blocks[i].norm[p]);
     }
     if (owned)
-        bal_free(m->final_norm);
+        norm_dispose(&m->final_norm);
+    for (size_t i = 0; i < m->n_owned; i++)
+        bal_free(m->owned[i]);
+    bal_free(m->owned);
     linear_dispose(&m->embed, owned);
+    linear_dispose(&m->positions, owned);
     linear_dispose(&m->head, owned);
     for (size_t i = 0; m->params.segments != NULL && i < m->params.n_segments; i++)
         bal_free(m->params.segments[i].name);

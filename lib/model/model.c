@@ -28,13 +28,17 @@ bal_status bal_model_allocate(bal_model **out, const bal_model_config *c, const 
     m->config = *c;
     m->path = bal_strdup(path);
     m->blocks = bal_alloc(c->n_layers, sizeof *m->blocks);
-    if (m->path == NULL || m->blocks == NULL)
+    m->owned = bal_alloc(c->n_layers * BAL_SLOT_COUNT, sizeof *m->owned);
+    if (m->path == NULL || m->blocks == NULL || m->owned == NULL)
         return BAL_ENOMEM;
     for (size_t i = 0; i < c->n_layers; i++)
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
-            BAL_TRY(set_name(&m->blocks[i].linear[s].name, f->hf.slot[s], i));
+            if (f->hf.slot[s] != NULL)
+                BAL_TRY(set_name(&m->blocks[i].linear[s].name, f->hf.slot[s], i));
     BAL_TRY(set_name(&m->embed.name, f->hf.embed, 0));
     BAL_TRY(set_name(&m->head.name, f->hf.head, 0));
+    if (c->position_rows != 0)
+        BAL_TRY(set_name(&m->positions.name, f->hf.positions, 0));
 out:
     return status;
 }
@@ -44,20 +48,29 @@ static size_t count_linear(const bal_linear *l)
     return l->w.rows * l->w.cols + (l->bias != NULL ? l->w.rows : 0);
 }
 
+static size_t count_norm(const bal_model *m, const bal_norm *n, bal_norm_place place)
+{
+    size_t size = bal_norm_size(&m->config, place);
+    return (n->w != NULL ? size : 0) + (n->b != NULL ? size : 0);
+}
+
 bal_status bal_model_list_modules(bal_model *m)
 {
     size_t n = 0;
     m->modules = bal_alloc(m->config.n_layers * BAL_SLOT_COUNT + 1, sizeof *m->modules);
     if (m->modules == NULL)
         return BAL_ENOMEM;
-    m->n_parameters = count_linear(&m->embed) + m->config.hidden;
+    m->n_parameters = count_linear(&m->embed) + count_linear(&m->positions) + count_norm(m, &m->final_norm, 0);
     for (size_t i = 0; i < m->config.n_layers; i++) {
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
             const bal_linear *l = &m->blocks[i].linear[s];
+            if (!bal_linear_there(l))
+                continue;
             m->modules[n++] = (bal_module){l->name, &l->w};
             m->n_parameters += count_linear(l);
         }
-        m->n_parameters += 2 * m->config.hidden;
+        for (bal_norm_place p = 0; p < BAL_NORM_PLACES; p++)
+            m->n_parameters += count_norm(m, &m->blocks[i].norm[p], p);
     }
     if (!m->config.tied_head) {
         m->modules[n++] = (bal_module){m->head.name, &m->head.w};
@@ -80,7 +93,7 @@ static bal_status check_linear(const bal_linear *l, real_t *row)
 
 bal_status bal_model_check(const bal_model *m)
 {
-    size_t widest = 0;
+    size_t widest = m->config.hidden;
     bal_status status = BAL_OK;
     for (size_t i = 0; i < m->n_modules; i++)
         widest = m->modules[i].w->cols > widest ? m->modules[i].w->cols : widest;
@@ -88,6 +101,7 @@ bal_status bal_model_check(const bal_model *m)
     if (row == NULL)
         return BAL_ENOMEM;
     BAL_TRY(check_linear(&m->embed, row));
+    BAL_TRY(check_linear(&m->positions, row));
     for (size_t i = 0; i < m->config.n_layers; i++)
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
             BAL_TRY(check_linear(&m->blocks[i].linear[s], row));
@@ -103,7 +117,7 @@ bal_status bal_model_attach(bal_model *m, bal_adapter *a)
     for (size_t i = 0; i < m->config.n_layers; i++) {
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
             bal_linear *l = &m->blocks[i].linear[s];
-            l->lora = a == NULL ? NULL : bal_adapter_find(a, l->name);
+            l->lora = a == NULL || !bal_linear_there(l) ? NULL : bal_adapter_find(a, l->name);
         }
     }
     m->head.lora = a == NULL || m->config.tied_head ? NULL : bal_adapter_find(a, m->head.name);

@@ -15,6 +15,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { BAL_MAX_LAYERS = 1024 };
+
+/* A bit for each layer. */
+typedef struct bal_layer_set {
+    uint64_t bits[BAL_MAX_LAYERS / 64];
+} bal_layer_set;
+
+static inline bool bal_layer_in(const bal_layer_set *s, size_t layer)
+{
+    return layer < BAL_MAX_LAYERS && (s->bits[layer / 64] >> (layer % 64) & 1) != 0;
+}
+
+static inline void bal_layer_put(bal_layer_set *s, size_t layer, bool in)
+{
+    uint64_t bit = (uint64_t)1 << (layer % 64);
+    s->bits[layer / 64] = in ? s->bits[layer / 64] | bit : s->bits[layer / 64] & ~bit;
+}
+
 typedef struct bal_model_config {
     char model_type[32]; /* Hugging Face's name: "llama" */
     size_t n_layers, hidden, n_heads, n_kv_heads, head_dim, intermediate, vocab, max_positions;
@@ -22,6 +40,15 @@ typedef struct bal_model_config {
     bal_norm_kind norm;
     bal_act_kind act;
     bal_rope_config rope;
+    bal_rope_config local_rope; /* of the layers with a window; kind BAL_ROPE_NONE: as the others */
+    bal_layer_set sliding;      /* layers with the window */
+    bal_layer_set unrotated;    /* layers without a rotary embedding */
+    size_t window;              /* keys that a query sees in a sliding layer, itself included; 0: all */
+    size_t position_rows;       /* of the table of learned positions, 0: none */
+    size_t position_offset;     /* row of position 0 */
+    double attention_scale;     /* factor of q . k */
+    double attention_softcap;   /* 0: none */
+    bool norm_after_add;        /* OPT's do_layer_norm_before false: norm(x + f(x)), and no final norm */
     bool tied_head, attention_bias, mlp_bias;
     double embed_scale;   /* 1: none */
     double logit_softcap; /* 0: none */
@@ -30,7 +57,9 @@ typedef struct bal_model_config {
     double initializer_range;
 } bal_model_config;
 
-/* The linear modules of a block, in this order everywhere. */
+/* The linear modules of a block, in this order everywhere.  A family with one matrix for q, k and v has it as Q, one
+ * with gate and up in one has it as GATE, an MLP without a gate has UP; the others are absent then: no name, no
+ * view. */
 typedef enum bal_slot {
     BAL_SLOT_Q,
     BAL_SLOT_K,
@@ -50,18 +79,39 @@ typedef struct bal_linear {
     real_t *dw, *dbias; /* gradients when all weights are trained, else NULL */
 } bal_linear;
 
+/* Norms of a block: before and after attention and MLP, and of each head of q and k.  Absent: w is NULL. */
+typedef enum bal_norm_place {
+    BAL_NORM_ATTENTION_IN,
+    BAL_NORM_Q,
+    BAL_NORM_K,
+    BAL_NORM_ATTENTION_OUT,
+    BAL_NORM_MLP_IN,
+    BAL_NORM_MLP_OUT,
+    BAL_NORM_PLACES
+} bal_norm_place;
+
+typedef struct bal_norm {
+    real_t *w, *b;   /* b: of a LayerNorm, else NULL */
+    real_t *dw, *db; /* gradients, NULL when frozen */
+} bal_norm;
+
 typedef struct bal_block {
     bal_linear linear[BAL_SLOT_COUNT];
-    real_t *attention_norm, *mlp_norm;   /* weights of the two norms, hidden values each */
-    real_t *dattention_norm, *dmlp_norm; /* NULL when frozen */
+    bal_norm norm[BAL_NORM_PLACES];
 } bal_block;
+
+static inline bool bal_linear_there(const bal_linear *l)
+{
+    return l->name != NULL;
+}
 
 typedef struct bal_model {
     bal_model_config config;
     bal_block *blocks;
-    bal_linear embed; /* vocab x hidden; never adapted here */
-    bal_linear head;  /* vocab x hidden; view (and dw) equal embed's when tied */
-    real_t *final_norm, *dfinal_norm;
+    bal_linear embed;     /* vocab x hidden; never adapted here */
+    bal_linear positions; /* position_rows x hidden, when there are learned positions */
+    bal_linear head;      /* vocab x hidden; view (and dw) equal embed's when tied */
+    bal_norm final_norm;
     bal_params params; /* all weights as trainable f32 (bal_model_make_trainable), else empty */
     char *path;
     bal_module *modules; /* all linears of all blocks, then lm_head when untied */
@@ -69,6 +119,8 @@ typedef struct bal_model {
     size_t n_parameters;
     double *rope_factors; /* head_dim / 2 divisors of the rope frequencies (GGUF's rope_freqs), or NULL */
     void *source;         /* the open files */
+    void **owned;         /* matrices that had to be turned when read (GPT-2's), n_owned of them */
+    size_t n_owned;
 } bal_model;
 
 /* Errors: architecture not supported (names the supported ones), tensor missing, shape not matching config (both

@@ -4,7 +4,6 @@
 #include "lib/base/threads.h"
 #include "lib/model/pass_impl.h"
 #include "lib/nn/embedding.h"
-#include "lib/nn/norm.h"
 #include "lib/tensor/gemm.h"
 
 #include <math.h>
@@ -22,17 +21,28 @@ static size_t adapter_width(const bal_model *m, size_t layer, size_t slot)
 }
 
 /* All but x of a cache; widths: of the adapters' inner values. */
-static void carve_cache(bal_block_cache *c, bal_arena *a, const bal_model_config *m, size_t T,
+static void carve_cache(bal_block_cache *c, bal_arena *a, const bal_model *model, size_t T,
                         const size_t widths[BAL_SLOT_COUNT])
 {
+    const bal_model_config *m = &model->config;
+    const bal_block *b = &model->blocks[0]; /* all blocks have the same parts */
     c->q = take(a, T, m->n_heads * m->head_dim);
     c->k = take(a, T, m->n_kv_heads * m->head_dim);
     c->v = take(a, T, m->n_kv_heads * m->head_dim);
     c->o = take(a, T, m->n_heads * m->head_dim);
     c->lse = take(a, T, m->n_heads);
     c->middle = take(a, T, m->hidden);
+    if (b->norm[BAL_NORM_Q].w != NULL)
+        c->q_raw = take(a, T, m->n_heads * m->head_dim);
+    if (b->norm[BAL_NORM_K].w != NULL)
+        c->k_raw = take(a, T, m->n_kv_heads * m->head_dim);
+    if (b->norm[BAL_NORM_ATTENTION_OUT].w != NULL)
+        c->attention_raw = take(a, T, m->hidden);
+    if (b->norm[BAL_NORM_MLP_OUT].w != NULL)
+        c->mlp_raw = take(a, T, m->hidden);
     c->gate = take(a, T, m->intermediate);
-    c->up = take(a, T, m->intermediate);
+    if (bal_linear_there(&b->linear[BAL_SLOT_GATE]))
+        c->up = take(a, T, m->intermediate);
     for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
         c->h_width[s] = widths[s];
         c->h[s] = take(a, T, widths[s]);
@@ -65,7 +75,7 @@ static void carve_kept(bal_pass *p, bal_arena *a, size_t T)
             widths[s] = adapter_width(m, i, s);
         c.x = take(a, T, m->config.hidden);
         if (!p->options.checkpoint_activations)
-            carve_cache(&c, a, &m->config, T, widths);
+            carve_cache(&c, a, m, T, widths);
         if (p->kept != NULL)
             p->kept[i] = c;
     }
@@ -74,7 +84,7 @@ static void carve_kept(bal_pass *p, bal_arena *a, size_t T)
 
 static void carve_work(bal_pass *p, bal_arena *a, size_t T, const size_t widths[BAL_SLOT_COUNT])
 {
-    carve_cache(&p->work, a, &p->m->config, T, widths);
+    carve_cache(&p->work, a, p->m, T, widths);
     p->stream[0] = take(a, T, p->m->config.hidden);
     p->stream[1] = take(a, T, p->m->config.hidden);
 }
@@ -82,6 +92,7 @@ static void carve_work(bal_pass *p, bal_arena *a, size_t T, const size_t widths[
 static void carve_back(bal_pass *p, bal_arena *a, size_t T, size_t lora_width)
 {
     const bal_model_config *m = &p->m->config;
+    const bal_block *b = &p->m->blocks[0];
     bal_block_scratch *s = &p->back;
     s->dx = take(a, T, m->hidden);
     s->dnormed = take(a, T, m->hidden);
@@ -92,7 +103,13 @@ static void carve_back(bal_pass *p, bal_arena *a, size_t T, size_t lora_width)
     s->dact = take(a, T, m->intermediate);
     s->dgate = take(a, T, m->intermediate);
     s->delta = take(a, T, m->n_heads);
-    s->reciprocal = take(a, T, 1);
+    s->moments = take(a, T, m->n_heads > 2 ? m->n_heads : 2);
+    if (b->norm[BAL_NORM_Q].w != NULL)
+        s->dq_raw = take(a, T, m->n_heads * m->head_dim);
+    if (b->norm[BAL_NORM_K].w != NULL)
+        s->dk_raw = take(a, T, m->n_kv_heads * m->head_dim);
+    if (b->norm[BAL_NORM_ATTENTION_OUT].w != NULL || b->norm[BAL_NORM_MLP_OUT].w != NULL)
+        s->dbranch = take(a, T, m->hidden);
     s->lora = take(a, T, lora_width);
 }
 
@@ -106,6 +123,15 @@ static size_t widest_panel(const bal_model *m, const bal_pass_options *o)
         }
     }
     return widest;
+}
+
+/* Rows of the widest matrix that stands for several. */
+static size_t widest_fused(const bal_model *m)
+{
+    const bal_linear *l = m->blocks[0].linear;
+    size_t qkv = bal_linear_there(&l[BAL_SLOT_K]) ? 0 : l[BAL_SLOT_Q].w.rows;
+    size_t gate_up = bal_linear_there(&l[BAL_SLOT_UP]) ? 0 : l[BAL_SLOT_GATE].w.rows;
+    return qkv > gate_up ? qkv : gate_up;
 }
 
 static size_t widest_input(const bal_model_config *m)
@@ -122,8 +148,10 @@ static void carve_rope(bal_pass *p, bal_arena *a)
         return;
     if (m->rope.kind == BAL_ROPE_DYNAMIC) /* long sequences have tables of their own, behind the common one */
         rows += p->options.max_tokens;
-    p->cosines = take(a, rows, half);
-    p->sines = take(a, rows, half);
+    for (size_t i = 0; i < (m->local_rope.kind != BAL_ROPE_NONE ? 2 : 1); i++) {
+        p->cosines[i] = take(a, rows, half);
+        p->sines[i] = take(a, rows, half);
+    }
     p->rope_row = bal_arena_take(a, p->options.max_tokens, sizeof *p->rope_row);
     p->frequencies = bal_arena_take(a, half, sizeof *p->frequencies);
 }
@@ -138,6 +166,9 @@ static void carve(bal_pass *p, bal_arena *a)
         p->final[role] = take(a, T, m->hidden);
     p->normed = take(a, T, m->hidden);
     p->act = take(a, T, m->intermediate);
+    p->fused = take(a, T, widest_fused(p->m));
+    if (m->position_rows != 0)
+        p->position = bal_arena_take(a, T, sizeof *p->position);
     p->panel_elements = widest_panel(p->m, o);
     p->panel = take(a, p->panel_elements, 1);
     carve_rope(p, a);
@@ -211,11 +242,15 @@ bal_status bal_pass_new(bal_pass **out, bal_model *m, const bal_pass_options *o)
     p->attention.n_heads = m->config.n_heads;
     p->attention.n_kv_heads = m->config.n_kv_heads;
     p->attention.d = m->config.head_dim;
-    p->attention.scale = 1 / sqrt((double)m->config.head_dim);
+    p->attention.scale = m->config.attention_scale;
+    p->attention.softcap = m->config.attention_softcap;
     p->attention.blocks = p->blocks;
-    if (m->config.rope.kind != BAL_ROPE_NONE) {
-        double scale = bal_rope_frequencies(&m->config.rope, m->config.head_dim, 0, m->rope_factors, p->frequencies);
-        bal_rope_table(p->frequencies, m->config.head_dim / 2, scale, 0, p->options.max_seq_len, p->cosines, p->sines);
+    for (size_t i = 0; i < 2 && p->cosines[i] != NULL; i++) {
+        const bal_rope_config *rope = i == 0 ? &m->config.rope : &m->config.local_rope;
+        double scale =
+            bal_rope_frequencies(rope, m->config.head_dim, 0, i == 0 ? m->rope_factors : NULL, p->frequencies);
+        bal_rope_table(p->frequencies, m->config.head_dim / 2, scale, 0, p->options.max_seq_len, p->cosines[i],
+                       p->sines[i]);
     }
     *out = p;
     p = NULL;
@@ -247,7 +282,8 @@ static void watch(const bal_pass *p, size_t layer, const real_t *x)
 bool bal_pass_can_share(const bal_pass *p)
 {
     const bal_model_config *m = &p->m->config;
-    return p->options.dropout <= 0 && m->rope.kind != BAL_ROPE_NONE && m->rope.kind != BAL_ROPE_DYNAMIC;
+    return p->options.dropout <= 0 && m->window == 0 && m->rope.kind != BAL_ROPE_NONE &&
+           m->rope.kind != BAL_ROPE_DYNAMIC;
 }
 
 static bal_status check_batch(const bal_pass *p, const bal_batch *b)
@@ -260,6 +296,11 @@ static bal_status check_batch(const bal_pass *p, const bal_batch *b)
         if (b->n_shared + b->seq_start[s + 1] - b->seq_start[s] > o->max_seq_len)
             return bal_fail(BAL_ELIMIT, "sequence %zu has %zu tokens; the pass was made for %zu", s,
                             b->n_shared + b->seq_start[s + 1] - b->seq_start[s], o->max_seq_len);
+    for (size_t s = 0; s < b->n_seqs && p->m->config.position_rows != 0; s++)
+        if (b->seq_start[s + 1] - b->seq_start[s] + p->m->config.position_offset > p->m->config.position_rows)
+            return bal_fail(BAL_ELIMIT, "sequence %zu has %u tokens; the model has learned %zu positions", s,
+                            b->seq_start[s + 1] - b->seq_start[s],
+                            p->m->config.position_rows - p->m->config.position_offset);
     if (b->n_shared != 0 && !bal_pass_can_share(p))
         return bal_fail(BAL_EINVAL, "this model cannot compute a shared beginning of %zu tokens once", b->n_shared);
     for (size_t t = 0; t < b->n_tokens; t++)
@@ -290,6 +331,9 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
     size_t half = m->head_dim / 2;
     p->attention.n_blocks = bal_attention_split(b->seq_start, b->n_seqs, p->blocks);
     p->attention.shared = b->n_shared;
+    for (size_t s = 0; s < b->n_seqs && p->position != NULL; s++)
+        for (size_t t = b->seq_start[s]; t < b->seq_start[s + 1]; t++)
+            p->position[t] = (int32_t)(t - b->seq_start[s] + m->position_offset);
     if (m->rope.kind == BAL_ROPE_NONE)
         return;
     for (size_t i = 0; i < b->n_shared; i++)
@@ -299,7 +343,7 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
         if (m->rope.kind == BAL_ROPE_DYNAMIC && (double)n > m->rope.original_max_positions) {
             row = p->options.max_seq_len + begin;
             double scale = bal_rope_frequencies(&m->rope, m->head_dim, n, p->m->rope_factors, p->frequencies);
-            bal_rope_table(p->frequencies, half, scale, 0, n, p->cosines + row * half, p->sines + row * half);
+            bal_rope_table(p->frequencies, half, scale, 0, n, p->cosines[0] + row * half, p->sines[0] + row * half);
         }
         for (size_t i = 0; i < n; i++)
             p->rope_row[begin + i] = (uint32_t)(row + i);
@@ -308,8 +352,10 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
 
 static void final_norm(const bal_pass *p, const real_t *x, real_t *y)
 {
-    const bal_model_config *m = &p->m->config;
-    bal_rms_forward(p->T, m->hidden, x, p->m->final_norm, m->norm == BAL_NORM_RMS_PLUS_ONE, m->norm_eps, y);
+    if (p->m->final_norm.w != NULL)
+        bal_pass_norm(p, &p->m->final_norm, p->T, p->m->config.hidden, x, y);
+    else
+        memcpy(y, x, p->T * p->m->config.hidden * sizeof *y);
 }
 
 bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role)
@@ -332,6 +378,10 @@ bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role)
     }
     real_t *x = keep ? p->kept[0].x : p->stream[0];
     bal_embedding_forward(&p->m->embed.w, p->T, b->tokens, (real_t)m->embed_scale, x);
+    if (p->position != NULL) {
+        bal_embedding_forward(&p->m->positions.w, p->T, p->position, 1, p->normed);
+        bal_pass_add(p->T * m->hidden, p->normed, x);
+    }
     watch(p, 0, x);
     for (size_t i = 0; i < m->n_layers; i++) {
         bal_block_cache *c = whole ? &p->kept[i] : &p->work;
@@ -364,8 +414,9 @@ void bal_pass_clear_dfinal(bal_pass *p, size_t n_tokens)
 
 static bool layer_trains(const bal_block *b)
 {
-    if (b->dattention_norm != NULL || b->dmlp_norm != NULL)
-        return true;
+    for (size_t n = 0; n < BAL_NORM_PLACES; n++)
+        if (b->norm[n].dw != NULL)
+            return true;
     for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
         const bal_linear *l = &b->linear[s];
         if (l->dw != NULL || l->dbias != NULL || (l->lora != NULL && (l->lora->da != NULL || l->lora->db != NULL)))
@@ -378,16 +429,19 @@ bal_status bal_pass_backward(bal_pass *p, const bal_batch *b)
 {
     const bal_model_config *m = &p->m->config;
     size_t lowest = 0;
-    bool embedding = p->m->embed.dw != NULL;
+    bool embedding = p->m->embed.dw != NULL || p->m->positions.dw != NULL;
     if (!p->options.backward || p->forward_tokens == 0 || p->forward_tokens != b->n_tokens)
         return bal_fail(BAL_EINVAL, "a backward pass needs the student's forward pass of the same batch before it");
     p->T = b->n_tokens;
     place_tokens(p, b);
     while (!embedding && lowest < m->n_layers && !layer_trains(&p->m->blocks[lowest]))
         lowest++; /* nothing below this layer wants a gradient */
-    memset(p->back.dx, 0, p->T * m->hidden * sizeof *p->back.dx);
-    bal_rms_backward(p->T, m->hidden, p->last, p->m->final_norm, m->norm == BAL_NORM_RMS_PLUS_ONE, m->norm_eps,
-                     p->dfinal, p->back.dx, p->m->dfinal_norm, p->back.reciprocal);
+    if (p->m->final_norm.w != NULL) {
+        memset(p->back.dx, 0, p->T * m->hidden * sizeof *p->back.dx);
+        bal_pass_norm_back(p, &p->m->final_norm, p->T, m->hidden, p->last, p->dfinal, p->back.dx);
+    } else {
+        memcpy(p->back.dx, p->dfinal, p->T * m->hidden * sizeof *p->back.dx);
+    }
     for (size_t i = m->n_layers; i-- > lowest;) {
         bal_block_cache *c = &p->kept[i];
         if (p->options.checkpoint_activations) {
@@ -397,7 +451,9 @@ bal_status bal_pass_backward(bal_pass *p, const bal_batch *b)
         }
         bal_block_backward(p, i, c, embedding || i > lowest);
     }
-    if (embedding)
+    if (p->m->positions.dw != NULL)
+        bal_embedding_backward(p->T, m->hidden, p->position, 1, p->back.dx, p->m->positions.dw);
+    if (p->m->embed.dw != NULL)
         bal_embedding_backward(p->T, m->hidden, b->tokens, (real_t)m->embed_scale, p->back.dx, p->m->embed.dw);
     p->forward_tokens = 0;
     return BAL_OK;

@@ -10,18 +10,24 @@
 typedef struct bal_block_cache {
     real_t *x;                   /* the block's input, D */
     real_t *q, *k, *v, *o, *lse; /* q and k after the rotation */
-    real_t *middle;              /* residual stream after attention, D */
-    real_t *gate, *up;           /* before the activation, I */
-    real_t *h[BAL_SLOT_COUNT];   /* the adapters' inner values */
+    real_t *q_raw, *k_raw;       /* before the norm of each head, when there is one */
+    real_t *attention_raw;       /* inputs of the norms after attention and MLP, D, when there are such */
+    real_t *mlp_raw;
+    real_t *middle;            /* residual stream after attention, D */
+    real_t *gate, *up;         /* before the activation, I; without a gate `gate` is that of the one matrix */
+    real_t *h[BAL_SLOT_COUNT]; /* the adapters' inner values */
     size_t h_width[BAL_SLOT_COUNT];
 } bal_block_cache;
 
 /* Buffers of the backward of one block. */
 typedef struct bal_block_scratch {
     real_t *dx, *dnormed; /* T x D */
+    real_t *dbranch;      /* T x D, with norms after attention and MLP */
+    real_t *dq_raw, *dk_raw;
     real_t *dq, *dk, *dv, *dattention;
     real_t *dact, *dgate; /* T x I */
-    real_t *delta, *reciprocal, *lora;
+    real_t *delta, *lora;
+    real_t *moments; /* what the backward of a norm keeps of each row, at most two values */
 } bal_block_scratch;
 
 struct bal_pass {
@@ -38,7 +44,9 @@ struct bal_pass {
     size_t panel_elements;
     real_t *dropped, *ddropped; /* T x widest input, with dropout */
     bal_block_scratch back;
-    real_t *cosines, *sines;
+    real_t *fused;                 /* T x the widest matrix that is several */
+    real_t *cosines[2], *sines[2]; /* [1]: of the layers with a window, when their base is another */
+    int32_t *position;             /* rows of the learned positions */
     uint32_t *rope_row;
     double *frequencies;
     bal_attention attention;
@@ -70,6 +78,14 @@ bool bal_linear_uses_panel(const bal_linear_call *c, bool backward);
 size_t bal_linear_panel_size(const bal_linear *l, const bal_pass_options *o); /* elements of p->panel that l wants */
 void bal_linear_panel_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y);
 void bal_linear_panel_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX);
+
+/* pieces.c.  y = norm(x), rows x D; the backward adds to dx (may be NULL) and the norm's gradients. */
+void bal_pass_norm(const bal_pass *p, const bal_norm *n, size_t rows, size_t D, const real_t *x, real_t *y);
+void bal_pass_norm_back(const bal_pass *p, const bal_norm *n, size_t rows, size_t D, const real_t *x, const real_t *dy,
+                        real_t *dx);
+/* Copies whole (T x the sum of the widths) into its parts, or the parts into it. */
+void bal_pass_parts(size_t T, real_t *whole, real_t *const *part, const size_t *width, size_t n_parts, bool join);
+void bal_pass_add(size_t n, const real_t *x, real_t *y); /* y += x */
 
 /* out(T, D) = the block on cache->x. */
 void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapted, real_t *out);

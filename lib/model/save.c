@@ -24,13 +24,42 @@ typedef struct tensor_source {
     const real_t *vector;     /* of a bias or norm */
     bal_dtype dtype;
     char *name;
+    bool turned;   /* the file has the matrix the other way round */
+    real_t *whole; /* while a turned matrix is written */
 } tensor_source;
+
+/* Rows of the file are columns of the matrix: it is made whole once, with the adapter's change. */
+static bal_status fill_turned(tensor_source *s, size_t row0, size_t n_rows, real_t *out)
+{
+    const bal_linear *l = s->linear;
+    size_t rows = l->w.rows, cols = l->w.cols;
+    if (s->whole == NULL) {
+        s->whole = bal_alloc(rows * cols, sizeof *s->whole);
+        if (s->whole == NULL)
+            return BAL_ENOMEM;
+        bal_view_dequant_parallel(&l->w, 0, rows, s->whole, cols);
+        if (l->lora != NULL)
+            bal_lora_add_delta(l->lora, 0, rows, s->whole, cols);
+    }
+    for (size_t c = 0; c < n_rows; c++)
+        for (size_t r = 0; r < rows; r++)
+            out[c * rows + r] = s->whole[r * cols + row0 + c];
+    if (row0 + n_rows == cols) {
+        bal_free(s->whole);
+        s->whole = NULL;
+    }
+    return BAL_OK;
+}
 
 static bal_status fill_tensor(void *context, size_t row0, size_t n_rows, real_t *out)
 {
-    const tensor_source *s = context;
-    size_t cols = s->linear != NULL ? s->linear->w.cols : 1;
-    if (s->linear != NULL) {
+    tensor_source *s = context;
+    size_t cols = s->linear == NULL ? 1 : s->turned ? s->linear->w.rows : s->linear->w.cols;
+    if (s->turned) {
+        bal_status status = fill_turned(s, row0, n_rows, out);
+        if (status != BAL_OK)
+            return status;
+    } else if (s->linear != NULL) {
         bal_view_dequant_parallel(&s->linear->w, row0, n_rows, out, cols);
         if (s->linear->lora != NULL)
             bal_lora_add_delta(s->linear->lora, row0, n_rows, out, cols);
@@ -56,7 +85,15 @@ typedef struct saver {
     uint64_t in_shard, total, most; /* bytes */
     bal_buf *map;                   /* members of weight_map */
     bal_dtype dtype;
+    const bal_model *m;
+    bool conv1d;
 } saver;
+
+static bool is_turned(const saver *s, const bal_part *part)
+{
+    return s->conv1d && part->kind == BAL_PART_MATRIX && part->linear != &s->m->embed &&
+           part->linear != &s->m->positions && part->linear != &s->m->head;
+}
 
 static bal_status count_part(void *context, const bal_part *part)
 {
@@ -88,12 +125,14 @@ static bal_status add_part(void *context, const bal_part *part)
     if (s->shards[s->n++] != s->shard)
         return BAL_OK;
     tensor_source *source = &s->sources[s->n - 1];
-    const size_t shape[2] = {part->rows, part->cols};
+    bool turned = is_turned(s, part);
+    const size_t shape[2] = {turned ? part->cols : part->rows, turned ? part->rows : part->cols};
     bool matrix = part->kind == BAL_PART_MATRIX;
     char file[64];
     *source = (tensor_source){.linear = matrix ? part->linear : NULL,
                               .vector = matrix ? NULL : *part->vector,
                               .dtype = s->dtype,
+                              .turned = turned,
                               .name = bal_strdup(part->name)};
     if (source->name == NULL)
         return BAL_ENOMEM;
@@ -149,7 +188,12 @@ static bal_status save_index(const saver *s, const char *dir)
 static bal_status save_weights(const bal_model *m, const char *dir, bal_dtype dtype, uint64_t most)
 {
     bal_buf map = {0};
-    saver s = {.dtype = dtype, .most = most, .n_shards = 1, .map = &map};
+    saver s = {.m = m,
+               .conv1d = bal_family_by_model_type(m->config.model_type)->conv1d,
+               .dtype = dtype,
+               .most = most,
+               .n_shards = 1,
+               .map = &map};
     bal_status status;
     union { /* the visitors here only read */
         const bal_model *in;
@@ -169,8 +213,10 @@ static bal_status save_weights(const bal_model *m, const char *dir, bal_dtype dt
     if (s.n_shards > 1)
         status = save_index(&s, dir);
 out:
-    for (size_t i = 0; s.sources != NULL && i < s.capacity; i++)
+    for (size_t i = 0; s.sources != NULL && i < s.capacity; i++) {
         bal_free(s.sources[i].name);
+        bal_free(s.sources[i].whole);
+    }
     bal_free(s.sources);
     bal_free(s.shards);
     bal_buf_dispose(&map);

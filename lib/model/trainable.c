@@ -21,12 +21,19 @@ static bal_status visit_matrix(bal_linear *l, size_t rows, size_t cols, bool bia
     return fn(context, &part);
 }
 
-static bal_status visit_norm(const bal_model *m, const char *pattern, size_t layer, real_t **vector, real_t **dvector,
+static bal_status visit_norm(const bal_model *m, const char *pattern, size_t layer, size_t n, bal_norm *norm,
                              bal_part_fn *fn, void *context)
 {
-    bal_part part = {.kind = BAL_PART_NORM, .rows = 1, .cols = m->config.hidden, .vector = vector, .dvector = dvector};
+    bal_part part = {.kind = BAL_PART_NORM, .rows = 1, .cols = n, .vector = &norm->w, .dvector = &norm->dw};
+    if (pattern == NULL)
+        return BAL_OK;
     if (!bal_family_name(part.name, sizeof part.name, pattern, layer, ".weight"))
         return bal_fail(BAL_ELIMIT, "the name of norm '%s' is too long", pattern);
+    bal_status status = fn(context, &part);
+    if (status != BAL_OK || m->config.norm != BAL_NORM_LAYER)
+        return status;
+    part = (bal_part){.kind = BAL_PART_BIAS, .rows = 1, .cols = n, .vector = &norm->b, .dvector = &norm->db};
+    (void)bal_family_name(part.name, sizeof part.name, pattern, layer, ".bias");
     return fn(context, &part);
 }
 
@@ -36,18 +43,22 @@ bal_status bal_model_visit(bal_model *m, bal_part_fn *fn, void *context)
     const bal_family *f = bal_family_by_model_type(c->model_type);
     bal_status status;
     BAL_TRY(visit_matrix(&m->embed, c->vocab, c->hidden, false, fn, context));
+    if (c->position_rows != 0)
+        BAL_TRY(visit_matrix(&m->positions, c->position_rows, c->hidden, false, fn, context));
     for (size_t i = 0; i < c->n_layers; i++) {
         bal_block *b = &m->blocks[i];
-        BAL_TRY(visit_norm(m, f->hf.attention_norm, i, &b->attention_norm, &b->dattention_norm, fn, context));
+        for (bal_norm_place p = 0; p < BAL_NORM_PLACES; p++)
+            BAL_TRY(visit_norm(m, bal_family_norm(&f->hf, c, p), i, bal_norm_size(c, p), &b->norm[p], fn, context));
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
             size_t rows, cols;
-            bal_slot_shape(c, s, &rows, &cols);
-            if (s == BAL_SLOT_GATE)
-                BAL_TRY(visit_norm(m, f->hf.mlp_norm, i, &b->mlp_norm, &b->dmlp_norm, fn, context));
+            if (!bal_linear_there(&b->linear[s]))
+                continue;
+            bal_slot_shape(f, c, s, &rows, &cols);
             BAL_TRY(visit_matrix(&b->linear[s], rows, cols, bal_family_bias(f, c, s), fn, context));
         }
     }
-    BAL_TRY(visit_norm(m, f->hf.final_norm, 0, &m->final_norm, &m->dfinal_norm, fn, context));
+    if (!c->norm_after_add)
+        BAL_TRY(visit_norm(m, f->hf.final_norm, 0, c->hidden, &m->final_norm, fn, context));
     if (!c->tied_head)
         BAL_TRY(visit_matrix(&m->head, c->vocab, c->hidden, false, fn, context));
 out:

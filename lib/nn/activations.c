@@ -44,12 +44,12 @@ static void forward_range(void *context, size_t begin, size_t end, size_t thread
     const glu_job *j = context;
     double slope;
     (void)thread;
-    if (j->kind == BAL_ACT_SILU) {
+    if (j->kind == BAL_ACT_SILU && j->up != NULL) {
         j->ops->swiglu(j->gate + begin, j->up + begin, j->out + begin, end - begin);
         return;
     }
     for (size_t i = begin; i < end; i++)
-        j->out[i] = (real_t)activation(j->kind, (double)j->gate[i], &slope) * j->up[i];
+        j->out[i] = (real_t)activation(j->kind, (double)j->gate[i], &slope) * (j->up == NULL ? 1 : j->up[i]);
 }
 
 void bal_glu_forward(bal_act_kind kind, size_t n, const real_t *gate, const real_t *up, real_t *out)
@@ -62,7 +62,7 @@ static void backward_range(void *context, size_t begin, size_t end, size_t threa
 {
     const glu_job *j = context;
     (void)thread;
-    if (j->kind == BAL_ACT_SILU) {
+    if (j->kind == BAL_ACT_SILU && j->up != NULL) {
         j->ops->swiglu_backward(j->gate + begin, j->up + begin, j->dout + begin, j->dgate + begin, j->dup + begin,
                                 end - begin);
         return;
@@ -70,8 +70,9 @@ static void backward_range(void *context, size_t begin, size_t end, size_t threa
     for (size_t i = begin; i < end; i++) {
         double slope, value = activation(j->kind, (double)j->gate[i], &slope);
         real_t d = j->dout[i];
-        j->dgate[i] = d * j->up[i] * (real_t)slope;
-        j->dup[i] = d * (real_t)value;
+        j->dgate[i] = d * (j->up == NULL ? 1 : j->up[i]) * (real_t)slope;
+        if (j->up != NULL)
+            j->dup[i] = d * (real_t)value;
     }
 }
 

@@ -1,7 +1,7 @@
 /* Forward, per block of queries and head, over blocks of keys with P = exp(S - m), S = scale Q K^T:
  *   m' = max(m, rowmax S),  l = l e^(m - m') + rowsum P,  O = O e^(m - m') + P V;  at the end O / l, lse = m + ln l.
  * Backward, with P = exp(S - lse) and delta = rowsum(dO o O):
- *   dV = P^T dO,  dS = P o (dO V^T - delta),  dQ = scale dS K,  dK = scale dS^T Q.
+ *   dV = P^T dO,  dS = P o (dO V^T - delta) (times 1 - (S / cap)^2 when S is capped),  dQ = scale dS K,  dK = scale dS^T Q.
  * dQ is shared out by blocks of queries, dK and dV by blocks of keys: each output has one writer, whatever the number
  * of threads.  The price is that S is formed twice.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/nn/attention.h"
@@ -38,7 +38,7 @@ size_t bal_attention_max_blocks(size_t max_tokens, size_t max_seqs)
 
 size_t bal_attention_scratch(void)
 {
-    return 2 * (size_t)N * N + 2 * (size_t)N;
+    return 3 * (size_t)N * N + 2 * (size_t)N;
 }
 
 typedef struct job {
@@ -88,12 +88,14 @@ static bool next_keys(const bal_attention *a, const bal_attention_block *b, size
     return true;
 }
 
-/* S(nq, nk) = scale Q K^T, leading dimension N. */
-static void scores(const job *j, size_t head, size_t q0, size_t nq, size_t k0, size_t nk, real_t *S)
+/* S(nq, nk) = scale Q K^T, leading dimension N, capped; slope (may be NULL): of the cap, when there is one. */
+static void scores(const job *j, size_t head, size_t q0, size_t nq, size_t k0, size_t nk, real_t *S, real_t *slope)
 {
     size_t d = j->a->d, kv = head / (j->a->n_heads / j->a->n_kv_heads);
     bal_gemm(false, true, nq, nk, d, (real_t)j->a->scale, j->q + q0 * j->ldq + head * d, j->ldq,
              j->k + k0 * j->ldk + kv * d, j->ldk, 0, S, N);
+    for (size_t i = 0; i < nq && j->a->softcap > 0; i++)
+        j->ops->softcap(S + i * N, nk, (real_t)j->a->softcap, slope == NULL ? NULL : slope + i * N);
 }
 
 /* P in place of S, from the saved sums; what a query does not see is 0. */
@@ -137,7 +139,7 @@ static void online_softmax(const job *j, const bal_attention_block *b, real_t *O
 static void forward_task(const job *j, const bal_attention_block *b, size_t head, real_t *scratch)
 {
     size_t d = j->a->d, kv = head / (j->a->n_heads / j->a->n_kv_heads), H = j->a->n_heads;
-    real_t *S = scratch, *m = scratch + 2 * (size_t)N * N, *l = m + N;
+    real_t *S = scratch, *m = scratch + 3 * (size_t)N * N, *l = m + N;
     real_t *O = j->o + b->first * j->ldq + head * d;
     size_t k0 = 0, nk = 0;
     for (size_t i = 0; i < b->count; i++) {
@@ -146,7 +148,7 @@ static void forward_task(const job *j, const bal_attention_block *b, size_t head
         memset(O + i * j->ldq, 0, d * sizeof *O);
     }
     while (next_keys(j->a, b, &k0, &nk)) {
-        scores(j, head, b->first, b->count, k0, nk, S);
+        scores(j, head, b->first, b->count, k0, nk, S, NULL);
         online_softmax(j, b, O, k0, nk, S, m, l);
         bal_gemm(false, false, b->count, d, nk, 1, S, N, j->v + k0 * j->ldk + kv * d, j->ldk, 1, O, j->ldq);
     }
@@ -189,17 +191,20 @@ static void delta_range(void *context, size_t begin, size_t end, size_t thread)
             j->delta[t * H + h] = (real_t)j->ops->dot(j->o_in + t * j->ldq + h * d, j->dout + t * j->ldq + h * d, d);
 }
 
-/* P into S and dS into G (leading dimension N); begin: of the queries' sequence. */
+/* P into S and dS into G (leading dimension N; the slope of the cap lies behind G); begin: of the queries' sequence. */
 static void backward_scores(const job *j, size_t begin, size_t head, size_t q0, size_t nq, size_t k0, size_t nk,
                             real_t *S, real_t *G)
 {
     size_t d = j->a->d, H = j->a->n_heads, kv = head / (H / j->a->n_kv_heads);
-    scores(j, head, q0, nq, k0, nk, S);
+    real_t *slope = G + (size_t)N * N;
+    scores(j, head, q0, nq, k0, nk, S, slope);
     probabilities(j, begin, head, q0, nq, k0, nk, S);
     bal_gemm(false, true, nq, nk, d, 1, j->dout + q0 * j->ldq + head * d, j->ldq, j->v + k0 * j->ldk + kv * d, j->ldk,
              0, G, N);
     for (size_t i = 0; i < nq; i++)
         j->ops->softmax_backward(S + i * N, G + i * N, nk, j->delta[(q0 + i) * H + head]);
+    for (size_t i = 0; i < nq && j->a->softcap > 0; i++)
+        j->ops->multiply(G + i * N, slope + i * N, nk);
 }
 
 static void query_task(const job *j, const bal_attention_block *b, size_t head, real_t *scratch)

@@ -21,9 +21,10 @@ typedef struct bal_attention_block {
 
 typedef struct bal_attention {
     size_t n_heads, n_kv_heads, d;
-    size_t window; /* 0: all keys before */
-    size_t shared; /* tokens [0, shared) come before every other sequence; only without a window */
-    double scale;  /* usually d^-1/2 */
+    size_t window;  /* 0: all keys before */
+    size_t shared;  /* tokens [0, shared) come before every other sequence; only without a window */
+    double scale;   /* usually d^-1/2 */
+    double softcap; /* 0: none; else scores are softcap tanh(scale q.k / softcap) */
     const bal_attention_block *blocks;
     size_t n_blocks;
     real_t *scratch; /* bal_attention_scratch() values for each thread */

@@ -15,6 +15,10 @@ typedef struct bal_nn_ops {
     real_t (*exp_sum)(real_t *x, size_t n, real_t shift);
     void (*scale)(real_t *x, size_t n, real_t factor);
     double (*dot)(const real_t *x, const real_t *y, size_t n);
+    /* x[i] = cap tanh(x[i] / cap); slope[i] (may be NULL) = 1 - tanh(x[i] / cap)^2. */
+    void (*softcap)(real_t *x, size_t n, real_t cap, real_t *slope);
+    /* x[i] *= y[i] */
+    void (*multiply)(real_t *x, const real_t *y, size_t n);
     /* p[i] = p[i] (dp[i] - delta), into dp. */
     void (*softmax_backward)(const real_t *p, real_t *dp, size_t n, real_t delta);
     /* out = silu(gate) * up. */

@@ -71,6 +71,41 @@ static double dot(const real_t *x, const real_t *y, size_t n)
     return sum;
 }
 
+static inline real_t tanh_real(real_t x)
+{
+#if BAL_REAL_IS_DOUBLE
+    return tanh(x);
+#else
+    /* tanh |x| = 1 - 2 / (e^2|x| + 1) loses digits near 0, where the series to x^7 is within 1e-8 of it */
+    const float a = x < 0 ? -x : x, s = x * x;
+    const float near = a * (1.0F - s * (1.0F / 3 - s * (2.0F / 15 - s * (17.0F / 315))));
+    const float far = 1.0F - 2.0F / (exp_real(2.0F * a) + 1.0F);
+    const float y = a < 0.15F ? near : far;
+    return x < 0 ? -y : y;
+#endif
+}
+
+static void softcap(real_t *x, size_t n, real_t cap, real_t *slope)
+{
+    const real_t inverse = 1 / cap;
+    if (slope == NULL) {
+        for (size_t i = 0; i < n; i++)
+            x[i] = cap * tanh_real(x[i] * inverse);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        real_t t = tanh_real(x[i] * inverse);
+        x[i] = cap * t;
+        slope[i] = 1 - t * t;
+    }
+}
+
+static void multiply(real_t *restrict x, const real_t *restrict y, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] *= y[i];
+}
+
 static void softmax_backward(const real_t *restrict p, real_t *restrict dp, size_t n, real_t delta)
 {
     for (size_t i = 0; i < n; i++)
@@ -129,6 +164,8 @@ const bal_nn_ops BAL_ISA_NAME(bal_nn_ops) = {
     .exp_sum = exp_sum,
     .scale = scale,
     .dot = dot,
+    .softcap = softcap,
+    .multiply = multiply,
     .softmax_backward = softmax_backward,
     .swiglu = swiglu,
     .swiglu_backward = swiglu_backward,
