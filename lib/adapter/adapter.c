@@ -125,6 +125,9 @@ bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config
         BAL_TRY(BAL_ENOMEM);
     for (size_t i = 0; i < n_picked; i++)
         BAL_TRY(add_lora(a, &modules[picked[i]], &total));
+    a->config.fan_in_fan_out = false;
+    for (size_t i = 0; i < n_picked; i++)
+        a->config.fan_in_fan_out = a->config.fan_in_fan_out || modules[picked[i]].fan_in_fan_out;
     a->params.n = total;
     a->params.values = bal_alloc(total, sizeof(real_t));
     if (a->params.values == NULL)
@@ -314,7 +317,8 @@ bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
         BAL_TRY(BAL_ENOMEM);
     for (size_t i = 0; i < n; i++) {
         views[i] = (bal_view){.rows = a->loras[i].out, .cols = a->loras[i].in};
-        modules[i] = (bal_module){a->loras[i].module, &views[i]};
+        modules[i] =
+            (bal_module){.name = a->loras[i].module, .w = &views[i], .fan_in_fan_out = a->config.fan_in_fan_out};
         picked[i] = i;
     }
     if (a->initial != NULL) {

@@ -19,6 +19,7 @@
 typedef struct bal_module {
     const char *name;
     const bal_view *w;
+    bool fan_in_fan_out; /* the model's own files hold it as in x out (GPT-2); w never is */
 } bal_module;
 
 typedef struct bal_adapter_config {
@@ -26,6 +27,7 @@ typedef struct bal_adapter_config {
     double lora_alpha;
     double lora_dropout;
     bool use_rslora;
+    bool fan_in_fan_out;   /* what adapter_config.json says, set by the modules; the factors do not depend on it */
     char init[32];         /* a name of start.h */
     char **target_modules; /* names or suffixes, as peft */
     size_t n_target_modules;

@@ -18,7 +18,6 @@ enum { MAX_CONFIG_BYTES = 16 << 20, MAX_RANK = 1 << 20, MAX_TARGETS = 100000 };
 /* Features that change what the factors mean; a file that uses one of them must not be read as if it did not. */
 static const char *const REFUSED[] = {"use_dora",
                                       "lora_bias",
-                                      "fan_in_fan_out",
                                       "rank_pattern",
                                       "alpha_pattern",
                                       "modules_to_save",
@@ -242,8 +241,9 @@ static bal_status put_config(bal_buf *b, const bal_adapter *a, const char *init)
     bal_status status = BAL_OK;
     BAL_TRY(bal_buf_text(b, "{\n  \"auto_mapping\": null,\n  \"base_model_name_or_path\": "));
     BAL_TRY(put_text_or_null(b, c->base_model));
-    BAL_TRY(bal_buf_text(b, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n"
-                            "  \"init_lora_weights\": "));
+    BAL_TRY(bal_buf_text(b, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": "));
+    BAL_TRY(bal_buf_text(b, c->fan_in_fan_out ? "true" : "false"));
+    BAL_TRY(bal_buf_text(b, ",\n  \"inference_mode\": true,\n  \"init_lora_weights\": "));
     BAL_TRY(put_start(b, init));
     BAL_TRY(put_number(
         b, ",\n  \"layers_pattern\": null,\n  \"layers_to_transform\": null,\n  \"lora_alpha\": ", c->lora_alpha));

@@ -57,6 +57,7 @@ static size_t count_norm(const bal_model *m, const bal_norm *n, bal_norm_place p
 bal_status bal_model_list_modules(bal_model *m)
 {
     size_t n = 0;
+    const bal_family *f = bal_family_by_model_type(m->config.model_type);
     m->modules = bal_alloc(m->config.n_layers * BAL_SLOT_COUNT + 1, sizeof *m->modules);
     if (m->modules == NULL)
         return BAL_ENOMEM;
@@ -66,14 +67,14 @@ bal_status bal_model_list_modules(bal_model *m)
             const bal_linear *l = &m->blocks[i].linear[s];
             if (!bal_linear_there(l))
                 continue;
-            m->modules[n++] = (bal_module){l->name, &l->w};
+            m->modules[n++] = (bal_module){.name = l->name, .w = &l->w, .fan_in_fan_out = f->conv1d};
             m->n_parameters += count_linear(l);
         }
         for (bal_norm_place p = 0; p < BAL_NORM_PLACES; p++)
             m->n_parameters += count_norm(m, &m->blocks[i].norm[p], p);
     }
     if (!m->config.tied_head) {
-        m->modules[n++] = (bal_module){m->head.name, &m->head.w};
+        m->modules[n++] = (bal_module){.name = m->head.name, .w = &m->head.w};
         m->n_parameters += count_linear(&m->head);
     }
     m->n_modules = n;

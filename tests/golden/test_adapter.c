@@ -39,7 +39,7 @@ static bool base_open(base *b, const char *name)
             continue;
         (void)snprintf(b->names[b->n], sizeof b->names[0], "%.*s", (int)(strlen(t->name) - 7), t->name);
         CHECK_OK(bal_tensor_view(t, &b->views[b->n]));
-        b->modules[b->n] = (bal_module){b->names[b->n], &b->views[b->n]};
+        b->modules[b->n] = (bal_module){.name = b->names[b->n], .w = &b->views[b->n]};
         b->n++;
     }
     return true;

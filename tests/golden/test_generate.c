@@ -94,9 +94,11 @@ static bool evaluate(const char *model, const char *requests, const char *answer
     return run_balora(words, scratch("stdout"));
 }
 
-TEST(gen_llama)
+static void check_generation(const char *name)
 {
-    const char *shared = test_shared("golden/decoder/gen_llama");
+    char folder[256];
+    (void)snprintf(folder, sizeof folder, "golden/decoder/%s", name);
+    const char *shared = test_shared(folder);
     char model[MAX_PATH], path[MAX_PATH];
     cJSON *input = NULL, *want = NULL, *got[MAX_LINES];
     const cJSON *row = NULL, *item = NULL;
@@ -125,9 +127,9 @@ TEST(gen_llama)
                                     cJSON_Duplicate(bal_json_member(item, "continuation"), true));
         put(&b, line);
     }
-    CHECK_OK(bal_file_replace(scratch("llama.jsonl"), b.data, b.len));
-    if (evaluate(model, scratch("llama.jsonl"), scratch("llama_out.jsonl"), "0", "2")) {
-        size_t n = read_lines(scratch("llama_out.jsonl"), got), i = 0;
+    CHECK_OK(bal_file_replace(scratch("gen.jsonl"), b.data, b.len));
+    if (evaluate(model, scratch("gen.jsonl"), scratch("gen_out.jsonl"), "0", "2")) {
+        size_t n = read_lines(scratch("gen_out.jsonl"), got), i = 0;
         CHECK(n == 6);
         cJSON_ArrayForEach(item, bal_json_member(want, "generate"))
             CHECK(i < n && same_ids(bal_json_member(got[i++], "ids"), bal_json_member(item, "ids"), -1));
@@ -144,6 +146,21 @@ TEST(gen_llama)
     bal_buf_dispose(&b);
     cJSON_Delete(input);
     cJSON_Delete(want);
+}
+
+TEST(gen_llama)
+{
+    check_generation("gen_llama");
+}
+
+TEST(gen_mistral)
+{
+    check_generation("gen_mistral");
+}
+
+TEST(gen_gemma2)
+{
+    check_generation("gen_gemma2");
 }
 
 static bool real_model(char model[MAX_PATH])

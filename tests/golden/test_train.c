@@ -180,7 +180,7 @@ TEST(balora_with_schedules)
 }
 TEST(balora_gemma2)
 {
-    SKIP("gemma2 is not among the supported families yet");
+    run_case("train_balora_gemma2", "recipe.json");
 }
 
 static const char *const k_real[][2] = {{"lr", "lr"},

@@ -28,9 +28,9 @@ static inline void make_modules(void)
     g_views[0] = (bal_view){t, OUT0, IN0, IN0 * sizeof(real_t), g_w0, 0};
     g_views[1] = (bal_view){t, OUT1, IN1, IN1 * sizeof(real_t), g_w1, 0};
     g_views[2] = (bal_view){t, 20, IN0, IN0 * sizeof(real_t), g_head, 0};
-    g_modules[0] = (bal_module){"model.layers.0.self_attn.q_proj", &g_views[0]};
-    g_modules[1] = (bal_module){"model.layers.0.mlp.down_proj", &g_views[1]};
-    g_modules[2] = (bal_module){"lm_head", &g_views[2]};
+    g_modules[0] = (bal_module){.name = "model.layers.0.self_attn.q_proj", .w = &g_views[0]};
+    g_modules[1] = (bal_module){.name = "model.layers.0.mlp.down_proj", .w = &g_views[1]};
+    g_modules[2] = (bal_module){.name = "lm_head", .w = &g_views[2]};
 }
 
 static inline bal_adapter_config config_of(char **targets, size_t n, const char *init)
