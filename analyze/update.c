@@ -51,7 +51,7 @@ static bal_status own_modules_read(own_modules *o, const char *dir)
         if (o->names[o->n] == NULL)
             BAL_TRY(BAL_ENOMEM);
         o->views[o->n] = (bal_view){.dtype = BAL_DTYPE_F32, .rows = b->shape[0], .cols = a->shape[1]};
-        o->modules[o->n] = (bal_module){o->names[o->n], &o->views[o->n]};
+        o->modules[o->n] = (bal_module){.name = o->names[o->n], .w = &o->views[o->n]};
         o->n++;
     }
     if (o->n == 0)

@@ -9,6 +9,8 @@ enum { N_NAMES = sizeof(bal_family_names) / sizeof(const char *) };
 /* name = pattern with a number for '#', followed by a dot or the end; *rest is what follows. */
 static bool matches(const char *pattern, const char *name, size_t *layer, const char **rest)
 {
+    if (pattern == NULL)
+        return false;
     const char *mark = strchr(pattern, '#');
     size_t n = mark != NULL ? (size_t)(mark - pattern) : strlen(pattern);
     if (strncmp(pattern, name, n) != 0)

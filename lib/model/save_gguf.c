@@ -227,7 +227,7 @@ static const bal_family *family_of(const bal_model *m)
 
 static bal_status check_family(const bal_family *f, const bal_model *m)
 {
-    if (f == NULL || f->architecture == NULL || f->norm != BAL_NORM_RMS)
+    if (f == NULL || f->architecture == NULL || f->norm != BAL_NORM_RMS || m->config.window != 0)
         return bal_fail(BAL_EUNSUPPORTED, "models of the type %s are not written as GGUF; write a folder instead",
                         m->config.model_type);
     return BAL_OK;

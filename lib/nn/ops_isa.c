@@ -71,16 +71,21 @@ static double dot(const real_t *x, const real_t *y, size_t n)
     return sum;
 }
 
-static inline real_t tanh_real(real_t x)
+/* tanh x; *slope = 1 - tanh^2 x. */
+static inline real_t tanh_real(real_t x, real_t *slope)
 {
 #if BAL_REAL_IS_DOUBLE
-    return tanh(x);
+    const real_t y = tanh(x);
+    *slope = 1 - y * y;
+    return y;
 #else
-    /* tanh |x| = 1 - 2 / (e^2|x| + 1) loses digits near 0, where the series to x^7 is within 1e-8 of it */
+    /* tanh |x| = 1 - w, w = 2 / (e^2|x| + 1), loses digits near 0, where the series to x^7 is within 1e-8 of it; the
+     * slope w (2 - w) loses none near 1 */
     const float a = x < 0 ? -x : x, s = x * x;
     const float near = a * (1.0F - s * (1.0F / 3 - s * (2.0F / 15 - s * (17.0F / 315))));
-    const float far = 1.0F - 2.0F / (exp_real(2.0F * a) + 1.0F);
-    const float y = a < 0.15F ? near : far;
+    const float w = 2.0F / (exp_real(2.0F * a) + 1.0F);
+    const float y = a < 0.15F ? near : 1.0F - w;
+    *slope = w * (2.0F - w);
     return x < 0 ? -y : y;
 #endif
 }
@@ -88,16 +93,14 @@ static inline real_t tanh_real(real_t x)
 static void softcap(real_t *x, size_t n, real_t cap, real_t *slope)
 {
     const real_t inverse = 1 / cap;
+    real_t unused;
     if (slope == NULL) {
         for (size_t i = 0; i < n; i++)
-            x[i] = cap * tanh_real(x[i] * inverse);
+            x[i] = cap * tanh_real(x[i] * inverse, &unused);
         return;
     }
-    for (size_t i = 0; i < n; i++) {
-        real_t t = tanh_real(x[i] * inverse);
-        x[i] = cap * t;
-        slope[i] = 1 - t * t;
-    }
+    for (size_t i = 0; i < n; i++)
+        x[i] = cap * tanh_real(x[i] * inverse, &slope[i]);
 }
 
 static void multiply(real_t *restrict x, const real_t *restrict y, size_t n)
