@@ -41,8 +41,9 @@ void bal_adamw_dispose(bal_adamw *o)
 typedef struct adam_range {
     real_t *p, *m, *v;
     const real_t *g;
-    real_t beta1, beta2, keep, rate, root,
-        epsilon; /* keep = 1 - lr wd, rate = lr / (1 - beta1^t), root = 1 / sqrt(1 - beta2^t) */
+    /* fresh = 1 - beta, taken in double: 1 - 0.999f is 1.3e-5 off.  keep = 1 - lr wd, rate = lr / (1 - beta1^t),
+     * root = 1 / sqrt(1 - beta2^t) */
+    real_t fresh1, fresh2, keep, rate, root, epsilon;
 } adam_range;
 
 static void adam_block(void *context, size_t begin, size_t end, size_t thread)
@@ -51,11 +52,11 @@ static void adam_block(void *context, size_t begin, size_t end, size_t thread)
     const adam_range *a = context;
     real_t *restrict p = a->p, *restrict m = a->m, *restrict v = a->v;
     const real_t *restrict g = a->g;
-    const real_t b1 = a->beta1, b2 = a->beta2, keep = a->keep, rate = a->rate, root = a->root, eps = a->epsilon;
+    const real_t f1 = a->fresh1, f2 = a->fresh2, keep = a->keep, rate = a->rate, root = a->root, eps = a->epsilon;
     for (size_t i = begin; i < end; i++) {
         real_t gi = g[i];
-        real_t mi = m[i] + (1 - b1) * (gi - m[i]);
-        real_t vi = b2 * v[i] + (1 - b2) * gi * gi;
+        real_t mi = m[i] + f1 * (gi - m[i]);
+        real_t vi = v[i] + f2 * (gi * gi - v[i]);
         m[i] = mi;
         v[i] = vi;
 #if BAL_REAL_IS_DOUBLE
@@ -79,8 +80,8 @@ void bal_adamw_step(bal_adamw *o, bal_params *p, const double *lr)
                         .m = o->m + seg->offset,
                         .v = o->v + seg->offset,
                         .g = p->grads + seg->offset,
-                        .beta1 = (real_t)c->beta1,
-                        .beta2 = (real_t)c->beta2,
+                        .fresh1 = (real_t)(1 - c->beta1),
+                        .fresh2 = (real_t)(1 - c->beta2),
                         .keep = (real_t)(1 - (seg->decay ? rate * c->weight_decay : 0)),
                         .rate = (real_t)(rate / correct1),
                         .root = (real_t)(1 / sqrt(correct2)),

@@ -164,8 +164,7 @@ TEST(pefts_folders)
                  {"adp_dora", BAL_EUNSUPPORTED, 0},
                  {"adp_lora_bias", BAL_EUNSUPPORTED, 0},
                  {"adp_patterns", BAL_EUNSUPPORTED, 0},
-                 {"adp_embedding", BAL_EUNSUPPORTED, 0},
-                 {"adp_gpt2_lora", BAL_EUNSUPPORTED, 0}};
+                 {"adp_embedding", BAL_EUNSUPPORTED, 0}};
     if (in_case("adp_lora", "adapter") == NULL)
         SKIP("../shared/golden is not there");
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
