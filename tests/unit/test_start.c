@@ -15,7 +15,7 @@ enum { OUT = 40, IN = 28, LEAST = 28, R = 6 };
 static real_t g_w[OUT * IN];
 static double g_d[OUT * IN], g_cov[IN * IN];
 static bal_view g_view;
-static bal_module g_module = {"layer.q_proj", &g_view};
+static bal_module g_module = {.name = "layer.q_proj", .w = &g_view};
 static char g_target[] = "q_proj";
 
 /* A matrix of falling singular values, and the second moments of inputs with unequal directions. */
