@@ -1,5 +1,5 @@
-/* Rows of the matrices are dequantised in small groups that stay in the first cache while all rows of x pass by.
- * SPDX-License-Identifier: Apache-2.0 */
+/* A few rows of x meet the packed weights as they are; for many the weights' rows are dequantised in small groups that
+ * stay in the first cache while all rows of x pass by.  The bits are the same.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/tensor/rowdot.h"
 
 #include "lib/base/threads.h"
@@ -35,29 +35,44 @@ static size_t groups_of(const bal_rowdot_job *j)
     return (j->w.rows + GROUP - 1) / GROUP;
 }
 
+/* The matrix's rows as the file has them, where the loops read its type. */
+static bool packed_group(const rowdot_work *work, const bal_rowdot_job *j, bal_rowdot_block *b, size_t row0)
+{
+    const unsigned char *rows[GROUP];
+    const bal_rowdot_ops *ops = BAL_ISA_PICK(bal_rowdot_ops);
+    if (work->M > BAL_ROWDOT_PACKED_ROWS || b->K % 32 != 0 || ops->packed[j->w.dtype] == NULL)
+        return false;
+    for (size_t i = 0; i < b->N; i++)
+        rows[i] = bal_view_row(&j->w, row0 + i);
+    b->packed = rows;
+    ops->packed[j->w.dtype](b);
+    return true;
+}
+
 static void one_group(const rowdot_work *work, const bal_rowdot_job *j, size_t group, real_t *panel)
 {
     size_t K = j->w.cols, row0 = group * GROUP, n = j->w.rows - row0 < GROUP ? j->w.rows - row0 : GROUP;
-    const real_t *dense = bal_view_dense(&j->w), *w = panel;
-    size_t ldw = padded(K);
-    if (dense != NULL) {
-        w = dense + row0 * K;
-        ldw = K;
-    } else {
-        bal_view_dequant(&j->w, row0, n, panel, ldw);
-    }
+    const real_t *dense = bal_view_dense(&j->w);
     bal_rowdot_block b = {.M = work->M,
                           .N = n,
                           .K = K,
                           .x = work->x,
-                          .w = w,
                           .bias = j->bias == NULL ? NULL : j->bias + row0,
                           .y = j->y + row0,
                           .ldx = work->ldx,
-                          .ldw = ldw,
+                          .ldw = padded(K),
                           .ldy = j->ldy,
                           .add = j->add,
                           .scale = j->scale};
+    if (dense != NULL) {
+        b.w = dense + row0 * K;
+        b.ldw = K;
+    } else {
+        if (packed_group(work, j, &b, row0))
+            return;
+        bal_view_dequant(&j->w, row0, n, panel, b.ldw);
+        b.w = panel;
+    }
     BAL_ISA_PICK(bal_rowdot_ops)->block(&b);
 }
 

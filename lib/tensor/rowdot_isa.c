@@ -1,7 +1,10 @@
 /* The sum over k of one output is always the same: lane l adds the products of k = l, l + LANES, ..., a last partial
  * step is filled with zeros, then the lanes are added in halves.  Tiles differ only in how many outputs share the
- * loads; rows that a tile has too many repeat the last one and are dropped.  SPDX-License-Identifier: Apache-2.0 */
+ * loads and in whether the weights are unpacked beforehand or on the way, which gives the same bits; rows that a tile
+ * has too many repeat the last one and are dropped.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/tensor/rowdot_ops.h"
+
+#include "lib/tensor/unpack.h"
 
 #include <string.h>
 
@@ -43,6 +46,46 @@ static inline __attribute__((always_inline)) real_t lane_sum(vec v)
     return lane[0];
 }
 
+#if !BAL_REAL_IS_DOUBLE && (defined(__AVX512F__) || defined(__AVX2__))
+/* Pairs of vectors are folded into one that holds the halves' sums of each segment of both, until a lane is a sum:
+ * the same additions as lane_sum()'s. */
+#if defined(__AVX512F__)
+static const ivec k_low[] = {{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
+                             {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27},
+                             {0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29},
+                             {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30}};
+enum { LEVELS = 4 };
+#else
+static const ivec k_low[] = {{0, 1, 2, 3, 8, 9, 10, 11}, {0, 1, 4, 5, 8, 9, 12, 13}, {0, 2, 4, 6, 8, 10, 12, 14}};
+enum { LEVELS = 3 };
+#endif
+
+/* out[i] = the sum of acc[i]'s lanes, n of them, a power of two up to LANES. */
+static inline __attribute__((always_inline)) void lane_sums(vec *acc, int n, real_t *out)
+{
+    int left = n;
+#pragma GCC unroll 4
+    for (int level = 0; level < LEVELS; level++) {
+        const ivec low = k_low[level], high = low + (LANES >> (level + 1));
+        const int pairs = left > 1 ? left / 2 : 1, step = left > 1 ? 1 : 0;
+#pragma GCC unroll 8
+        for (int i = 0; i < pairs; i++) {
+            vec a = acc[2 * i * step], b = acc[2 * i * step + step];
+            acc[i] = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+        }
+        left = pairs;
+    }
+    memcpy(out, acc, (size_t)n * sizeof *out);
+}
+#else
+static inline __attribute__((always_inline)) void lane_sums(vec *acc, int n, real_t *out)
+{
+#pragma GCC unroll 32
+    for (int i = 0; i < n; i++)
+        out[i] = lane_sum(acc[i]);
+}
+#endif
+
 static inline __attribute__((always_inline)) void tile(const int mt, const int nt, size_t K, const real_t *const *x,
                                                        const real_t *const *w, real_t *out)
 {
@@ -77,9 +120,7 @@ static inline __attribute__((always_inline)) void tile(const int mt, const int n
                 acc[m * nt + n] += xv * wv[n];
         }
     }
-#pragma GCC unroll 32
-    for (int i = 0; i < mt * nt; i++)
-        out[i] = lane_sum(acc[i]);
+    lane_sums(acc, mt * nt, out);
 }
 
 static void tile_tall(size_t K, const real_t *const *x, const real_t *const *w, real_t *out)
@@ -140,4 +181,85 @@ static void block(const bal_rowdot_block *b)
     }
 }
 
-const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block};
+#if BAL_REAL_IS_DOUBLE
+/* The double build unpacks in floats and widens: lib/tensor/view.c. */
+const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block, {NULL}};
+#else
+/* mt rows of x and nt packed rows of weights; blocks of subs * 32 elements in `bytes` bytes. */
+static inline __attribute__((always_inline)) void packed_tile(unpack_fn *unpack, size_t bytes, int subs, const int mt,
+                                                              const int nt, size_t K, const float *const *x,
+                                                              const unsigned char *const *w, float *out)
+{
+    fvec acc[SINGLE];
+#pragma GCC unroll 8
+    for (int i = 0; i < mt * nt; i++)
+        acc[i] = (fvec){0};
+    for (size_t k = 0, at = 0; k < K; at += bytes)
+        for (int sub = 0; sub < subs; sub++, k += UNPACK_BLOCK) {
+#pragma GCC unroll 8
+            for (int n = 0; n < nt; n++) {
+                fvec wv[UNPACK_PARTS];
+                unpack(w[n] + at, sub, wv);
+#pragma GCC unroll 8
+                for (int part = 0; part < UNPACK_PARTS; part++)
+#pragma GCC unroll 4
+                    for (int m = 0; m < mt; m++)
+                        acc[m * nt + n] += load(x[m] + k + (size_t)part * UNPACK_LANES) * wv[part];
+            }
+        }
+    lane_sums(acc, mt * nt, out);
+}
+
+static inline __attribute__((always_inline)) void packed(unpack_fn *unpack, size_t bytes, int subs,
+                                                         const bal_rowdot_block *b)
+{
+    float out[SINGLE];
+    const float *x[BAL_ROWDOT_PACKED_ROWS];
+    const unsigned char *w[SINGLE];
+    size_t height = b->M >= 3 ? 4 : b->M, width = SINGLE / height;
+    for (size_t m = 0; m < height; m++)
+        x[m] = b->x + (m < b->M ? m : b->M - 1) * b->ldx;
+    for (size_t n0 = 0; n0 < b->N; n0 += width) {
+        size_t nt = b->N - n0 < width ? b->N - n0 : width;
+        for (size_t n = 0; n < width; n++)
+            w[n] = b->packed[n0 + (n < nt ? n : nt - 1)];
+        if (height == 4)
+            packed_tile(unpack, bytes, subs, 4, SINGLE / 4, b->K, x, w, out);
+        else if (height == 2)
+            packed_tile(unpack, bytes, subs, 2, SINGLE / 2, b->K, x, w, out);
+        else
+            packed_tile(unpack, bytes, subs, 1, SINGLE, b->K, x, w, out);
+        put(b, 0, n0, b->M, nt, width, out);
+    }
+}
+
+#define PACKED(name, bytes, subs)                                                                                      \
+    static void packed_##name(const bal_rowdot_block *b)                                                               \
+    {                                                                                                                  \
+        packed(unpack_##name, bytes, subs, b);                                                                         \
+    }
+PACKED(q8_0, 34, 1)
+PACKED(q4_0, 18, 1)
+PACKED(q4_1, 20, 1)
+PACKED(q5_0, 22, 1)
+PACKED(q5_1, 24, 1)
+PACKED(q4_k, 144, 8)
+PACKED(q5_k, 176, 8)
+PACKED(q6_k, 210, 8)
+PACKED(f16, 64, 1)
+PACKED(bf16, 64, 1)
+
+const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block,
+                                                     {
+                                                         [BAL_DTYPE_Q8_0] = packed_q8_0,
+                                                         [BAL_DTYPE_Q4_0] = packed_q4_0,
+                                                         [BAL_DTYPE_Q4_1] = packed_q4_1,
+                                                         [BAL_DTYPE_Q5_0] = packed_q5_0,
+                                                         [BAL_DTYPE_Q5_1] = packed_q5_1,
+                                                         [BAL_DTYPE_Q4_K] = packed_q4_k,
+                                                         [BAL_DTYPE_Q5_K] = packed_q5_k,
+                                                         [BAL_DTYPE_Q6_K] = packed_q6_k,
+                                                         [BAL_DTYPE_F16] = packed_f16,
+                                                         [BAL_DTYPE_BF16] = packed_bf16,
+                                                     }};
+#endif

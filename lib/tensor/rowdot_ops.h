@@ -4,6 +4,7 @@
 
 #include "lib/tensor/isa.h"
 #include "lib/tensor/real.h"
+#include "lib/tensor/view.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,14 +13,20 @@
 typedef struct bal_rowdot_block {
     size_t M, N, K;
     const real_t *x, *w, *bias;
+    const unsigned char *const *packed; /* instead of w: N rows of a packed type */
     real_t *y;
     size_t ldx, ldw, ldy;
     bool add;
     real_t scale;
 } bal_rowdot_block;
 
+/* Rows of x up to which the weights are unpacked on the way; for more, unpacking once beforehand is cheaper. */
+enum { BAL_ROWDOT_PACKED_ROWS = 4 };
+
 typedef struct bal_rowdot_ops {
     void (*block)(const bal_rowdot_block *b);
+    /* By type, NULL where there is none.  1 <= M <= BAL_ROWDOT_PACKED_ROWS, K a multiple of 32; the bits of block(). */
+    void (*packed[BAL_DTYPE_COUNT])(const bal_rowdot_block *b);
 } bal_rowdot_ops;
 
 BAL_ISA_DECLARE(bal_rowdot_ops, bal_rowdot_ops);

@@ -1,0 +1,338 @@
+/* One block of 32 weights of each packed type as vectors of f32, in the order of the elements; for the *_isa.c files
+ * alone.  Every value takes at most one rounding, so that all instruction sets give the same bits.  Block layouts (GGUF,
+ * little endian; f16 = IEEE half):
+ *   Q8_0  32 elements in 34 bytes: f16 d, 32 x i8 q                      w = q d
+ *   Q4_0  32 elements in 18 bytes: f16 d, 16 bytes of two nibbles        w = (q - 8) d
+ *   Q4_1  32 elements in 20 bytes: f16 d, f16 m, 16 bytes of two nibbles w = q d + m
+ *   Q5_0  32 elements in 22 bytes: f16 d, 32 fifth bits, 16 bytes of nibbles          w = (q - 16) d
+ *   Q5_1  32 elements in 24 bytes: f16 d, f16 m, 32 fifth bits, 16 bytes of nibbles   w = q d + m
+ * Low nibbles are the elements 0..15 of the block, high nibbles the elements 16..31.
+ *   Q4_K  256 elements in 144 bytes: f16 d, f16 e, 12 bytes of 8 scales s and 8 minima m of 6 bits, 128 bytes of
+ *         nibbles: of each 32 bytes the low ones are 32 elements, the high ones the next 32    w = q s d - m e
+ *   Q5_K  176 bytes: as Q4_K, with 32 bytes of fifth bits before the nibbles: bit j of byte l is that of element 32 j + l
+ *   Q6_K  210 bytes: 128 of low nibbles, 64 of upper pairs of bits, 16 scales i8, f16 d; in each half of 128 elements
+ *         nibble bytes l and l + 32 and pair byte l make the elements l, l + 32, l + 64, l + 96 w = (q - 32) s d
+ * A product of an integer below 2^13 and an f16 is exact in f32, so only the sums round.
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_TENSOR_UNPACK_H
+#define BAL_TENSOR_UNPACK_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { UNPACK_BYTES = 64 };
+#elif defined(__AVX2__)
+enum { UNPACK_BYTES = 32 };
+#else
+enum { UNPACK_BYTES = 16 };
+#endif
+enum { UNPACK_BLOCK = 32, UNPACK_SUPER = 256, UNPACK_LANES = UNPACK_BYTES / 4, UNPACK_PARTS = 32 / UNPACK_LANES };
+
+typedef float fvec __attribute__((vector_size(UNPACK_BYTES)));
+typedef int32_t ivec __attribute__((vector_size(UNPACK_BYTES)));
+#if !defined(__AVX2__)
+typedef unsigned char bvec __attribute__((vector_size(UNPACK_LANES)));
+typedef signed char cvec __attribute__((vector_size(UNPACK_LANES)));
+typedef uint16_t hvec __attribute__((vector_size(2 * UNPACK_LANES)));
+#endif
+
+#define UNPACK_INLINE static inline __attribute__((always_inline))
+
+UNPACK_INLINE float float_of_bits(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+UNPACK_INLINE uint32_t bits_of_float(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+UNPACK_INLINE uint16_t load16(const unsigned char *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+UNPACK_INLINE uint32_t load32(const unsigned char *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* Without branches, so that a loop over a row is vectorised.  A subnormal half is made by a subtraction of
+ * normal numbers (2^-14 (1 + m/1024) - 2^-14), which never meets the slow path for subnormal floats. */
+UNPACK_INLINE float half_to_float(uint16_t h)
+{
+    uint32_t body = (uint32_t)(h & 0x7fffU) << 13, sign = (uint32_t)(h & 0x8000U) << 16;
+    uint32_t normal = body + (112U << 23);
+    uint32_t tiny = bits_of_float(float_of_bits(body + 0x38800000U) - float_of_bits(0x38800000U));
+    uint32_t special = body + (224U << 23); /* exponent 31 becomes 255; NaN keeps its payload */
+    uint32_t bits = body < (1U << 23) ? tiny : (body < (31U << 23) ? normal : special);
+    return float_of_bits(bits | sign);
+}
+
+/* The f16 at p, alone. */
+UNPACK_INLINE float half_at(const unsigned char *p)
+{
+#if defined(__F16C__)
+    return _cvtsh_ss(load16(p));
+#else
+    return half_to_float(load16(p));
+#endif
+}
+
+/* The two f16 at p, each in all lanes. */
+UNPACK_INLINE void two_halves_at(const unsigned char *p, fvec *a, fvec *b)
+{
+#if defined(__AVX512F__)
+    __m512 both = _mm512_cvtph_ps(_mm256_set1_epi32((int)load32(p)));
+    *a = (fvec)_mm512_moveldup_ps(both);
+    *b = (fvec)_mm512_movehdup_ps(both);
+#elif defined(__F16C__)
+    __m256 both = _mm256_cvtph_ps(_mm_set1_epi32((int)load32(p)));
+    *a = (fvec)_mm256_moveldup_ps(both);
+    *b = (fvec)_mm256_movehdup_ps(both);
+#else
+    *a = (fvec){0} + half_to_float(load16(p));
+    *b = (fvec){0} + half_to_float(load16(p + 2));
+#endif
+}
+
+/* UNPACK_LANES bytes, or pairs of bytes, as integers.  (GCC 12 takes __builtin_convertvector of bytes apart.) */
+UNPACK_INLINE ivec bytes_at(const unsigned char *p)
+{
+#if defined(__AVX512F__)
+    return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+#elif defined(__AVX2__)
+    return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
+#else
+    bvec b;
+    memcpy(&b, p, sizeof b);
+    return __builtin_convertvector(b, ivec);
+#endif
+}
+
+UNPACK_INLINE ivec signed_bytes_at(const unsigned char *p)
+{
+#if defined(__AVX512F__)
+    return (ivec)_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p));
+#elif defined(__AVX2__)
+    return (ivec)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p));
+#else
+    cvec b;
+    memcpy(&b, p, sizeof b);
+    return __builtin_convertvector(b, ivec);
+#endif
+}
+
+UNPACK_INLINE ivec pairs_at(const unsigned char *p)
+{
+#if defined(__AVX512F__)
+    return (ivec)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
+#elif defined(__AVX2__)
+    return (ivec)_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p));
+#else
+    hvec h;
+    memcpy(&h, p, sizeof h);
+    return __builtin_convertvector(h, ivec);
+#endif
+}
+
+UNPACK_INLINE fvec floats(ivec q)
+{
+    return __builtin_convertvector(q, fvec);
+}
+
+UNPACK_INLINE ivec lane_numbers(void)
+{
+    ivec lane;
+#pragma GCC unroll 16
+    for (int i = 0; i < UNPACK_LANES; i++)
+        lane[i] = i;
+    return lane;
+}
+
+/* The 32 nibbles of 16 bytes: q[0 ..] of the low ones, then of the high ones. */
+UNPACK_INLINE void nibbles_at(const unsigned char *p, ivec q[UNPACK_PARTS])
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS / 2; i++) {
+        ivec both = bytes_at(p + i * UNPACK_LANES);
+        q[i] = both & 15;
+        q[UNPACK_PARTS / 2 + i] = both >> 4;
+    }
+}
+
+/* Fifth bits: bit i of high belongs to element i. */
+UNPACK_INLINE void add_fifth(uint32_t high, ivec q[UNPACK_PARTS])
+{
+    const ivec lane = lane_numbers();
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS; i++) {
+        ivec word = (ivec){0} + (int32_t)(high >> (i * UNPACK_LANES));
+        q[i] |= ((word >> lane) & 1) << 4;
+    }
+}
+
+/* Elements 32 sub .. 32 sub + 31 of the block at p (sub is 0 where a block has 32). */
+typedef void unpack_fn(const unsigned char *p, int sub, fvec w[UNPACK_PARTS]);
+
+UNPACK_INLINE void unpack_q8_0(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    float d = half_at(p);
+    (void)sub;
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS; i++)
+        w[i] = floats(signed_bytes_at(p + 2 + i * UNPACK_LANES)) * d;
+}
+
+/* w = (q - zero) d + m for the nibbles q of 16 bytes.  Where a vector holds all 16 values they are looked up. */
+UNPACK_INLINE void scaled_nibbles(const unsigned char *p, int zero, fvec d, fvec m, fvec w[UNPACK_PARTS])
+{
+#if defined(__AVX512F__)
+    const fvec table = floats(lane_numbers() - zero) * d + m;
+    ivec both = bytes_at(p);
+    w[0] = __builtin_shuffle(table, both); /* takes the low four bits */
+    w[1] = __builtin_shuffle(table, both >> 4);
+#else
+    ivec q[UNPACK_PARTS];
+    nibbles_at(p, q);
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS; i++)
+        w[i] = floats(q[i] - zero) * d + m;
+#endif
+}
+
+UNPACK_INLINE void unpack_q4_0(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    (void)sub;
+    scaled_nibbles(p + 2, 8, (fvec){0} + half_at(p), (fvec){0}, w);
+}
+
+UNPACK_INLINE void unpack_q4_1(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    fvec d, m;
+    (void)sub;
+    two_halves_at(p, &d, &m);
+    scaled_nibbles(p + 4, 0, d, m, w);
+}
+
+UNPACK_INLINE void unpack_q5_0(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    float d = half_at(p);
+    ivec q[UNPACK_PARTS];
+    (void)sub;
+    nibbles_at(p + 6, q);
+    add_fifth(load32(p + 2), q);
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS; i++)
+        w[i] = floats(q[i] - 16) * d;
+}
+
+UNPACK_INLINE void unpack_q5_1(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    fvec d, m;
+    ivec q[UNPACK_PARTS];
+    (void)sub;
+    two_halves_at(p, &d, &m);
+    nibbles_at(p + 8, q);
+    add_fifth(load32(p + 4), q);
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS; i++)
+        w[i] = floats(q[i]) * d + m;
+}
+
+/* Scale and minimum of sub-block j < 8: six bits each, the upper pairs of 4..7 over those of 0..3. */
+UNPACK_INLINE void scale_and_minimum(const unsigned char *s, int j, float *scale, float *minimum)
+{
+    unsigned a = j < 4 ? s[j] & 63U : (s[j + 4] & 15U) | ((unsigned)(s[j - 4] >> 6) << 4);
+    unsigned b = j < 4 ? s[j + 4] & 63U : (unsigned)(s[j + 4] >> 4) | ((unsigned)(s[j] >> 6) << 4);
+    *scale = (float)a;
+    *minimum = (float)b;
+}
+
+/* fifth: 32 bytes of fifth bits, or NULL. */
+UNPACK_INLINE void super_block(const unsigned char *p, const unsigned char *fifth, const unsigned char *nibbles,
+                               int sub, fvec w[UNPACK_PARTS])
+{
+    fvec d, e;
+    float scale, minimum;
+    two_halves_at(p, &d, &e);
+    scale_and_minimum(p + 4, sub, &scale, &minimum);
+    d *= scale;
+    e *= minimum;
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS; i++) {
+        ivec q = bytes_at(nibbles + sub / 2 * UNPACK_BLOCK + i * UNPACK_LANES) >> (sub % 2 * 4) & 15;
+        if (fifth != NULL)
+            q |= (bytes_at(fifth + i * UNPACK_LANES) >> sub & 1) << 4;
+        w[i] = floats(q) * d - e;
+    }
+}
+
+UNPACK_INLINE void unpack_q4_k(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    super_block(p, NULL, p + 16, sub, w);
+}
+
+UNPACK_INLINE void unpack_q5_k(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    super_block(p, p + 16, p + 16 + UNPACK_BLOCK, sub, w);
+}
+
+UNPACK_INLINE void unpack_q6_k(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    int half = sub / 4, part = sub % 4;
+    float d = half_at(p + 208);
+    const unsigned char *low = p + 64 * half + part % 2 * UNPACK_BLOCK, *high = p + 128 + 32 * half;
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS; i++) {
+        signed char scale;
+        memcpy(&scale, p + 192 + 8 * half + 2 * part + i * UNPACK_LANES / 16, 1);
+        ivec q = (bytes_at(low + i * UNPACK_LANES) >> (part / 2 * 4) & 15) |
+                 (bytes_at(high + i * UNPACK_LANES) >> (2 * part) & 3) << 4;
+        w[i] = floats(q - 32) * ((float)scale * d);
+    }
+}
+
+UNPACK_INLINE void unpack_bf16(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    (void)sub;
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS; i++) {
+        ivec bits = pairs_at(p + (ptrdiff_t)2 * UNPACK_LANES * i) << 16;
+        memcpy(&w[i], &bits, sizeof bits);
+    }
+}
+
+UNPACK_INLINE void unpack_f16(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    (void)sub;
+#if defined(__AVX512F__)
+    for (int i = 0; i < UNPACK_PARTS; i++)
+        w[i] = (fvec)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p + i * 32)));
+#elif defined(__F16C__)
+    for (int i = 0; i < UNPACK_PARTS; i++)
+        w[i] = (fvec)_mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + i * 16)));
+#else
+    float part[UNPACK_BLOCK];
+    for (int i = 0; i < UNPACK_BLOCK; i++)
+        part[i] = half_to_float(load16(p + (ptrdiff_t)2 * i));
+    memcpy(w, part, sizeof part);
+#endif
+}
+
+#endif
