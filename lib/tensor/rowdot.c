@@ -5,7 +5,7 @@
 #include "lib/base/threads.h"
 #include "lib/tensor/rowdot_ops.h"
 
-enum { GROUP = 16, GRAIN_PRODUCTS = 1 << 16 };
+enum { GROUP = 16, GRAIN_PRODUCTS = 1 << 15 };
 
 typedef struct rowdot_work {
     const bal_rowdot_job *jobs;
@@ -100,5 +100,6 @@ void bal_rowdot(const bal_rowdot_job *jobs, size_t n_jobs, size_t M, const real_
     size_t K = jobs[0].w.cols, products = M * GROUP * (K == 0 ? 1 : K);
     rowdot_work work = {.jobs = jobs, .n_jobs = n_jobs, .M = M, .ldx = ldx, .x = x, .scratch = scratch};
     work.stride = GROUP * padded(K);
-    bal_parallel_for(groups, products >= GRAIN_PRODUCTS ? 1 : GRAIN_PRODUCTS / products + 1, run_groups, &work);
+    /* shared out evenly, or not at all: to wake a thread takes as long as GRAIN_PRODUCTS */
+    bal_parallel_for(groups, groups * products >= 2 * GRAIN_PRODUCTS ? 1 : groups, run_groups, &work);
 }

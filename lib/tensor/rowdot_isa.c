@@ -185,6 +185,10 @@ static void block(const bal_rowdot_block *b)
 /* The double build unpacks in floats and widens: lib/tensor/view.c. */
 const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block, {NULL}};
 #else
+/* Bytes by which weights are asked for before they are needed: rows are too short for the machine to see where reading
+ * goes on.  (One sequence of SmolLM2-135M: 1.35 times as fast; 4 to 9 KB are alike.)  Past the end it is ignored. */
+enum { AHEAD = 6144 };
+
 /* mt rows of x and nt packed rows of weights; blocks of subs * 32 elements in `bytes` bytes. */
 static inline __attribute__((always_inline)) void packed_tile(unpack_fn *unpack, size_t bytes, int subs, const int mt,
                                                               const int nt, size_t K, const float *const *x,
@@ -199,6 +203,8 @@ static inline __attribute__((always_inline)) void packed_tile(unpack_fn *unpack,
 #pragma GCC unroll 8
             for (int n = 0; n < nt; n++) {
                 fvec wv[UNPACK_PARTS];
+                if (sub % 2 == 0)
+                    __builtin_prefetch((const void *)((uintptr_t)w[n] + at + AHEAD));
                 unpack(w[n] + at, sub, wv);
 #pragma GCC unroll 8
                 for (int part = 0; part < UNPACK_PARTS; part++)

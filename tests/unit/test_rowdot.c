@@ -9,11 +9,11 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_M = 33, MAX_N = 70, MAX_K = 96 };
+enum { MAX_M = 33, MAX_N = 70, MAX_K = 96, MAX_PACKED_N = 24, MAX_PACKED_K = 512 };
 
 typedef struct data {
     real_t x[MAX_M * MAX_K], w[MAX_N * MAX_K], bias[MAX_N], y[MAX_M * MAX_N], z[MAX_M * MAX_N];
-    unsigned char packed[MAX_N * MAX_K];
+    unsigned char packed[2 * MAX_PACKED_N * MAX_PACKED_K];
     real_t scratch[16 * 16 * MAX_K];
 } data;
 
@@ -86,27 +86,60 @@ TEST(rowdot_add_scaled_and_several)
     bal_free(d);
 }
 
-/* A quantised matrix gives the bits of its dequantised copy, rows in any file order. */
-TEST(rowdot_quantised)
+/* A packed matrix gives the bits of its dequantised copy, whether its weights are unpacked on the way (few rows of x)
+ * or beforehand (more), rows in any file order, also where the last tile is not full. */
+static void packed_and_dense(data *d, const bal_view *v, size_t M)
 {
-    enum { M = 5, N = 32, K = 64 };
-    static const bal_dtype types[] = {BAL_DTYPE_Q8_0, BAL_DTYPE_Q4_0, BAL_DTYPE_Q4_1, BAL_DTYPE_F16, BAL_DTYPE_BF16};
+    static real_t w[MAX_PACKED_N * MAX_PACKED_K], scratch[16 * 16 * MAX_PACKED_K];
+    const size_t n = v->rows, K = v->cols;
+    const real_t *bias = M % 2 == 0 ? d->bias : NULL;
+    bal_view_dequant(v, 0, n, w, K);
+    bal_rowdot_job packed = {.w = *v, .y = d->y, .ldy = n, .bias = bias}, dense = packed;
+    dense.w = bal_view_of(w, n, K);
+    dense.y = d->z;
+    for (int add = 0; add < 2; add++) {
+        packed.add = dense.add = add == 1;
+        packed.scale = dense.scale = REAL(0.5);
+        bal_rowdot(&packed, 1, M, d->x, K, scratch);
+        bal_rowdot(&dense, 1, M, d->x, K, scratch);
+        CHECK_MSG(memcmp(d->y, d->z, M * n * sizeof(real_t)) == 0, "%s: %zu rows, %zu columns",
+                  bal_dtype_name(v->dtype), M, K);
+    }
+    for (size_t m = 0; m < M; m++)
+        for (size_t i = 0; i < n; i++) {
+            double sum = 0, size = 0;
+            for (size_t k = 0; k < K; k++) {
+                double term = (double)d->x[m * K + k] * (double)w[i * K + k];
+                sum += term;
+                size += fabs(term);
+            }
+            CHECK_NEAR(d->y[m * n + i], 1.5 * sum + (bias != NULL ? (double)bias[i] : 0), 1e-5 * size + 1e-5);
+        }
+}
+
+TEST(rowdot_packed)
+{
+    static const bal_dtype types[] = {BAL_DTYPE_Q8_0, BAL_DTYPE_Q4_0, BAL_DTYPE_Q4_1, BAL_DTYPE_Q5_0, BAL_DTYPE_Q5_1,
+                                      BAL_DTYPE_Q4_K, BAL_DTYPE_Q5_K, BAL_DTYPE_Q6_K, BAL_DTYPE_F16,  BAL_DTYPE_BF16};
+    static const size_t widths[] = {32, 40, 96, 160, 256, 512};
     data *d = bal_alloc(1, sizeof *d);
     if (!CHECK(d != NULL))
         return;
     bal_rng r;
     bal_rng_init(&r, 2, "rowdot");
-    fill(d->x, M * K, &r);
-    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
-        bal_view v = {.dtype = types[t], .rows = N, .cols = K, .data = d->packed, .rope_head_dim = t % 2 == 0 ? 8 : 0};
-        CHECK_OK(bal_dtype_row_bytes(types[t], K, &v.row_bytes));
-        for (size_t i = 0; i < N * v.row_bytes; i++)
-            d->packed[i] = (unsigned char)(bal_rng_next(&r) & 0x3b); /* no exponent of all ones */
-        bal_view_dequant(&v, 0, N, d->w, K);
-        bal_rowdot_job j = {.w = v, .y = d->y, .ldy = N}, dense = {.w = bal_view_of(d->w, N, K), .y = d->z, .ldy = N};
-        bal_rowdot(&j, 1, M, d->x, K, d->scratch);
-        bal_rowdot(&dense, 1, M, d->x, K, d->scratch);
-        CHECK(memcmp(d->y, d->z, M * N * sizeof(real_t)) == 0);
-    }
+    fill(d->x, sizeof d->x / sizeof *d->x, &r);
+    fill(d->bias, MAX_N, &r);
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (size_t c = 0; c < sizeof widths / sizeof *widths; c++) {
+            bal_view v = {.dtype = types[t], .rows = t % 2 == 0 ? 24 : 21, .cols = widths[c], .data = d->packed};
+            if (v.cols % bal_dtype_block(v.dtype) != 0)
+                continue;
+            v.rope_head_dim = t % 2 == 0 ? 8 : 0;
+            CHECK_OK(bal_dtype_row_bytes(v.dtype, v.cols, &v.row_bytes));
+            for (size_t i = 0; i < v.rows * v.row_bytes; i++)
+                d->packed[i] = (unsigned char)(bal_rng_next(&r) & 0x3b); /* no half with an exponent of all ones */
+            for (size_t M = 1; M <= 6; M++)
+                packed_and_dense(d, &v, M);
+        }
     bal_free(d);
 }
