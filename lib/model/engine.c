@@ -9,7 +9,14 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DEFAULT_BATCH = 32, STEP_ROWS = 256, HEAD_ROWS = 32, MIN_SHARED = 16, TEXT_BYTES_PER_TOKEN = 16 };
+enum {
+    DEFAULT_BATCH = 32,
+    STEP_ROWS = 256,
+    HEAD_ROWS = 32,
+    MIN_SHARED = 4,  /* tokens; to copy keys and values costs much less than to compute them */
+    LOOK_AHEAD = 64, /* requests that are looked at for one that need not wait */
+    TEXT_BYTES_PER_TOKEN = 16
+};
 static const size_t k_max_cache = (size_t)2 << 30;
 
 typedef enum slot_state { SLOT_FREE, SLOT_PROMPT, SLOT_DECODE } slot_state;
@@ -34,7 +41,9 @@ typedef struct engine {
     const bal_model *m;
     const bal_engine_options *o;
     const bal_request *requests;
-    size_t n_requests, next, n_slots, capacity, max_length, max_nll;
+    bool *admitted; /* by request */
+    size_t n_requests, n_slots, capacity, max_length, max_nll;
+    size_t next; /* the first that is not admitted */
     bal_decoder *decoder;
     slot *slots;
     bal_decode_row rows[STEP_ROWS];
@@ -104,7 +113,8 @@ static bal_status prepare(engine *e)
     BAL_TRY(bal_decoder_new(&e->decoder, e->m, &o));
     e->slots = bal_alloc(e->n_slots, sizeof *e->slots);
     e->items = bal_alloc(e->m->config.vocab, sizeof *e->items);
-    if (e->slots == NULL || e->items == NULL)
+    e->admitted = bal_alloc(e->n_requests, sizeof *e->admitted);
+    if (e->slots == NULL || e->items == NULL || e->admitted == NULL)
         return BAL_ENOMEM;
     for (size_t i = 0; i < e->n_slots; i++) {
         e->slots[i].tokens = bal_alloc(e->capacity + 1, sizeof *e->slots[i].tokens);
@@ -131,23 +141,30 @@ static void dispose(engine *e)
     }
     bal_free(e->slots);
     bal_free(e->items);
+    bal_free(e->admitted);
     bal_decoder_free(e->decoder);
 }
 
-/* The slot whose cached tokens begin most like tokens[0..n), and how many are the same. */
-static size_t find_shared(const engine *e, const int32_t *tokens, size_t n, size_t *common)
+/* What the slots know of a prompt's beginning. */
+typedef struct shared_start {
+    size_t slot, ready; /* the slot with the longest common start in its cache, and its tokens */
+    size_t coming; /* the longest common start that some slot will have in its cache after this step or a later one */
+} shared_start;
+
+static shared_start find_shared(const engine *e, const int32_t *tokens, size_t n)
 {
-    size_t best = 0;
-    *common = 0;
+    shared_start best = {0};
     for (size_t i = 0; i < e->n_slots; i++) {
         const slot *s = &e->slots[i];
-        size_t same = 0, limit = s->n_ready < n ? s->n_ready : n;
+        size_t same = 0, known = s->state == SLOT_PROMPT ? s->n_input : s->n_ready, limit = known < n ? known : n;
         while (same < limit && s->tokens[same] == tokens[same])
             same++;
-        if (same > *common) {
-            *common = same;
-            best = i;
+        size_t ready = same < s->n_ready ? same : s->n_ready;
+        if (ready > best.ready) {
+            best.ready = ready;
+            best.slot = i;
         }
+        best.coming = same > best.coming ? same : best.coming;
     }
     return best;
 }
@@ -162,21 +179,13 @@ static slot *pick_free(engine *e)
     return best;
 }
 
-static bool admit(engine *e)
+/* Puts request i into the slot that has most of its prompt, or a free one with a copy of that. */
+static void admit_as(engine *e, size_t i, const int32_t *prompt, size_t keep, shared_start shared)
 {
-    size_t keep = 0, positions = 0, common = 0;
-    if (e->next >= e->n_requests || pick_free(e) == NULL)
-        return false;
-    const bal_request *r = &e->requests[e->next];
-    if (plan(e, e->next, &keep, &positions) != BAL_OK)
-        return false; /* cannot be: all were planned before */
-    const int32_t *prompt = r->prompt + (r->n_prompt - keep);
-    size_t n_known = keep;
-    size_t from = find_shared(e, prompt, keep, &common);
+    const bal_request *r = &e->requests[i];
+    size_t n_known = keep, common = shared.ready, from = shared.slot;
     slot *s = e->slots[from].state == SLOT_FREE && common > 0 ? &e->slots[from] : pick_free(e);
     size_t to = (size_t)(s - e->slots);
-    if (common >= keep)
-        common = keep - 1; /* the last one is run for its logits */
     if (r->kind == BAL_REQUEST_SCORE)
         n_known += r->n_continuation;
     if (common < MIN_SHARED && from != to)
@@ -186,7 +195,7 @@ static bool admit(engine *e)
     if (r->kind == BAL_REQUEST_SCORE)
         memcpy(s->tokens + keep, r->continuation, r->n_continuation * sizeof *prompt);
     s->state = SLOT_PROMPT;
-    s->request = e->next++;
+    s->request = i;
     s->n_cached = s->n_ready = common;
     s->n_prompt = keep;
     s->n_dropped = r->n_prompt - keep;
@@ -199,9 +208,32 @@ static bool admit(engine *e)
     char stream[48];
     (void)snprintf(stream, sizeof stream, "sampling %llu", (unsigned long long)r->stream);
     bal_rng_init(&s->rng, r->seed, stream);
+    e->admitted[i] = true;
+    while (e->next < e->n_requests && e->admitted[e->next])
+        e->next++;
     e->stats.prompt_tokens += keep;
     e->stats.shared_tokens += common;
-    return true;
+}
+
+/* Admits the first of the next requests whose beginning is not just being computed for another one: the answers to one
+ * question, or prompts with the same examples, wait for the first of them and start from its copy. */
+static bool admit(engine *e)
+{
+    if (pick_free(e) == NULL)
+        return false;
+    for (size_t i = e->next, seen = 0; i < e->n_requests && seen < LOOK_AHEAD; i++) {
+        size_t keep = 0, positions = 0;
+        if (e->admitted[i] || plan(e, i, &keep, &positions) != BAL_OK) /* which cannot be: all were planned before */
+            continue;
+        seen++;
+        const int32_t *prompt = e->requests[i].prompt + (e->requests[i].n_prompt - keep);
+        shared_start shared = find_shared(e, prompt, keep - 1);
+        if (shared.coming >= MIN_SHARED && shared.coming > shared.ready)
+            continue;
+        admit_as(e, i, prompt, keep, shared);
+        return true;
+    }
+    return false;
 }
 
 static void add_row(engine *e, size_t slot_index, bool head)

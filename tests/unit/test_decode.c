@@ -6,6 +6,7 @@
 #include "lib/base/threads.h"
 #include "lib/io/safetensors.h"
 #include "lib/model/decode.h"
+#include "lib/model/engine.h"
 #include "lib/model/pass.h"
 #include "lib/model/sample.h"
 #include "tests/test.h"
@@ -191,6 +192,110 @@ TEST(decode_like_pass_and_same_bits)
     bal_adapter_free(a);
     bal_free(want);
     bal_free(got);
+}
+
+enum {
+    QUESTIONS = 9,
+    CHOICES = 4,
+    CONTEXT = 14,
+    HEADER = 6,
+    REQUESTS = QUESTIONS * CHOICES + QUESTIONS,
+    NEW_TOKENS = 5
+};
+
+typedef struct asked {
+    int32_t context[QUESTIONS][CONTEXT], continuation[CHOICES][3];
+    bal_request requests[REQUESTS];
+    size_t order[REQUESTS]; /* place in the queue -> request */
+    double log_likelihood[REQUESTS];
+    int32_t ids[REQUESTS][NEW_TOKENS];
+    size_t n_answers;
+} asked;
+
+/* Questions that begin alike, each with its choices, and each as a prompt of its own. */
+static void ask(asked *a)
+{
+    for (size_t q = 0; q < QUESTIONS; q++)
+        for (size_t i = 0; i < CONTEXT; i++)
+            a->context[q][i] = token_of(i < HEADER ? 0 : q + 1, i);
+    for (size_t c = 0; c < CHOICES; c++)
+        for (size_t i = 0; i < 3; i++)
+            a->continuation[c][i] = token_of(c + 20, i);
+    for (size_t i = 0; i < REQUESTS; i++) {
+        bool choice = i < QUESTIONS * CHOICES;
+        a->requests[i] = (bal_request){.kind = choice ? BAL_REQUEST_SCORE : BAL_REQUEST_GENERATE,
+                                       .prompt = a->context[choice ? i / CHOICES : i - QUESTIONS * CHOICES],
+                                       .n_prompt = CONTEXT,
+                                       .continuation = a->continuation[i % CHOICES],
+                                       .n_continuation = choice ? 1 + i % 3 : 0,
+                                       .max_new_tokens = choice ? 0 : NEW_TOKENS,
+                                       .ignore_eos = true};
+    }
+}
+
+static bal_status take_answer(void *context, size_t i, const bal_answer *answer)
+{
+    asked *a = context;
+    size_t r = a->order[i];
+    a->log_likelihood[r] = answer->log_likelihood;
+    for (size_t t = 0; t < NEW_TOKENS && a->requests[i].kind == BAL_REQUEST_GENERATE; t++)
+        a->ids[r][t] = answer->ids[t];
+    a->n_answers++;
+    return BAL_OK;
+}
+
+/* All requests, `apart` places between neighbours; returns the tokens that were not computed. */
+static size_t answer_all(const bal_model *m, asked *a, size_t batch, size_t apart)
+{
+    bal_engine_options o = {.batch = batch, .context = a, .answer = take_answer};
+    bal_engine_stats stats = {0};
+    ask(a);
+    bal_request plain[REQUESTS];
+    memcpy(plain, a->requests, sizeof plain);
+    for (size_t i = 0; i < REQUESTS; i++) {
+        a->order[i] = i * apart % REQUESTS;
+        a->requests[i] = plain[a->order[i]];
+    }
+    CHECK_OK(bal_engine_run(m, &o, a->requests, REQUESTS, &stats));
+    CHECK(a->n_answers == REQUESTS && stats.prompt_tokens == (size_t)REQUESTS * CONTEXT);
+    return stats.shared_tokens;
+}
+
+/* What prompts begin with alike is computed once, also when they come at the same time, and changes no bit. */
+TEST(prompts_share_their_beginning)
+{
+    static asked want, got;
+    char path[512];
+    bal_model *m = NULL;
+    if (!write_model(path) || !CHECK_OK(bal_model_load(&m, path)))
+        return;
+    ask(&want);
+    for (size_t i = 0; i < REQUESTS; i++) { /* each alone */
+        bal_engine_options o = {.batch = 1, .context = &want, .answer = take_answer};
+        bal_request one = want.requests[i];
+        asked *a = &got;
+        *a = (asked){.requests = {one}, .order = {i}};
+        o.context = a;
+        CHECK_OK(bal_engine_run(m, &o, &one, 1, NULL));
+        want.log_likelihood[i] = a->log_likelihood[i];
+        memcpy(want.ids[i], a->ids[i], sizeof want.ids[i]);
+    }
+    static const size_t batches[] = {1, 3, 32}, steps[] = {1, 7};
+    for (size_t b = 0; b < 3; b++)
+        for (size_t s = 0; s < 2; s++) {
+            got = (asked){0};
+            size_t shared = answer_all(m, &got, batches[b], steps[s]);
+            CHECK(memcmp(got.log_likelihood, want.log_likelihood, sizeof want.log_likelihood) == 0);
+            CHECK(memcmp(got.ids, want.ids, sizeof want.ids) == 0);
+            /* side by side: all but the last token of every later prompt of a question, the header of each question */
+            size_t least = QUESTIONS * (CHOICES - 1) * (CONTEXT - 1) + (2 * QUESTIONS - 1) * HEADER;
+            least -= batches[b] == 3 ? (2 * QUESTIONS - 1) * HEADER : 0; /* slots are too few to keep all */
+            if (steps[s] == 1)
+                CHECK_MSG(shared >= least, "batch %zu: %zu tokens shared, not %zu", batches[b], shared, least);
+            else
+                CHECK(shared >= (REQUESTS - 1) * HEADER);
+        }
+    bal_model_free(m);
 }
 
 TEST(scores_of_logits)
