@@ -143,6 +143,101 @@ static bal_status per_token(const bal_step *s, const bal_pieces *in, bal_pieces 
     return status;
 }
 
+/* The text of b from begin on, with every `from` replaced by `to`. */
+static bal_status replace_all(bal_buf *b, size_t begin, const char *from, const char *to)
+{
+    size_t n = strlen(from);
+    bal_buf out = {0};
+    bal_status status = BAL_OK;
+    if (n == 0 || begin >= b->len)
+        return BAL_OK;
+    const char *at = b->data + begin, *end = b->data + b->len, *hit = memmem(at, (size_t)(end - at), from, n);
+    if (hit == NULL)
+        return BAL_OK;
+    for (; hit != NULL && status == BAL_OK; hit = memmem(at, (size_t)(end - at), from, n)) {
+        status = bal_buf_append(&out, at, (size_t)(hit - at));
+        if (status == BAL_OK)
+            status = bal_buf_text(&out, to);
+        at = hit + n;
+    }
+    if (status == BAL_OK)
+        status = bal_buf_append(&out, at, (size_t)(end - at));
+    b->len = begin;
+    if (status == BAL_OK)
+        status = bal_buf_append(b, bal_buf_cstr(&out), out.len);
+    bal_buf_dispose(&out);
+    return status;
+}
+
+/* Spaces that stand before punctuation and abbreviated words of English go. */
+static bal_status clean_up(bal_buf *b, size_t begin)
+{
+    static const char *const pairs[][2] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+                                           {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+                                           {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs && status == BAL_OK; i++)
+        status = replace_all(b, begin, pairs[i][0], pairs[i][1]);
+    return status;
+}
+
+/* WordPiece: a token that continues loses its mark, any other but the first gets a space before it. */
+static bal_status wordpiece(const bal_step *s, const bal_pieces *in, bal_pieces *out)
+{
+    size_t m = strlen(s->content);
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < in->n && status == BAL_OK; i++) {
+        const char *p = in->text.data + in->items[i].begin;
+        size_t n = in->items[i].n, begin = out->text.len;
+        bool continues = i > 0 && n >= m && memcmp(p, s->content, m) == 0;
+        status = i > 0 && !continues ? bal_buf_text(&out->text, " ") : BAL_OK;
+        if (status == BAL_OK)
+            status = bal_buf_append(&out->text, p + (continues ? m : 0), n - (continues ? m : 0));
+        if (status == BAL_OK && s->cleanup)
+            status = clean_up(&out->text, begin);
+        if (status == BAL_OK)
+            status = put(out, begin);
+    }
+    return status;
+}
+
+/* BPEDecoder: the end of a word becomes a space, the last one nothing. */
+static bal_status word_ends(const bal_step *s, const bal_pieces *in, bal_pieces *out)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < in->n && status == BAL_OK; i++) {
+        size_t begin = out->text.len;
+        status = bal_buf_append(&out->text, in->text.data + in->items[i].begin, in->items[i].n);
+        if (status == BAL_OK)
+            status = replace_all(&out->text, begin, s->content, i + 1 == in->n ? "" : " ");
+        if (status == BAL_OK)
+            status = put(out, begin);
+    }
+    return status;
+}
+
+/* CTC: repeated tokens count once, padding goes, the delimiter of words is a space. */
+static bal_status ctc(const bal_step *s, const bal_pieces *in, bal_pieces *out)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < in->n && status == BAL_OK; i++) {
+        const bal_piece *a = &in->items[i], *b = i > 0 ? a - 1 : a;
+        size_t begin = out->text.len;
+        if (i > 0 && a->n == b->n && memcmp(in->text.data + a->begin, in->text.data + b->begin, a->n) == 0)
+            continue;
+        status = bal_buf_append(&out->text, in->text.data + a->begin, a->n);
+        if (status == BAL_OK)
+            status = replace_all(&out->text, begin, s->literal, "");
+        if (status == BAL_OK && s->cleanup)
+            status = clean_up(&out->text, begin);
+        if (status == BAL_OK && s->cleanup)
+            status = replace_all(&out->text, begin, s->content, " ");
+        if (status == BAL_OK && out->text.len > begin)
+            status = put(out, begin);
+    }
+    return status;
+}
+
 static bal_status run_decoder(const bal_step *s, const bal_pieces *in, bal_pieces *out)
 {
     bal_status status = BAL_OK;
@@ -151,6 +246,12 @@ static bal_status run_decoder(const bal_step *s, const bal_pieces *in, bal_piece
         return byte_level(in, out);
     case BAL_STEP_BYTE_FALLBACK:
         return byte_fallback(in, out);
+    case BAL_STEP_WORDPIECE:
+        return wordpiece(s, in, out);
+    case BAL_STEP_BPE_SUFFIX:
+        return word_ends(s, in, out);
+    case BAL_STEP_CTC:
+        return ctc(s, in, out);
     case BAL_STEP_FUSE:
         for (size_t i = 0; i < in->n && status == BAL_OK; i++)
             status = bal_buf_append(&out->text, in->text.data + in->items[i].begin, in->items[i].n);

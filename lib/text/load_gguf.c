@@ -4,7 +4,6 @@
 #include "lib/io/gguf.h"
 #include "lib/text/tokenizer_impl.h"
 
-#include <stdio.h>
 #include <string.h>
 
 enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_BYTE = 6 };
@@ -143,11 +142,7 @@ static bal_status setup_llama(bal_tokenizer *t, const bal_gguf *g)
     t->by_score = true;
     t->byte_fallback = true;
     t->fuse_unk = true;
-    for (int b = 0; b < 256; b++) {
-        char name[8];
-        (void)snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
-        t->byte_ids[b] = bal_vocab_find(t, name, 6);
-    }
+    bal_vocab_find_bytes(t);
     if (status == BAL_OK && prefix != 0) {
         bal_step *s = add_step(&t->normalizers, BAL_STEP_PREPEND);
         status = (s->content = bal_strdup(mark)) == NULL ? BAL_ENOMEM : BAL_OK;

@@ -4,21 +4,11 @@
 #include "lib/base/mem.h"
 #include "lib/text/tokenizer_impl.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { JSON_MAX_BYTES = 256 << 20, CONFIG_MAX_BYTES = 16 << 20 };
-
-static bal_status unknown(const char *path, const char *what, const char *type)
-{
-    return bal_fail(BAL_EUNSUPPORTED, "%s: %s '%.60s' is not supported", path, what, type);
-}
-
-static const char *type_of(const cJSON *v)
-{
-    const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(v, "type"));
-    return type != NULL ? type : "(without a type)";
-}
 
 static bool flag_of(const cJSON *v, const char *key, bool otherwise)
 {
@@ -26,257 +16,21 @@ static bool flag_of(const cJSON *v, const char *key, bool otherwise)
     return cJSON_IsBool(f) ? cJSON_IsTrue(f) != 0 : otherwise;
 }
 
-static bal_status copy_text(char **out, const cJSON *v, const char *key, const char *path)
-{
-    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(v, key));
-    if (text == NULL)
-        return bal_fail(BAL_EFORMAT, "%s: component %s lacks the text '%s'", path, type_of(v), key);
-    *out = bal_strdup(text);
-    return *out == NULL ? BAL_ENOMEM : BAL_OK;
-}
-
-static bal_status read_pattern(bal_step *s, const cJSON *v, const char *path)
-{
-    const cJSON *pattern = cJSON_GetObjectItemCaseSensitive(v, "pattern");
-    const char *regex = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(pattern, "Regex"));
-    if (regex != NULL)
-        return bal_regex_compile(&s->regex, regex, path);
-    return copy_text(&s->literal, pattern, "String", path);
-}
-
-static bal_status read_behavior(bal_step *s, const cJSON *v, const char *path)
-{
-    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
-    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(v, "behavior"));
-    for (size_t i = 0; name != NULL && i < 5; i++)
-        if (strcmp(name, names[i]) == 0) {
-            s->behavior = (bal_behavior)i;
-            return BAL_OK;
-        }
-    return unknown(path, "split behaviour", name != NULL ? name : "(none)");
-}
-
-static int prepend_scheme(const cJSON *v)
-{
-    const char *scheme = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(v, "prepend_scheme"));
-    if (scheme == NULL)
-        return flag_of(v, "add_prefix_space", true) ? 2 : 0;
-    return strcmp(scheme, "always") == 0 ? 2 : strcmp(scheme, "first") == 0 ? 1 : 0;
-}
-
-static bal_status read_metaspace(bal_step *s, const cJSON *v, const char *path)
-{
-    s->kind = BAL_STEP_METASPACE;
-    s->prepend = prepend_scheme(v);
-    s->split = flag_of(v, "split", true);
-    return copy_text(&s->content, v, "replacement", path);
-}
-
-static bal_status read_normalizer(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path)
-{
-    static const struct {
-        const char *name;
-        bal_step_kind kind;
-    } plain[] = {{"NFC", BAL_STEP_NFC},
-                 {"NFD", BAL_STEP_NFD},
-                 {"NFKC", BAL_STEP_NFKC},
-                 {"NFKD", BAL_STEP_NFKD},
-                 {"Lowercase", BAL_STEP_LOWERCASE},
-                 {"StripAccents", BAL_STEP_STRIP_ACCENTS}};
-    const char *type = type_of(v);
-    (void)t;
-    for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
-        if (strcmp(type, plain[i].name) == 0) {
-            s->kind = plain[i].kind;
-            return BAL_OK;
-        }
-    if (strcmp(type, "Prepend") == 0) {
-        s->kind = BAL_STEP_PREPEND;
-        return copy_text(&s->content, v, "prepend", path);
-    }
-    if (strcmp(type, "Replace") == 0) {
-        s->kind = BAL_STEP_REPLACE;
-        bal_status status = read_pattern(s, v, path);
-        return status == BAL_OK ? copy_text(&s->content, v, "content", path) : status;
-    }
-    if (strcmp(type, "Strip") == 0) {
-        s->kind = BAL_STEP_STRIP;
-        s->left = flag_of(v, "strip_left", true);
-        s->right = flag_of(v, "strip_right", true);
-        return BAL_OK;
-    }
-    return unknown(path, "normalizer", type);
-}
-
-static bal_status read_pre_tokenizer(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path)
-{
-    static const struct {
-        const char *name, *pattern;
-        bal_behavior behavior;
-    } fixed[] = {{"Whitespace", bal_words_pattern, BAL_SPLIT_REMOVED},
-                 {"WhitespaceSplit", "\\s+", BAL_SPLIT_REMOVED},
-                 {"Punctuation", "[\\p{P}!-/:-@\\[-`{-~]", BAL_SPLIT_ISOLATED}};
-    const char *type = type_of(v);
-    (void)t;
-    s->kind = BAL_STEP_SPLIT;
-    if (strcmp(type, "ByteLevel") == 0) {
-        s->kind = BAL_STEP_BYTE_LEVEL;
-        s->add_prefix_space = flag_of(v, "add_prefix_space", true);
-        s->use_regex = flag_of(v, "use_regex", true);
-        s->behavior = BAL_SPLIT_ISOLATED;
-        return BAL_OK;
-    }
-    if (strcmp(type, "Metaspace") == 0)
-        return read_metaspace(s, v, path);
-    if (strcmp(type, "Split") == 0) {
-        s->invert = flag_of(v, "invert", false);
-        bal_status status = read_pattern(s, v, path);
-        return status == BAL_OK ? read_behavior(s, v, path) : status;
-    }
-    if (strcmp(type, "Digits") == 0) {
-        bool each = flag_of(v, "individual_digits", false);
-        s->behavior = each ? BAL_SPLIT_ISOLATED : BAL_SPLIT_CONTIGUOUS;
-        return bal_regex_compile(&s->regex, "\\p{N}", path);
-    }
-    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
-        if (strcmp(type, fixed[i].name) == 0) {
-            s->behavior = fixed[i].behavior;
-            s->invert = i == 0; /* what the pattern finds is kept, the rest removed */
-            const char *behavior = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(v, "behavior"));
-            bal_status status = bal_regex_compile(&s->regex, fixed[i].pattern, path);
-            return status == BAL_OK && behavior != NULL ? read_behavior(s, v, path) : status;
-        }
-    return unknown(path, "pre-tokenizer", type);
-}
-
-static bal_status read_decoder(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path)
-{
-    const char *type = type_of(v);
-    t->has_decoder = true;
-    if (strcmp(type, "ByteLevel") == 0) {
-        s->kind = BAL_STEP_BYTE_LEVEL;
-        return BAL_OK;
-    }
-    if (strcmp(type, "ByteFallback") == 0 || strcmp(type, "Fuse") == 0) {
-        s->kind = type[0] == 'B' ? BAL_STEP_BYTE_FALLBACK : BAL_STEP_FUSE;
-        return BAL_OK;
-    }
-    if (strcmp(type, "Metaspace") == 0)
-        return read_metaspace(s, v, path);
-    if (strcmp(type, "Replace") == 0) {
-        s->kind = BAL_STEP_REPLACE;
-        bal_status status = read_pattern(s, v, path);
-        return status == BAL_OK ? copy_text(&s->content, v, "content", path) : status;
-    }
-    if (strcmp(type, "Strip") == 0) {
-        int64_t start = 0, stop = 0;
-        s->kind = BAL_STEP_STRIP;
-        bal_status status = bal_json_i64(v, path, "start", 0, 1000, &start, NULL);
-        if (status == BAL_OK)
-            status = bal_json_i64(v, path, "stop", 0, 1000, &stop, NULL);
-        s->start = (int)start;
-        s->stop = (int)stop;
-        return status == BAL_OK ? copy_text(&s->content, v, "content", path) : status;
-    }
-    return unknown(path, "decoder", type);
-}
-
-typedef bal_status step_reader(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path);
-
-/* One component, or a Sequence of components (the depth of a JSON file is bounded). */
-static bal_status read_steps(bal_tokenizer *t, bal_steps *steps, const cJSON *v, const char *list,
-                             step_reader *reader, // NOLINT(misc-no-recursion)
-                             const char *path)
-{
-    bal_status status = BAL_OK;
-    if (v == NULL)
-        return BAL_OK;
-    if (strcmp(type_of(v), "Sequence") == 0) {
-        const cJSON *items = cJSON_GetObjectItemCaseSensitive(v, list);
-        if (!cJSON_IsArray(items))
-            return bal_fail(BAL_EFORMAT, "%s: a Sequence lacks its list '%s'", path, list);
-        for (const cJSON *item = items->child; item != NULL && status == BAL_OK; item = item->next)
-            status = read_steps(t, steps, item, list, reader, path);
-        return status;
-    }
-    if (steps->n == BAL_MAX_STEPS)
-        return bal_fail(BAL_ELIMIT, "%s: more than %d %s", path, BAL_MAX_STEPS, list);
-    return reader(t, &steps->items[steps->n++], v, path);
-}
-
-static bal_status add_affix(int32_t *list, size_t *n, double id, const bal_tokenizer *t, const char *path)
-{
-    if (*n == 16 || !(id >= 0 && id < (double)t->n_tokens))
-        return bal_fail(BAL_EFORMAT, "%s: post_processor names id %.17g, outside the vocabulary, or too many ids", path,
-                        id);
-    list[(*n)++] = (int32_t)id;
-    return BAL_OK;
-}
-
-static bal_status read_template(bal_tokenizer *t, const cJSON *v, const char *path)
-{
-    const cJSON *specials = cJSON_GetObjectItemCaseSensitive(v, "special_tokens");
-    const cJSON *single = cJSON_GetObjectItemCaseSensitive(v, "single");
-    bool after = false;
-    for (const cJSON *e = single != NULL ? single->child : NULL; e != NULL; e = e->next) {
-        const cJSON *s = cJSON_GetObjectItemCaseSensitive(e, "SpecialToken");
-        const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(s, "id"));
-        if (s == NULL) {
-            after = true;
-            continue;
-        }
-        const cJSON *ids = cJSON_GetObjectItemCaseSensitive(
-            cJSON_GetObjectItemCaseSensitive(specials, name != NULL ? name : ""), "ids");
-        if (!cJSON_IsArray(ids))
-            return bal_fail(BAL_EFORMAT, "%s: post_processor names the special token '%.60s' without ids", path,
-                            name != NULL ? name : "");
-        for (const cJSON *id = ids->child; id != NULL; id = id->next) {
-            bal_status status = after ? add_affix(t->suffix, &t->n_suffix, id->valuedouble, t, path)
-                                      : add_affix(t->prefix, &t->n_prefix, id->valuedouble, t, path);
-            if (status != BAL_OK)
-                return status;
-        }
-    }
-    return BAL_OK;
-}
-
-static bal_status read_post_processor(bal_tokenizer *t, const cJSON *v, const char *path) // NOLINT(misc-no-recursion)
-{
-    const char *type = v != NULL ? type_of(v) : "ByteLevel";
-    if (strcmp(type, "ByteLevel") == 0)
-        return BAL_OK;                 /* moves offsets only */
-    if (t->n_prefix + t->n_suffix > 0) /* the reference takes the first one's output for a pair of texts */
-        return unknown(path, "post-processor", "Sequence of two that add tokens");
-    if (strcmp(type, "TemplateProcessing") == 0)
-        return read_template(t, v, path);
-    if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
-        const cJSON *cls = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(v, "cls"), 1);
-        const cJSON *sep = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(v, "sep"), 1);
-        bal_status status = add_affix(t->prefix, &t->n_prefix, cls != NULL ? cls->valuedouble : -1, t, path);
-        return status == BAL_OK ? add_affix(t->suffix, &t->n_suffix, sep != NULL ? sep->valuedouble : -1, t, path)
-                                : status;
-    }
-    if (strcmp(type, "Sequence") == 0) {
-        const cJSON *list = cJSON_GetObjectItemCaseSensitive(v, "processors");
-        for (const cJSON *e = list != NULL ? list->child : NULL; e != NULL; e = e->next) {
-            bal_status status = strcmp(type_of(e), "Sequence") == 0 ? unknown(path, "post-processor", "nested Sequence")
-                                                                    : read_post_processor(t, e, path);
-            if (status != BAL_OK)
-                return status;
-        }
-        return BAL_OK;
-    }
-    return unknown(path, "post-processor", type);
-}
-
-/* Vocabulary and added tokens share one table of ids. */
+/* Vocabulary and added tokens share one table of ids.  vocab: an object of ids, or (Unigram) a list of [text, score]
+ * whose ids are their places. */
 static bal_status read_vocab(bal_tokenizer *t, const cJSON *vocab, const cJSON *added, const char *path)
 {
-    double top = -1;
+    bool list = cJSON_IsArray(vocab);
+    double top = -1, place = 0;
     size_t bytes = 0;
     for (const cJSON *v = vocab->child; v != NULL; v = v->next) {
-        top = v->valuedouble > top ? v->valuedouble : top;
-        bytes += strlen(v->string) + 1;
+        const char *text = list ? cJSON_GetStringValue(v->child) : v->string;
+        double id = list ? place++ : v->valuedouble;
+        if (text == NULL || (list && (!cJSON_IsNumber(v->child->next) || v->child->next->next != NULL)))
+            return bal_fail(BAL_EFORMAT, "%s: entry %.17g of the vocabulary is no pair of a text and a score", path,
+                            id);
+        top = id > top ? id : top;
+        bytes += strlen(text) + 1;
     }
     for (const cJSON *a = added != NULL ? added->child : NULL; a != NULL; a = a->next) {
         const cJSON *id = cJSON_GetObjectItemCaseSensitive(a, "id");
@@ -289,19 +43,24 @@ static bal_status read_vocab(bal_tokenizer *t, const cJSON *vocab, const cJSON *
     if (!(top >= 0 && top < BAL_MAX_VOCAB))
         return bal_fail(BAL_EFORMAT, "%s: largest id is %.17g, not in 0 .. %d", path, top, BAL_MAX_VOCAB - 1);
     bal_status status = bal_vocab_reserve(t, (size_t)top + 1, bytes);
+    place = 0;
     for (const cJSON *v = vocab->child; v != NULL && status == BAL_OK; v = v->next) {
-        bool whole = cJSON_IsNumber(v) && v->valuedouble >= 0 && v->valuedouble == (double)(int32_t)v->valuedouble;
-        status = whole ? bal_vocab_add(t, (int32_t)v->valuedouble, v->string, bal_json_text_bytes(v->string))
-                       : bal_fail(BAL_EFORMAT, "token '%.40s' has no whole id", v->string);
+        char *text = list ? v->child->valuestring : v->string;
+        double id = list ? place++ : v->valuedouble;
+        bool whole = (list || cJSON_IsNumber(v)) && id >= 0 && id == (double)(int32_t)id;
+        status = whole ? bal_vocab_add(t, (int32_t)id, text, bal_json_text_bytes(text))
+                       : bal_fail(BAL_EFORMAT, "token '%.40s' has no whole id", text);
     }
     for (const cJSON *a = added != NULL ? added->child : NULL; a != NULL && status == BAL_OK; a = a->next) {
         double id = cJSON_GetObjectItemCaseSensitive(a, "id")->valuedouble;
         const char *content = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(a, "content"));
         bool whole = id >= 0 && id == (double)(int32_t)id;
+        bool outside = whole && t->tokens[(int32_t)id].text == NULL;
         status = whole ? bal_vocab_add(t, (int32_t)id, content, strlen(content))
                        : bal_fail(BAL_EFORMAT, "added token '%.40s' has no whole id", content);
         if (status == BAL_OK) {
             t->tokens[(int32_t)id].added = true;
+            t->tokens[(int32_t)id].outside = outside;
             t->tokens[(int32_t)id].special = flag_of(a, "special", false);
         }
     }
@@ -395,27 +154,120 @@ static bal_status read_bpe(bal_tokenizer *t, const cJSON *model, const char *pat
     for (size_t i = 0; i < 2; i++) {
         const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, affixes[i]));
         if (text != NULL && text[0] != '\0')
-            return unknown(path, affixes[i], text);
+            return bal_tokenizer_unknown(path, affixes[i], text);
     }
     const cJSON *dropout = bal_json_member(model, "dropout");
     if (dropout != NULL && dropout->valuedouble != 0)
-        return unknown(path, "model option", "dropout");
+        return bal_tokenizer_unknown(path, "model option", "dropout");
     t->kind = "BPE";
     t->fuse_unk = flag_of(model, "fuse_unk", false);
     t->byte_fallback = flag_of(model, "byte_fallback", false);
     t->ignore_merges = flag_of(model, "ignore_merges", false);
     if (unk != NULL && (t->unk = bal_vocab_find(t, unk, strlen(unk))) < 0)
         return bal_fail(BAL_EFORMAT, "%s: unk_token '%.60s' is not in the vocabulary", path, unk);
-    for (int b = 0; b < 256; b++) {
-        char name[8];
-        (void)snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
-        t->byte_ids[b] = bal_vocab_find(t, name, 6);
-    }
+    bal_vocab_find_bytes(t);
     bal_status status = bal_merges_reserve(t, (size_t)(merges != NULL ? cJSON_GetArraySize(merges) : 0));
     for (const cJSON *m = merges != NULL ? merges->child : NULL; m != NULL && status == BAL_OK; m = m->next)
         status = read_merge(t, m, rank++, path, &joined);
     bal_buf_dispose(&joined);
     return status;
+}
+
+static bal_status find_unknown(bal_tokenizer *t, const cJSON *model, const char *path)
+{
+    const char *unk = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "unk_token"));
+    if (unk != NULL && (t->unk = bal_vocab_find(t, unk, strlen(unk))) < 0)
+        return bal_fail(BAL_EFORMAT, "%s: unk_token '%.60s' is not in the vocabulary", path, unk);
+    return BAL_OK;
+}
+
+/* WordPiece, and WordLevel, which is whole words only. */
+static bal_status read_words(bal_tokenizer *t, const cJSON *model, bool pieces, const char *path)
+{
+    const char *prefix = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "continuing_subword_prefix"));
+    int64_t most = 100;
+    uint32_t node = 0;
+    bal_status status = find_unknown(t, model, path);
+    if (status == BAL_OK)
+        status = bal_json_i64(model, path, "max_input_chars_per_word", 0, INT32_MAX, &most, NULL);
+    if (status == BAL_OK)
+        status = bal_trie_build(&t->trie, t->tokens, t->n_tokens);
+    if (status != BAL_OK)
+        return status;
+    t->kind = pieces ? "WordPiece" : "WordLevel";
+    t->model = pieces ? BAL_MODEL_WORDPIECE : BAL_MODEL_WORDLEVEL;
+    t->max_word_chars = (size_t)most;
+    t->continuing = 0;
+    for (const char *p = prefix != NULL ? prefix : "##"; *p != '\0' && t->continuing >= 0; p++) {
+        node = bal_trie_step(&t->trie, node, (unsigned char)*p);
+        t->continuing = node != 0 ? (int64_t)node : -1;
+    }
+    return BAL_OK;
+}
+
+/* The number that the reference library makes of x's shortest decimal form: the digits as a whole number, rounded to a
+ * double, times or divided by a power of ten, rounded again.  The last bit may differ from x, and where two ways to cut
+ * a text have equal sums it tells which one is taken.  Only the digits are read back, so x comes from any JSON reader. */
+static double as_reference_reads(double x)
+{
+    char text[40];
+    double back = 0, power = 1;
+    uint64_t digits = 0;
+    int64_t exponent = 0;
+    for (int n = 15; n <= 17; n++) { /* the shortest form that means x, or that with zeros behind it */
+        (void)snprintf(text, sizeof text, "%.*e", n - 1, fabs(x));
+        if (bal_parse_f64(text, 0, INFINITY, &back) == BAL_OK && back == fabs(x))
+            break;
+    }
+    char *e = strchr(text, 'e');
+    if (e == NULL || bal_parse_i64(e[1] == '+' ? e + 2 : e + 1, -400, 400, &exponent) != BAL_OK)
+        return x;
+    while (e > text + 2 && e[-1] == '0')
+        e--;
+    for (const char *p = text; p < e; p++)
+        if (*p != '.') {
+            digits = digits * 10 + (uint64_t)(*p - '0');
+            exponent -= p > text ? 1 : 0;
+        }
+    for (int64_t i = exponent < 0 ? -exponent : exponent; i > 0 && i < 23; i--)
+        power *= 10; /* exact up to 10^22 */
+    if (exponent < -22 || exponent > 22)
+        return x;
+    double y = exponent < 0 ? (double)digits / power : (double)digits * power;
+    return x < 0 ? -y : y;
+}
+
+static bal_status read_unigram(bal_tokenizer *t, const cJSON *model, const char *path)
+{
+    const cJSON *vocab = bal_json_member(model, "vocab");
+    int64_t unk = -1;
+    double least = INFINITY;
+    size_t i = 0;
+    bal_status status = bal_json_i64(model, path, "unk_id", 0, cJSON_GetArraySize(vocab) - (int64_t)1, &unk, NULL);
+    if (status != BAL_OK)
+        return status;
+    t->kind = "Unigram";
+    t->model = BAL_MODEL_UNIGRAM;
+    t->unk = (int32_t)unk;
+    t->byte_fallback = flag_of(model, "byte_fallback", false);
+    bal_vocab_find_bytes(t);
+    t->scores = bal_alloc(t->n_tokens, sizeof *t->scores);
+    if (t->scores == NULL)
+        return BAL_ENOMEM;
+    for (const cJSON *v = vocab->child; v != NULL; v = v->next) {
+        t->scores[i] = as_reference_reads(v->child->next->valuedouble);
+        least = t->scores[i] < least ? t->scores[i] : least;
+        i++;
+    }
+    t->unk_score = least - 10;
+    return bal_trie_build(&t->trie, t->tokens, t->n_tokens);
+}
+
+static bal_status read_model(bal_tokenizer *t, const cJSON *model, const char *type, const char *path)
+{
+    if (strcmp(type, "WordPiece") == 0 || strcmp(type, "WordLevel") == 0)
+        return read_words(t, model, type[4] == 'P', path);
+    return strcmp(type, "Unigram") == 0 ? read_unigram(t, model, path) : read_bpe(t, model, path);
 }
 
 /* The special tokens of tokenizer_config.json: a text each, or an object with its content. */
@@ -495,19 +347,22 @@ bal_status bal_tokenizer_read_json(bal_tokenizer *t, const cJSON *json, const ch
     const cJSON *vocab = model != NULL ? bal_json_member(model, "vocab") : NULL;
     if (vocab == NULL)
         BAL_TRY(bal_fail(BAL_EFORMAT, "%s: no tokenizer: 'model' with 'vocab' is missing", path));
-    /* old files name no type: merges tell that it is BPE */
+    /* old files name no type: merges tell that it is BPE ... */
     if (type == NULL && bal_json_member(model, "merges") != NULL)
         type = "BPE";
-    if (type == NULL || strcmp(type, "BPE") != 0)
-        BAL_TRY(unknown(path, "model", type != NULL ? type : "WordPiece"));
+    else if (type == NULL)
+        type = cJSON_IsArray(vocab)                                         ? "Unigram"
+               : bal_json_member(model, "max_input_chars_per_word") != NULL ? "WordPiece"
+                                                                            : "WordLevel";
+    if (strcmp(type, "BPE") != 0 && strcmp(type, "WordPiece") != 0 && strcmp(type, "Unigram") != 0 &&
+        strcmp(type, "WordLevel") != 0)
+        BAL_TRY(bal_tokenizer_unknown(path, "model", type));
+    if (cJSON_IsArray(vocab) != (strcmp(type, "Unigram") == 0))
+        BAL_TRY(bal_fail(BAL_EFORMAT, "%s: the vocabulary of a %s model is %s", path, type,
+                         cJSON_IsArray(vocab) ? "a list" : "no list"));
     BAL_TRY(read_vocab(t, vocab, added, path));
-    BAL_TRY(read_bpe(t, model, path));
-    BAL_TRY(read_steps(t, &t->normalizers, bal_json_member(json, "normalizer"), "normalizers", read_normalizer, path));
-    BAL_TRY(read_steps(t, &t->pre_tokenizers, bal_json_member(json, "pre_tokenizer"), "pretokenizers",
-                       read_pre_tokenizer, path));
-    BAL_TRY(read_steps(t, &t->decoders, bal_json_member(json, "decoder"), "decoders", read_decoder, path));
-    BAL_TRY(bal_regex_compile(&t->byte_level_regex, bal_gpt2_pattern, path));
-    BAL_TRY(read_post_processor(t, bal_json_member(json, "post_processor"), path));
+    BAL_TRY(read_model(t, model, type, path));
+    BAL_TRY(bal_tokenizer_read_components(t, json, path));
     BAL_TRY(read_added(t, added));
 out:
     return status;

@@ -1,10 +1,8 @@
-/* Normalizers and pre-tokenizers.  SPDX-License-Identifier: Apache-2.0 */
+/* Searching and replacing, and the pre-tokenizers.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/mem.h"
 #include "lib/text/tokenizer_impl.h"
 
-#include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 typedef struct span {
     size_t begin, end;
@@ -20,10 +18,25 @@ typedef struct finder {
     bool any;
 } finder;
 
+/* The next character of the step's class is a match. */
+static bal_status find_class(finder *f, bool *found, size_t *begin, size_t *end)
+{
+    while (f->at < f->n && !*found) {
+        uint32_t cp = 0xFFFD;
+        size_t len = bal_utf8_decode((const unsigned char *)f->text + f->at, f->n - f->at, &cp);
+        *begin = f->at;
+        *end = f->at += len == 0 ? 1 : len;
+        *found = f->step->is_in(cp);
+    }
+    return BAL_OK;
+}
+
 /* The next match at or after f->at; false when there is none. */
 static bal_status find_next(finder *f, bool *found, size_t *begin, size_t *end)
 {
     *found = false;
+    if (f->step->is_in != NULL)
+        return find_class(f, found, begin, end);
     if (f->regex == NULL) {
         size_t m = strlen(f->step->literal);
         const char *hit = m == 0 || f->at > f->n ? NULL : memmem(f->text + f->at, f->n - f->at, f->step->literal, m);
@@ -83,119 +96,6 @@ bal_status bal_replace(const bal_step *s, const char *text, size_t n, bal_buf *o
     }
     pcre2_match_data_free(f.data);
     return status == BAL_OK ? bal_buf_append(out, text + done, n - done) : status;
-}
-
-static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
-{
-    int options = UTF8PROC_STABLE;
-    if (kind == BAL_STEP_NFC || kind == BAL_STEP_NFKC)
-        options |= UTF8PROC_COMPOSE;
-    else
-        options |= UTF8PROC_DECOMPOSE;
-    if (kind == BAL_STEP_NFKC || kind == BAL_STEP_NFKD)
-        options |= UTF8PROC_COMPAT;
-    utf8proc_uint8_t *mapped = NULL;
-    utf8proc_ssize_t got =
-        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &mapped, (utf8proc_option_t)options);
-    if (got < 0)
-        return bal_fail(BAL_EFORMAT, "text cannot be normalised: %s", utf8proc_errmsg(got));
-    bal_status status = bal_buf_append(out, mapped, (size_t)got);
-    free(mapped);
-    return status;
-}
-
-static bool is_mark(uint32_t cp)
-{
-    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return c >= UTF8PROC_CATEGORY_MN && c <= UTF8PROC_CATEGORY_ME;
-}
-
-static bal_status per_character(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
-{
-    for (size_t i = 0; i < n;) {
-        uint32_t cp = 0;
-        unsigned char bytes[4];
-        size_t len = bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
-        bal_status status = BAL_OK;
-        if (kind == BAL_STEP_LOWERCASE && cp == 0x130) /* the one letter whose lower case is two characters */
-            status = bal_buf_text(out, "i\xCC\x87");
-        else if (kind == BAL_STEP_LOWERCASE)
-            status =
-                bal_buf_append(out, bytes, bal_utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), bytes));
-        else if (!is_mark(cp))
-            status = bal_buf_append(out, text + i, len);
-        if (status != BAL_OK)
-            return status;
-        i += len == 0 ? 1 : len;
-    }
-    return BAL_OK;
-}
-
-bool bal_is_space(uint32_t cp)
-{
-    return (cp >= 9 && cp <= 13) || cp == 0x20 || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||
-           (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F || cp == 0x205F ||
-           cp == 0x3000;
-}
-
-size_t bal_space_at(const char *text, size_t n)
-{
-    uint32_t cp = 0;
-    size_t len = bal_utf8_decode((const unsigned char *)text, n, &cp);
-    return len > 0 && bal_is_space(cp) ? len : 0;
-}
-
-static bal_status strip(const bal_step *s, const char *text, size_t n, bal_buf *out)
-{
-    size_t begin = 0, end = 0, len;
-    while (s->left && begin < n && (len = bal_space_at(text + begin, n - begin)) > 0)
-        begin += len;
-    end = s->right ? begin : n;
-    for (size_t i = begin; s->right && i < n;) {
-        uint32_t cp;
-        size_t space = bal_space_at(text + i, n - i);
-        len = space > 0 ? space : bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
-        i += len == 0 ? 1 : len;
-        if (space == 0)
-            end = i;
-    }
-    return bal_buf_append(out, text + begin, end - begin);
-}
-
-bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal_buf *out)
-{
-    bal_buf other = {0};
-    bal_buf_clear(out);
-    bal_status status = bal_buf_append(out, text, n);
-    for (size_t i = 0; i < t->normalizers.n && status == BAL_OK; i++) {
-        const bal_step *s = &t->normalizers.items[i];
-        bal_buf_clear(&other);
-        const char *in = bal_buf_cstr(out);
-        switch (s->kind) {
-        case BAL_STEP_REPLACE:
-            status = bal_replace(s, in, out->len, &other);
-            break;
-        case BAL_STEP_PREPEND:
-            status = out->len == 0 ? BAL_OK : bal_buf_text(&other, s->content);
-            if (status == BAL_OK)
-                status = bal_buf_append(&other, in, out->len);
-            break;
-        case BAL_STEP_LOWERCASE:
-        case BAL_STEP_STRIP_ACCENTS:
-            status = per_character(s->kind, in, out->len, &other);
-            break;
-        case BAL_STEP_STRIP:
-            status = strip(s, in, out->len, &other);
-            break;
-        default:
-            status = unicode_form(s->kind, in, out->len, &other);
-        }
-        bal_buf swap = *out;
-        *out = other;
-        other = swap;
-    }
-    bal_buf_dispose(&other);
-    return status;
 }
 
 /* ---- pre-tokenizers ---- */

@@ -39,13 +39,27 @@ typedef struct encoder {
     bool at_start;
 } encoder;
 
+static bal_status encode_piece(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out)
+{
+    switch (t->model) {
+    case BAL_MODEL_WORDPIECE:
+        return bal_wordpiece_encode(t, piece, n, out);
+    case BAL_MODEL_WORDLEVEL:
+        return bal_wordlevel_encode(t, piece, n, out);
+    case BAL_MODEL_UNIGRAM:
+        return bal_unigram_encode(t, piece, n, out);
+    default:
+        return bal_bpe_encode(t, piece, n, out);
+    }
+}
+
 static bal_status encode_plain(encoder *e, const char *text, size_t n)
 {
     if (n == 0)
         return BAL_OK;
     bal_status status = bal_pre_tokenize(e->t, text, n, e->at_start, &e->pieces);
     for (size_t i = 0; i < e->pieces.n && status == BAL_OK; i++)
-        status = bal_bpe_encode(e->t, e->pieces.text.data + e->pieces.items[i].begin, e->pieces.items[i].n, e->out);
+        status = encode_piece(e->t, e->pieces.text.data + e->pieces.items[i].begin, e->pieces.items[i].n, e->out);
     e->at_start = false;
     return status;
 }
@@ -179,6 +193,7 @@ static void steps_dispose(bal_steps *s)
         pcre2_code_free(s->items[i].regex);
         bal_free(s->items[i].literal);
         bal_free(s->items[i].content);
+        bal_charsmap_free(s->items[i].charsmap);
     }
 }
 
@@ -193,6 +208,8 @@ void bal_tokenizer_free(bal_tokenizer *t)
     bal_free(t->tokens);
     bal_free(t->texts);
     bal_free(t->by_text.slots);
+    bal_trie_dispose(&t->trie);
+    bal_free(t->scores);
     bal_free(t->merges.slots);
     for (size_t i = 0; i < t->normalized.n; i++)
         bal_free(t->normalized.items[i].own);

@@ -1,6 +1,6 @@
 /* The parts of a tokenizer, shared by the files of lib/text.  Encoding runs:
  *   text -> cut at added tokens -> normalizers -> cut at added tokens of normalized text -> pre-tokenizers
- *        -> BPE on each piece -> post-processor
+ *        -> the model on each piece -> post-processor
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef BAL_TEXT_TOKENIZER_IMPL_H
 #define BAL_TEXT_TOKENIZER_IMPL_H
@@ -35,6 +35,7 @@ typedef struct bal_token {
     const char *text; /* NUL-terminated, in the vocabulary's alphabet; NULL for a hole */
     uint32_t n;
     bool special, added;
+    bool outside; /* an added token that the model does not know */
     uint32_t n_form;
     const char *form; /* what decoding sees: an added token's normalized form; NULL: text */
     float score;      /* GGUF "llama" only */
@@ -55,7 +56,17 @@ typedef struct bal_added_set {
     uint32_t first[257]; /* items of byte b are first[b] .. first[b + 1] */
 } bal_added_set;
 
+/* The texts of tokens, byte by byte. */
+typedef struct bal_trie {
+    uint32_t *first;       /* children of node i: first[i] .. first[i + 1] */
+    unsigned char *labels; /* the byte that leads to a node */
+    int32_t *ids;          /* of the token that ends there, -1: none */
+    size_t n;
+} bal_trie;
+
 /* ---- steps ---- */
+
+typedef struct bal_charsmap bal_charsmap;
 
 typedef enum bal_behavior {
     BAL_SPLIT_REMOVED,
@@ -80,14 +91,22 @@ typedef enum bal_step_kind {
     BAL_STEP_METASPACE,
     BAL_STEP_BYTE_FALLBACK,
     BAL_STEP_FUSE,
-    BAL_STEP_WORDPIECE
+    BAL_STEP_WORDPIECE,
+    BAL_STEP_BERT,
+    BAL_STEP_PRECOMPILED,
+    BAL_STEP_NMT,
+    BAL_STEP_BPE_SUFFIX,
+    BAL_STEP_CTC
 } bal_step_kind;
 
 typedef struct bal_step {
     bal_step_kind kind;
-    pcre2_code *regex;       /* SPLIT, REPLACE with a pattern; NULL: literal */
-    char *literal, *content; /* SPLIT, REPLACE: what is searched; REPLACE, PREPEND, STRIP, METASPACE: text */
+    pcre2_code *regex;          /* SPLIT, REPLACE with a pattern; NULL: literal */
+    char *literal, *content;    /* SPLIT, REPLACE: what is searched; REPLACE, PREPEND, STRIP, METASPACE: text */
+    bool (*is_in)(uint32_t cp); /* SPLIT: a match is one character of this set; NULL: regex or literal */
+    bal_charsmap *charsmap;     /* PRECOMPILED */
     bal_behavior behavior;
+    bool clean_text, handle_cjk, strip_accents, lowercase; /* BERT */
     bool invert, add_prefix_space, use_regex, left, right, split, cleanup;
     int prepend; /* METASPACE: 0 never, 1 first, 2 always */
     int start, stop;
@@ -101,7 +120,15 @@ typedef struct bal_steps {
 enum { BAL_NAMED_TOKENS = 7 };
 extern const char *const bal_named_tokens[BAL_NAMED_TOKENS]; /* bos_token ... */
 
+typedef enum bal_model { BAL_MODEL_BPE, BAL_MODEL_WORDPIECE, BAL_MODEL_UNIGRAM, BAL_MODEL_WORDLEVEL } bal_model;
+
 struct bal_tokenizer {
+    bal_model model;
+    bal_trie trie;         /* all but BPE */
+    int64_t continuing;    /* WORDPIECE: the node of "##", -1: no token begins so */
+    size_t max_word_chars; /* WORDPIECE: a longer word is unknown */
+    double *scores;        /* UNIGRAM: of each id */
+    double unk_score;      /* UNIGRAM */
     bal_token *tokens;
     size_t n_tokens;
     char *texts; /* all token texts end to end */
@@ -127,6 +154,7 @@ struct bal_tokenizer {
 bal_status bal_vocab_reserve(bal_tokenizer *t, size_t n_tokens, size_t n_bytes);
 bal_status bal_vocab_add(bal_tokenizer *t, int32_t id, const char *text, size_t n);
 bal_status bal_vocab_index(bal_tokenizer *t);
+void bal_vocab_find_bytes(bal_tokenizer *t); /* fills byte_ids */
 int32_t bal_vocab_find(const bal_tokenizer *t, const char *text, size_t n);
 bal_status bal_merges_reserve(bal_tokenizer *t, size_t n);
 bal_status bal_merges_add(bal_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id);
@@ -145,6 +173,33 @@ const bal_added *bal_added_find(const bal_added_set *s, const char *text, size_t
 /* bpe.c: ids of one piece. */
 bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out);
 
+/* trie.c: of the tokens that the model knows. */
+bal_status bal_trie_build(bal_trie *trie, const bal_token *tokens, size_t n_tokens);
+void bal_trie_dispose(bal_trie *trie);
+uint32_t bal_trie_step(const bal_trie *trie, uint32_t node, unsigned char byte); /* 0: no such child; 0 is the root */
+int32_t bal_trie_find(const bal_trie *trie, const char *text, size_t n);
+
+/* wordpiece.c, unigram.c: ids of one piece. */
+bal_status bal_wordpiece_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out);
+bal_status bal_wordlevel_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out);
+bal_status bal_unigram_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out);
+
+/* precompiled.c: bytes as in a SentencePiece model, or these in base64. */
+bal_status bal_charsmap_read(bal_charsmap **out, const unsigned char *bytes, size_t n);
+bal_status bal_charsmap_read_base64(bal_charsmap **out, const char *text);
+bal_status bal_charsmap_apply(const bal_charsmap *m, const char *text, size_t n, bal_buf *out);
+void bal_charsmap_free(bal_charsmap *m); /* accepts NULL */
+
+/* char_sets.c: sets of characters as the reference has them. */
+bool bal_is_space(uint32_t cp); /* the property White_Space */
+bool bal_is_other(uint32_t cp); /* control, format, private use */
+bool bal_is_punctuation(uint32_t cp);
+bool bal_is_mark(uint32_t cp);
+bool bal_is_mark_nonspacing(uint32_t cp);
+bool bal_is_numeric(uint32_t cp);
+bool bal_is_cjk(uint32_t cp);
+size_t bal_put_lower(uint32_t cp, unsigned char out[8]); /* the small letter in UTF-8, its bytes */
+
 /* steps.c: a list of pieces in one text buffer. */
 typedef struct bal_piece {
     size_t begin, n;
@@ -159,7 +214,6 @@ bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal
 bal_status bal_pre_tokenize(const bal_tokenizer *t, const char *text, size_t n, bool at_start, bal_pieces *out);
 void bal_pieces_dispose(bal_pieces *p);
 bal_status bal_replace(const bal_step *s, const char *text, size_t n, bal_buf *out);
-bool bal_is_space(uint32_t cp);                  /* the property White_Space */
 size_t bal_space_at(const char *text, size_t n); /* bytes of the white-space character at text, 0 if there is none */
 
 /* bytes.c: GPT-2's alphabet, in which every byte is a printable character. */
@@ -167,6 +221,11 @@ size_t bal_byte_to_char(unsigned char byte, unsigned char out[4]);
 int bal_char_to_byte(uint32_t cp); /* -1: not of the alphabet */
 /* Appends text with every broken part replaced by U+FFFD. */
 bal_status bal_utf8_lossy(const char *text, size_t n, bal_buf *out);
+
+/* load_steps.c: normalizer, pre_tokenizer, decoder and post_processor of a tokenizer.json. */
+bal_status bal_tokenizer_read_components(bal_tokenizer *t, const cJSON *json, const char *path);
+/* "path: what 'type' is not supported" */
+bal_status bal_tokenizer_unknown(const char *path, const char *what, const char *type);
 
 /* load_json.c, load_gguf.c */
 bal_status bal_tokenizer_load_json(bal_tokenizer *t, const char *path);

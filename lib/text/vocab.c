@@ -2,6 +2,7 @@
 #include "lib/base/mem.h"
 #include "lib/text/tokenizer_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,6 +85,15 @@ int32_t bal_vocab_find(const bal_tokenizer *t, const char *text, size_t n)
             return (int32_t)id;
     }
     return -1;
+}
+
+void bal_vocab_find_bytes(bal_tokenizer *t)
+{
+    for (int b = 0; b < 256; b++) {
+        char name[8];
+        (void)snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
+        t->byte_ids[b] = bal_vocab_find(t, name, 6);
+    }
 }
 
 bal_status bal_merges_reserve(bal_tokenizer *t, size_t n)

@@ -1,0 +1,211 @@
+/* Normalizers: the text before it is cut into pieces.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/text/tokenizer_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+static bool is_ascii(const char *text, size_t n)
+{
+    unsigned char any = 0;
+    for (size_t i = 0; i < n; i++)
+        any |= (unsigned char)text[i];
+    return any < 0x80;
+}
+
+static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
+{
+    if (is_ascii(text, n)) /* in every normal form already */
+        return bal_buf_append(out, text, n);
+    int options = UTF8PROC_STABLE;
+    if (kind == BAL_STEP_NFC || kind == BAL_STEP_NFKC)
+        options |= UTF8PROC_COMPOSE;
+    else
+        options |= UTF8PROC_DECOMPOSE;
+    if (kind == BAL_STEP_NFKC || kind == BAL_STEP_NFKD)
+        options |= UTF8PROC_COMPAT;
+    utf8proc_uint8_t *mapped = NULL;
+    utf8proc_ssize_t got =
+        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &mapped, (utf8proc_option_t)options);
+    if (got < 0)
+        return bal_fail(BAL_EFORMAT, "text cannot be normalised: %s", utf8proc_errmsg(got));
+    bal_status status = bal_buf_append(out, mapped, (size_t)got);
+    free(mapped);
+    return status;
+}
+
+static bal_status put_code_point(bal_buf *out, uint32_t cp)
+{
+    unsigned char bytes[8];
+    return bal_buf_append(out, bytes, bal_utf8_encode(cp, bytes));
+}
+
+/* What the Nmt normalizer takes for a space. */
+static bool is_nmt_space(uint32_t cp)
+{
+    return cp == 9 || cp == 0xA || cp == 0xC || cp == 0xD || cp == 0x1680 || (cp >= 0x200B && cp <= 0x200F) ||
+           cp == 0x2028 || cp == 0x2029 || cp == 0x2581 || cp == 0xFEFF || cp == 0xFFFD;
+}
+
+/* What one character becomes: BAL_STEP_LOWERCASE, _STRIP_ACCENTS, _NMT. */
+static bal_status put_changed(bal_step_kind kind, uint32_t cp, bal_buf *out)
+{
+    unsigned char bytes[8];
+    switch (kind) {
+    case BAL_STEP_LOWERCASE:
+        return bal_buf_append(out, bytes, bal_put_lower(cp, bytes));
+    case BAL_STEP_STRIP_ACCENTS:
+        return bal_is_mark(cp) ? BAL_OK : put_code_point(out, cp);
+    case BAL_STEP_NMT: /* control characters go, white space and invisible ones become spaces */
+        if ((cp >= 1 && cp <= 8) || cp == 0xB || (cp >= 0xE && cp <= 0x1F) || cp == 0x7F || cp == 0x8F || cp == 0x9F)
+            return BAL_OK;
+        return put_code_point(out, is_nmt_space(cp) ? ' ' : cp);
+    default:
+        return put_code_point(out, cp);
+    }
+}
+
+static bal_status per_character(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < n && status == BAL_OK;) {
+        uint32_t cp = 0xFFFD;
+        size_t len = bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
+        status = put_changed(kind, cp, out);
+        i += len == 0 ? 1 : len;
+    }
+    return status;
+}
+
+/* BertNormalizer's first half: control characters go, white space becomes spaces, spaces around ideographs. */
+static bal_status bert_clean(const bal_step *s, const char *text, size_t n, bal_buf *out)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < n && status == BAL_OK;) {
+        uint32_t cp = 0xFFFD;
+        size_t len = bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
+        i += len == 0 ? 1 : len;
+        if (s->clean_text && (cp == 0xFFFD || bal_is_other(cp)))
+            continue;
+        bool cjk = s->handle_cjk && bal_is_cjk(cp);
+        if (cjk)
+            status = bal_buf_append(out, " ", 1);
+        if (status == BAL_OK)
+            status = put_code_point(out, s->clean_text && bal_is_space(cp) ? ' ' : cp);
+        if (cjk && status == BAL_OK)
+            status = bal_buf_append(out, " ", 1);
+    }
+    return status;
+}
+
+/* Its second half: accents off, then lower case. */
+static bal_status bert_fold(const bal_step *s, const char *text, size_t n, bal_buf *out)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < n && status == BAL_OK;) {
+        uint32_t cp = 0xFFFD;
+        unsigned char bytes[8];
+        size_t len = bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
+        i += len == 0 ? 1 : len;
+        if (s->strip_accents && bal_is_mark_nonspacing(cp))
+            continue;
+        size_t k = s->lowercase ? bal_put_lower(cp, bytes) : bal_utf8_encode(cp, bytes);
+        status = bal_buf_append(out, bytes, k);
+    }
+    return status;
+}
+
+static bal_status bert(const bal_step *s, const char *text, size_t n, bal_buf *out)
+{
+    bal_buf clean = {0}, apart = {0};
+    bal_status status;
+    BAL_TRY(bert_clean(s, text, n, &clean));
+    if (s->strip_accents)
+        BAL_TRY(unicode_form(BAL_STEP_NFD, bal_buf_cstr(&clean), clean.len, &apart));
+    const bal_buf *now = s->strip_accents ? &apart : &clean;
+    status = bert_fold(s, bal_buf_cstr(now), now->len, out);
+out:
+    bal_buf_dispose(&clean);
+    bal_buf_dispose(&apart);
+    return status;
+}
+
+static bal_status byte_level(const char *text, size_t n, bal_buf *out)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < n && status == BAL_OK; i++) {
+        unsigned char c[4];
+        status = bal_buf_append(out, c, bal_byte_to_char((unsigned char)text[i], c));
+    }
+    return status;
+}
+
+size_t bal_space_at(const char *text, size_t n)
+{
+    uint32_t cp = 0;
+    size_t len = bal_utf8_decode((const unsigned char *)text, n, &cp);
+    return len > 0 && bal_is_space(cp) ? len : 0;
+}
+
+static bal_status strip(const bal_step *s, const char *text, size_t n, bal_buf *out)
+{
+    size_t begin = 0, end = 0, len;
+    while (s->left && begin < n && (len = bal_space_at(text + begin, n - begin)) > 0)
+        begin += len;
+    end = s->right ? begin : n;
+    for (size_t i = begin; s->right && i < n;) {
+        uint32_t cp;
+        size_t space = bal_space_at(text + i, n - i);
+        len = space > 0 ? space : bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
+        i += len == 0 ? 1 : len;
+        if (space == 0)
+            end = i;
+    }
+    return bal_buf_append(out, text + begin, end - begin);
+}
+
+bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal_buf *out)
+{
+    bal_buf other = {0};
+    bal_buf_clear(out);
+    bal_status status = bal_buf_append(out, text, n);
+    for (size_t i = 0; i < t->normalizers.n && status == BAL_OK; i++) {
+        const bal_step *s = &t->normalizers.items[i];
+        bal_buf_clear(&other);
+        const char *in = bal_buf_cstr(out);
+        switch (s->kind) {
+        case BAL_STEP_REPLACE:
+            status = bal_replace(s, in, out->len, &other);
+            break;
+        case BAL_STEP_PREPEND:
+            status = out->len == 0 ? BAL_OK : bal_buf_text(&other, s->content);
+            if (status == BAL_OK)
+                status = bal_buf_append(&other, in, out->len);
+            break;
+        case BAL_STEP_LOWERCASE:
+        case BAL_STEP_STRIP_ACCENTS:
+        case BAL_STEP_NMT:
+            status = per_character(s->kind, in, out->len, &other);
+            break;
+        case BAL_STEP_STRIP:
+            status = strip(s, in, out->len, &other);
+            break;
+        case BAL_STEP_BERT:
+            status = bert(s, in, out->len, &other);
+            break;
+        case BAL_STEP_BYTE_LEVEL:
+            status = byte_level(in, out->len, &other);
+            break;
+        case BAL_STEP_PRECOMPILED:
+            status = bal_charsmap_apply(s->charsmap, in, out->len, &other);
+            break;
+        default:
+            status = unicode_form(s->kind, in, out->len, &other);
+        }
+        bal_buf swap = *out;
+        *out = other;
+        other = swap;
+    }
+    bal_buf_dispose(&other);
+    return status;
+}
