@@ -5,6 +5,7 @@
 #include "lib/nn/activations.h"
 #include "lib/nn/attention.h"
 #include "lib/nn/embedding.h"
+#include "lib/nn/layer_norm.h"
 #include "lib/nn/norm.h"
 #include "lib/nn/rope.h"
 #include "tests/test.h"
@@ -149,6 +150,48 @@ TEST(rms_norm)
     }
 }
 
+static bool s_wrong; /* the backward is given another operation than the forward */
+
+static void layer_norm_forward(void)
+{
+    bal_layer_norm_forward(T, D, g.in[0].x, g.in[1].x, g.in[2].x, 0.05, g.y);
+}
+
+static void layer_norm_backward(void)
+{
+    real_t moments[2 * T];
+    bal_layer_norm_backward(T, D, g.in[0].x, g.in[1].x, s_wrong ? 0.06 : 0.05, g.dy, g.in[0].dx, g.in[1].dx, g.in[2].dx,
+                            moments);
+}
+
+TEST(layer_norm)
+{
+    const size_t sizes[3] = {(size_t)T * D, D, D};
+    NEEDS_DOUBLE;
+    begin(3, sizes, (size_t)T * D, layer_norm_forward, layer_norm_backward);
+    g.in[0].accumulates = g.in[1].accumulates = g.in[2].accumulates = true;
+    check_operation();
+    s_wrong = true;
+    CHECK(test_count_failures(check_gradients) == 2); /* x and w; the bias does not see epsilon */
+    s_wrong = false;
+    layer_norm_forward();
+    for (size_t t = 0; t < T; t++) { /* (y - b) / w has mean 0 and variance var / (var + eps) */
+        double mean = 0, variance = 0, own = 0, own_mean = 0;
+        for (size_t i = 0; i < D; i++) {
+            mean += ((double)g.y[t * D + i] - (double)g.in[2].x[i]) / (double)g.in[1].x[i] / D;
+            own_mean += (double)g.in[0].x[t * D + i] / D;
+        }
+        for (size_t i = 0; i < D; i++) {
+            double n = ((double)g.y[t * D + i] - (double)g.in[2].x[i]) / (double)g.in[1].x[i] - mean;
+            double x = (double)g.in[0].x[t * D + i] - own_mean;
+            variance += n * n / D;
+            own += x * x / D;
+        }
+        CHECK_NEAR(mean, 0, 1e-12);
+        CHECK_NEAR(variance, own / (own + 0.05), 1e-12);
+    }
+}
+
 /* ---- gated activations ---- */
 
 static bal_act_kind s_act;
@@ -171,6 +214,40 @@ TEST(gated_activations)
         begin(2, sizes, 33, glu_forward, glu_backward);
         check_operation();
     }
+}
+
+static void act_forward(void)
+{
+    bal_glu_forward(s_act, g.n_out, g.in[0].x, NULL, g.y);
+}
+
+static void act_backward(void)
+{
+    bal_act_kind kind = s_wrong && s_act == BAL_ACT_GELU ? BAL_ACT_GELU_TANH : s_act;
+    bal_glu_backward(kind, g.n_out, g.in[0].x, NULL, g.dy, g.in[0].dx, NULL);
+}
+
+TEST(activations_without_a_gate)
+{
+    const size_t sizes[1] = {33};
+    NEEDS_DOUBLE;
+    for (s_act = BAL_ACT_SILU; s_act <= BAL_ACT_RELU; s_act++) {
+        begin(1, sizes, 33, act_forward, act_backward);
+        check_operation();
+        act_forward();
+        for (size_t i = 0; i < 33; i++) {
+            double x = (double)g.in[0].x[i];
+            double want = s_act == BAL_ACT_SILU   ? x / (1 + exp(-x))
+                          : s_act == BAL_ACT_GELU ? x * erfc(-x / sqrt(2)) / 2
+                          : s_act == BAL_ACT_RELU ? fmax(x, 0)
+                                                  : x / (1 + exp(-2 * sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x)));
+            CHECK_NEAR(g.y[i], want, 1e-13);
+        }
+    }
+    s_act = BAL_ACT_GELU; /* the two forms of GELU are near each other, and told apart */
+    s_wrong = true;
+    CHECK(test_count_failures(check_gradients) == 1);
+    s_wrong = false;
 }
 
 /* ---- rotary embedding ---- */
@@ -241,7 +318,7 @@ TEST(embedding)
 
 enum { TOKENS = 77, H = 4, KV = 2, DH = 3 };
 static bal_attention s_attention;
-static real_t s_lse[TOKENS * H], s_delta[TOKENS * H], s_scratch[64 * (2 * 64 * 64 + 128)];
+static real_t s_lse[TOKENS * H], s_delta[TOKENS * H], s_scratch[64 * (3 * 64 * 64 + 128)];
 static bal_attention_block s_blocks[8];
 static const uint32_t k_starts[4] = {0, 3, 76, 77}; /* 3 tokens, 73 (two blocks), 1 */
 
@@ -252,8 +329,11 @@ static void attention_forward(void)
 
 static void attention_backward(void)
 {
-    bal_attention_backward(&s_attention, TOKENS, g.in[0].x, g.in[1].x, g.in[2].x, g.y, s_lse, g.dy, g.in[0].dx,
-                           g.in[1].dx, g.in[2].dx, s_delta);
+    bal_attention a = s_attention;
+    if (s_wrong)
+        a.softcap *= 1.01;
+    bal_attention_backward(&a, TOKENS, g.in[0].x, g.in[1].x, g.in[2].x, g.y, s_lse, g.dy, g.in[0].dx, g.in[1].dx,
+                           g.in[2].dx, s_delta);
 }
 
 static size_t sequence_of(size_t t)
@@ -276,7 +356,8 @@ static void attention_definition(size_t t, size_t h, double out[DH])
         double s = 0;
         for (size_t i = 0; i < DH; i++)
             s += (double)g.in[0].x[(t * H + h) * DH + i] * (double)g.in[1].x[(j * KV + kv) * DH + i];
-        p[j] = exp(s_attention.scale * s);
+        s *= s_attention.scale;
+        p[j] = exp(s_attention.softcap > 0 ? s_attention.softcap * tanh(s / s_attention.softcap) : s);
         sum += p[j];
     }
     for (size_t j = begin_key; j <= t; j++)
@@ -284,7 +365,7 @@ static void attention_definition(size_t t, size_t h, double out[DH])
             out[i] += p[j] / sum * (double)g.in[2].x[(j * KV + kv) * DH + i];
 }
 
-static void begin_attention(size_t window)
+static void begin_attention(size_t window, double softcap)
 {
     const size_t sizes[3] = {(size_t)TOKENS * H * DH, (size_t)TOKENS * KV * DH, (size_t)TOKENS * KV * DH};
     size_t n = bal_attention_split(k_starts, 3, s_blocks);
@@ -295,6 +376,7 @@ static void begin_attention(size_t window)
                                   .d = DH,
                                   .window = window,
                                   .scale = 0.6,
+                                  .softcap = softcap,
                                   .blocks = s_blocks,
                                   .n_blocks = n,
                                   .scratch = s_scratch};
@@ -306,7 +388,7 @@ TEST(attention_definition)
     const double bound = BAL_REAL_IS_DOUBLE ? 1e-13 : 2e-6;
     for (size_t window = 0; window <= 70; window += 5) {
         double worst = 0, want[DH];
-        begin_attention(window);
+        begin_attention(window, window % 2 == 1 ? 1.5 : 0);
         attention_forward();
         for (size_t t = 0; t < TOKENS; t++) {
             for (size_t h = 0; h < H; h++) {
@@ -324,10 +406,22 @@ TEST(attention_definition)
 TEST(attention)
 {
     NEEDS_DOUBLE;
-    begin_attention(0);
+    begin_attention(0, 0);
     check_operation();
-    begin_attention(5);
+    begin_attention(5, 0);
     check_gradients();
-    begin_attention(67);
+    begin_attention(67, 0);
     check_gradients();
+}
+
+TEST(soft_capped_attention)
+{
+    NEEDS_DOUBLE;
+    begin_attention(0, 1.5);
+    check_operation();
+    begin_attention(5, 0.7);
+    check_gradients();
+    s_wrong = true;
+    CHECK(test_count_failures(check_gradients) >= 2); /* q and k */
+    s_wrong = false;
 }
