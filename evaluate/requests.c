@@ -241,6 +241,31 @@ static bal_status on_answer(void *context, size_t i, const bal_answer *a)
     return put_generated(&q->entries[i].answer, a, q->bundle->tokenizer != NULL);
 }
 
+/* --json with the answers in a file: the work and its rate as one document.  Tokens a second are all that were read or
+ * written; loading the model is not in the seconds. */
+static bal_status print_stats(const queue *q, const bal_engine_stats *s)
+{
+    bal_buf out = {0};
+    size_t all = s->prompt_tokens + s->continuation_tokens + s->new_tokens;
+    double seconds = s->seconds > 0 ? s->seconds : 1e-9;
+    bal_status status;
+    BAL_TRY(
+        bal_buf_printf(&out,
+                       "{\"requests\": %zu, \"prompt_tokens\": %zu, \"shared_tokens\": %zu, "
+                       "\"continuation_tokens\": %zu, \"new_tokens\": %zu, \"sequences_at_once\": %zu, \"seconds\": ",
+                       q->n, s->prompt_tokens, s->shared_tokens, s->continuation_tokens, s->new_tokens, s->slots));
+    BAL_TRY(bal_json_put_f64(&out, s->seconds));
+    BAL_TRY(bal_buf_text(&out, ", \"tokens_per_second\": "));
+    BAL_TRY(bal_json_put_f64(&out, (double)all / seconds));
+    BAL_TRY(bal_buf_text(&out, ", \"new_tokens_per_second\": "));
+    BAL_TRY(bal_json_put_f64(&out, (double)s->new_tokens / seconds));
+    BAL_TRY(bal_buf_text(&out, "}\n"));
+    status = evaluate_write(NULL, &out);
+out:
+    bal_buf_dispose(&out);
+    return status;
+}
+
 bal_status evaluate_requests(const evaluate_config *c, const bal_common *common, const bal_bundle *b)
 {
     queue q = {.bundle = b};
@@ -257,6 +282,8 @@ bal_status evaluate_requests(const evaluate_config *c, const bal_common *common,
     for (size_t i = 0; i < q.n; i++)
         BAL_TRY(bal_buf_append(&out, bal_buf_cstr(&q.entries[i].answer), q.entries[i].answer.len));
     BAL_TRY(evaluate_write(c->out, &out));
+    if (common->json && c->out != NULL && strcmp(c->out, "-") != 0)
+        BAL_TRY(print_stats(&q, &stats));
     if (q.dropped > 0)
         bal_log_line(&common->log, BAL_LOG_WARN,
                      "%zu of %zu requests were longer than the context and lost tokens at their left", q.dropped, q.n);

@@ -212,6 +212,7 @@ static void admit_as(engine *e, size_t i, const int32_t *prompt, size_t keep, sh
     while (e->next < e->n_requests && e->admitted[e->next])
         e->next++;
     e->stats.prompt_tokens += keep;
+    e->stats.continuation_tokens += r->kind == BAL_REQUEST_SCORE ? r->n_continuation : 0;
     e->stats.shared_tokens += common;
 }
 

@@ -55,7 +55,8 @@ typedef struct bal_engine_options {
 } bal_engine_options;
 
 typedef struct bal_engine_stats {
-    size_t prompt_tokens, shared_tokens, new_tokens, steps, slots;
+    size_t prompt_tokens, shared_tokens; /* of all prompts and contexts, and of these taken from another one's cache */
+    size_t continuation_tokens, new_tokens, steps, slots;
     double seconds;
 } bal_engine_stats;
 
