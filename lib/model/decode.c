@@ -340,6 +340,11 @@ static void act_rows(void *context, size_t begin, size_t end, size_t thread)
 {
     const act_job *j = context;
     (void)thread;
+    if (j->kind == BAL_ACT_SILU && j->up != NULL) { /* row by row: an element's lane depends on its column alone */
+        for (size_t r = begin; r < end; r++)
+            BAL_ISA_PICK(bal_decode_ops)->swiglu(j->gate + r * j->n, j->up + r * j->n, j->n);
+        return;
+    }
     for (size_t i = begin * j->n; i < end * j->n; i++)
         j->gate[i] = activate(j->kind, j->gate[i]) * (j->up == NULL ? 1 : j->up[i]);
 }

@@ -173,4 +173,13 @@ static void attend(const real_t *q, const real_t *keys, const real_t *values, si
     add_values(scores + first, values + first * d, n - first, d, 1 / sum, out);
 }
 
-const bal_decode_ops BAL_ISA_NAME(bal_decode_ops) = {attend, sum_exp, largest};
+static void swiglu(real_t *restrict gate, const real_t *restrict up, size_t n)
+{
+#pragma omp simd
+    for (size_t i = 0; i < n; i++) {
+        real_t x = gate[i], e = exp_below(x < 0 ? x : -x);
+        gate[i] = x * (x < 0 ? e : 1) / (1 + e) * up[i];
+    }
+}
+
+const bal_decode_ops BAL_ISA_NAME(bal_decode_ops) = {attend, sum_exp, largest, swiglu};

@@ -18,6 +18,8 @@ typedef struct bal_decode_ops {
     /* sum of exp(x[i] - max). */
     double (*sum_exp)(const real_t *x, size_t n, real_t max);
     real_t (*max)(const real_t *x, size_t n);
+    /* gate[i] = silu(gate[i]) up[i]. */
+    void (*swiglu)(real_t *restrict gate, const real_t *restrict up, size_t n);
 } bal_decode_ops;
 
 BAL_ISA_DECLARE(bal_decode_ops, bal_decode_ops);

@@ -9,13 +9,13 @@
 #include <string.h>
 
 #if defined(__AVX512F__)
-enum { VECTOR_BYTES = 64, WIDE = 4, SINGLE = 8 };
+enum { VECTOR_BYTES = 64, WIDE = 4, SINGLE = 8, TALL = 6 };
 #elif defined(__AVX2__)
-enum { VECTOR_BYTES = 32, WIDE = 2, SINGLE = 8 };
+enum { VECTOR_BYTES = 32, WIDE = 2, SINGLE = 8, TALL = 4 };
 #else
-enum { VECTOR_BYTES = 16, WIDE = 2, SINGLE = 8 };
+enum { VECTOR_BYTES = 16, WIDE = 2, SINGLE = 8, TALL = 4 };
 #endif
-enum { LANES = VECTOR_BYTES / sizeof(real_t), TALL = 4 };
+enum { LANES = VECTOR_BYTES / sizeof(real_t), PACKED_ROWS = VECTOR_BYTES == 64 ? 8 : 4 };
 
 typedef real_t vec __attribute__((vector_size(VECTOR_BYTES)));
 
@@ -120,12 +120,19 @@ static inline __attribute__((always_inline)) void tile(const int mt, const int n
                 acc[m * nt + n] += xv * wv[n];
         }
     }
-    lane_sums(acc, mt * nt, out);
+#pragma GCC unroll 8
+    for (int i = 0; i < mt * nt; i += LANES)
+        lane_sums(acc + i, mt * nt - i < LANES ? mt * nt - i : LANES, out + i);
 }
 
 static void tile_tall(size_t K, const real_t *const *x, const real_t *const *w, real_t *out)
 {
     tile(TALL, WIDE, K, x, w, out);
+}
+
+static void tile_four(size_t K, const real_t *const *x, const real_t *const *w, real_t *out)
+{
+    tile(4, WIDE, K, x, w, out);
 }
 
 static void tile_two(size_t K, const real_t *const *x, const real_t *const *w, real_t *out)
@@ -139,21 +146,29 @@ static void tile_single(size_t K, const real_t *const *x, const real_t *const *w
 }
 
 /* Writes the outputs (m0 .., n0 ..) of a tile with nt columns. */
-static void put(const bal_rowdot_block *b, size_t m0, size_t n0, size_t mt, size_t nt, size_t width, const real_t *out)
+static inline __attribute__((always_inline)) void put_row(const bal_rowdot_block *b, size_t m, size_t n0, size_t nt,
+                                                          const real_t *from)
 {
-    for (size_t m = 0; m < mt; m++) {
-        real_t *y = b->y + (m0 + m) * b->ldy + n0;
-        const real_t *from = out + m * width;
-        if (b->add)
-            for (size_t n = 0; n < nt; n++)
-                y[n] += b->scale * from[n];
-        else if (b->bias != NULL)
-            for (size_t n = 0; n < nt; n++)
-                y[n] = from[n] + b->bias[n0 + n];
+    real_t *y = b->y + m * b->ldy + n0;
+    if (b->add)
+        for (size_t n = 0; n < nt; n++)
+            y[n] += b->scale * from[n];
+    else if (b->bias != NULL)
+        for (size_t n = 0; n < nt; n++)
+            y[n] = from[n] + b->bias[n0 + n];
+    else
+        for (size_t n = 0; n < nt; n++)
+            y[n] = from[n];
+}
+
+static inline __attribute__((always_inline)) void put(const bal_rowdot_block *b, size_t m0, size_t n0, size_t mt,
+                                                      size_t nt, size_t width, const real_t *out)
+{
+    for (size_t m = 0; m < mt; m++)
+        if (nt == WIDE) /* a constant: without a loop */
+            put_row(b, m0 + m, n0, WIDE, out + m * width);
         else
-            for (size_t n = 0; n < nt; n++)
-                y[n] = from[n];
-    }
+            put_row(b, m0 + m, n0, nt, out + m * width);
 }
 
 static void block(const bal_rowdot_block *b)
@@ -161,7 +176,7 @@ static void block(const bal_rowdot_block *b)
     real_t out[TALL * SINGLE];
     const real_t *x[TALL], *w[SINGLE];
     for (size_t m0 = 0; m0 < b->M;) {
-        size_t left = b->M - m0, height = left >= 3 ? TALL : left, width = height == 1 ? SINGLE : WIDE;
+        size_t left = b->M - m0, height = left > 4 ? TALL : left > 2 ? 4 : left, width = height == 1 ? SINGLE : WIDE;
         size_t mt = left < height ? left : height;
         for (size_t m = 0; m < height; m++)
             x[m] = b->x + (m0 + (m < mt ? m : mt - 1)) * b->ldx;
@@ -171,6 +186,8 @@ static void block(const bal_rowdot_block *b)
                 w[n] = b->w + (n0 + (n < nt ? n : nt - 1)) * b->ldw;
             if (height == TALL)
                 tile_tall(b->K, x, w, out);
+            else if (height == 4)
+                tile_four(b->K, x, w, out);
             else if (height == 2)
                 tile_two(b->K, x, w, out);
             else
@@ -183,7 +200,7 @@ static void block(const bal_rowdot_block *b)
 
 #if BAL_REAL_IS_DOUBLE
 /* The double build unpacks in floats and widens: lib/tensor/view.c. */
-const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block, {NULL}};
+const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block, 0, {NULL}};
 #else
 /* Bytes by which weights are asked for before they are needed: rows are too short for the machine to see where reading
  * goes on.  (One sequence of SmolLM2-135M: 1.35 times as fast; 4 to 9 KB are alike.)  Past the end it is ignored. */
@@ -194,8 +211,8 @@ static inline __attribute__((always_inline)) void packed_tile(unpack_fn *unpack,
                                                               const int nt, size_t K, const float *const *x,
                                                               const unsigned char *const *w, float *out)
 {
-    fvec acc[SINGLE];
-#pragma GCC unroll 8
+    fvec acc[2 * SINGLE];
+#pragma GCC unroll 16
     for (int i = 0; i < mt * nt; i++)
         acc[i] = (fvec){0};
     for (size_t k = 0, at = 0; k < K; at += bytes)
@@ -208,7 +225,7 @@ static inline __attribute__((always_inline)) void packed_tile(unpack_fn *unpack,
                 unpack(w[n] + at, sub, wv);
 #pragma GCC unroll 8
                 for (int part = 0; part < UNPACK_PARTS; part++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
                     for (int m = 0; m < mt; m++)
                         acc[m * nt + n] += load(x[m] + k + (size_t)part * UNPACK_LANES) * wv[part];
             }
@@ -219,17 +236,19 @@ static inline __attribute__((always_inline)) void packed_tile(unpack_fn *unpack,
 static inline __attribute__((always_inline)) void packed(unpack_fn *unpack, size_t bytes, int subs,
                                                          const bal_rowdot_block *b)
 {
-    float out[SINGLE];
-    const float *x[BAL_ROWDOT_PACKED_ROWS];
+    float out[2 * SINGLE];
+    const float *x[PACKED_ROWS];
     const unsigned char *w[SINGLE];
-    size_t height = b->M >= 3 ? 4 : b->M, width = SINGLE / height;
+    const size_t height = b->M > 4 ? PACKED_ROWS : b->M > 2 ? 4 : b->M, width = height > 4 ? 2 : SINGLE / height;
     for (size_t m = 0; m < height; m++)
         x[m] = b->x + (m < b->M ? m : b->M - 1) * b->ldx;
     for (size_t n0 = 0; n0 < b->N; n0 += width) {
         size_t nt = b->N - n0 < width ? b->N - n0 : width;
         for (size_t n = 0; n < width; n++)
             w[n] = b->packed[n0 + (n < nt ? n : nt - 1)];
-        if (height == 4)
+        if (height > 4)
+            packed_tile(unpack, bytes, subs, PACKED_ROWS, 2, b->K, x, w, out);
+        else if (height == 4)
             packed_tile(unpack, bytes, subs, 4, SINGLE / 4, b->K, x, w, out);
         else if (height == 2)
             packed_tile(unpack, bytes, subs, 2, SINGLE / 2, b->K, x, w, out);
@@ -256,6 +275,7 @@ PACKED(f16, 64, 1)
 PACKED(bf16, 64, 1)
 
 const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block,
+                                                     PACKED_ROWS,
                                                      {
                                                          [BAL_DTYPE_Q8_0] = packed_q8_0,
                                                          [BAL_DTYPE_Q4_0] = packed_q4_0,

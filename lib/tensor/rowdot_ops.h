@@ -20,12 +20,11 @@ typedef struct bal_rowdot_block {
     real_t scale;
 } bal_rowdot_block;
 
-/* Rows of x up to which the weights are unpacked on the way; for more, unpacking once beforehand is cheaper. */
-enum { BAL_ROWDOT_PACKED_ROWS = 4 };
-
 typedef struct bal_rowdot_ops {
     void (*block)(const bal_rowdot_block *b);
-    /* By type, NULL where there is none.  1 <= M <= BAL_ROWDOT_PACKED_ROWS, K a multiple of 32; the bits of block(). */
+    /* Rows of x up to which the weights are unpacked on the way; for more, unpacking once beforehand is cheaper. */
+    size_t packed_rows;
+    /* By type, NULL where there is none.  1 <= M <= packed_rows, K a multiple of 32; the bits of block(). */
     void (*packed[BAL_DTYPE_COUNT])(const bal_rowdot_block *b);
 } bal_rowdot_ops;
 

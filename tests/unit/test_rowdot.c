@@ -9,10 +9,10 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_M = 33, MAX_N = 70, MAX_K = 96, MAX_PACKED_N = 24, MAX_PACKED_K = 512 };
+enum { MAX_M = 33, MAX_N = 70, MAX_K = 96, MAX_PACKED_M = 10, MAX_PACKED_N = 24, MAX_PACKED_K = 512 };
 
 typedef struct data {
-    real_t x[MAX_M * MAX_K], w[MAX_N * MAX_K], bias[MAX_N], y[MAX_M * MAX_N], z[MAX_M * MAX_N];
+    real_t x[MAX_PACKED_M * MAX_PACKED_K], w[MAX_N * MAX_K], bias[MAX_N], y[MAX_M * MAX_N], z[MAX_M * MAX_N];
     unsigned char packed[2 * MAX_PACKED_N * MAX_PACKED_K];
     real_t scratch[16 * 16 * MAX_K];
 } data;
@@ -138,7 +138,7 @@ TEST(rowdot_packed)
             CHECK_OK(bal_dtype_row_bytes(v.dtype, v.cols, &v.row_bytes));
             for (size_t i = 0; i < v.rows * v.row_bytes; i++)
                 d->packed[i] = (unsigned char)(bal_rng_next(&r) & 0x3b); /* no half with an exponent of all ones */
-            for (size_t M = 1; M <= 6; M++)
+            for (size_t M = 1; M <= MAX_PACKED_M; M++)
                 packed_and_dense(d, &v, M);
         }
     bal_free(d);
