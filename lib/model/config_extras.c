@@ -2,6 +2,7 @@
  * learned positions, layers without rotation.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/model/config.h"
 #include "lib/model/config_impl.h"
+#include "lib/model/gguf_names.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -221,24 +222,49 @@ static double f64_of(const bal_family *f, const bal_gguf *g, const char *key, do
     return bal_gguf_f64(g, name, &value, NULL) == BAL_OK ? value : otherwise;
 }
 
+size_t bal_config_usual_period(const bal_family *f)
+{
+    return f->sliding == BAL_SLIDING_EVEN ? 2 : 6;
+}
+
+/* The layers with the window: all, all but every n-th, or as a list says. */
+static bal_status sliding_from_gguf(bal_model_config *c, const bal_family *f, const bal_gguf *g, const char *where)
+{
+    char key[160];
+    bool regular = f->sliding == BAL_SLIDING_EVEN || f->sliding == BAL_SLIDING_PATTERN;
+    (void)snprintf(key, sizeof key, "%s.attention.sliding_window_pattern", f->architecture);
+    const bal_gguf_value *list = bal_gguf_find(g, key);
+    if (list != NULL && list->is_array && list->data != NULL) {
+        if (list->n != c->n_layers)
+            return bal_fail(BAL_EFORMAT, "%s: value '%s' has %zu elements for %zu layers", where, key, (size_t)list->n,
+                            c->n_layers);
+        for (size_t i = 0; i < c->n_layers; i++)
+            bal_layer_put(&c->sliding, i, bal_gguf_element(list, i) != 0);
+        return BAL_OK;
+    }
+    double period = f64_of(f, g, "attention.sliding_window_pattern", regular ? (double)bal_config_usual_period(f) : 0);
+    if (!(period >= 0 && period <= BAL_MAX_LAYERS + 1))
+        return bal_fail(BAL_EFORMAT, "%s: value '%s' is %g, not a number of layers", where, key, period);
+    for (size_t i = 0; i < c->n_layers; i++) /* 0: all of them */
+        bal_layer_put(&c->sliding, i, period < 1 || (i + 1) % (size_t)period != 0);
+    return BAL_OK;
+}
+
 /* llama.cpp's rules for what its files do not say. */
 bal_status bal_config_extras_from_gguf(bal_model_config *c, const bal_family *f, const bal_gguf *g, const char *where)
 {
-    double window = f64_of(f, g, "attention.sliding_window", 0), scalar = (double)c->head_dim;
+    double window = f64_of(f, g, "attention.sliding_window", 0);
     if (!(window >= 0 && window <= BAL_CONFIG_MAX_POSITIONS))
         return bal_fail(BAL_EFORMAT, "%s: attention.sliding_window is %g", where, window);
     c->window = f->sliding == BAL_SLIDING_EVEN && window == 0 ? f->default_window : (size_t)window;
-    if (f->sliding == BAL_SLIDING_FROM_LAYER || f->sliding == BAL_SLIDING_NONE)
+    if (f->gguf_no_window || f->sliding == BAL_SLIDING_NONE)
         c->window = 0;
-    if (c->window != 0 && (f->sliding == BAL_SLIDING_EVEN || f->sliding == BAL_SLIDING_PATTERN))
-        bal_config_slide_by_period(c, f->sliding == BAL_SLIDING_EVEN ? 2 : 6);
-    for (size_t i = 0; c->window != 0 && f->sliding == BAL_SLIDING_ALL && i < c->n_layers; i++)
-        bal_layer_put(&c->sliding, i, true);
-    if (f->score_scalar) { /* the 27B models scale by the width of a head of the residual stream */
-        bool large = f->sliding == BAL_SLIDING_EVEN ? c->n_layers == 46 : c->n_layers == 62;
-        scalar = large ? (double)c->hidden / (double)c->n_heads : (double)c->head_dim;
+    if (c->window != 0) {
+        bal_status status = sliding_from_gguf(c, f, g, where);
+        if (status != BAL_OK)
+            return status;
     }
-    c->attention_scale = 1 / sqrt(scalar);
+    c->attention_scale = bal_gguf_scale(f, c);
     if (f->softcaps) {
         bool two = f->sliding == BAL_SLIDING_EVEN;
         c->attention_softcap = f64_of(f, g, "attn_logit_softcapping", two ? 50 : 0);

@@ -19,6 +19,11 @@ static const char *full_key(metadata *m, const char *key)
     return m->key;
 }
 
+const char *bal_config_norm_key(const bal_model_config *c)
+{
+    return c->norm == BAL_NORM_LAYER ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+}
+
 /* Leaves *out alone when the value is absent; *found may be NULL. */
 static bal_status get_size(metadata *m, const char *key, size_t max, size_t *out, bool *found)
 {
@@ -188,10 +193,7 @@ bal_status bal_config_from_gguf(bal_model_config *c, const bal_family **family, 
         status = bal_fail(BAL_EUNSUPPORTED, "%s: a mixture of %zu experts is not supported", where, experts);
         goto out;
     }
-    BAL_TRY(bal_gguf_f64(
-        g,
-        full_key(&m, c->norm == BAL_NORM_LAYER ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon"),
-        &c->norm_eps, NULL));
+    BAL_TRY(bal_gguf_f64(g, full_key(&m, bal_config_norm_key(c)), &c->norm_eps, NULL));
     BAL_TRY(find_vocab(c, *family, &m));
     if (c->rope.kind != BAL_ROPE_NONE)
         BAL_TRY(rope_from_gguf(c, &m));

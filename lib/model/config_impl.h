@@ -24,6 +24,10 @@ bal_status bal_config_extras_from_gguf(bal_model_config *c, const bal_family *f,
 bal_status bal_config_rope_from_json(bal_rope_config *r, size_t max_positions, const cJSON *json, const char *where);
 /* Layers i with (i + 1) % period != 0 slide: gemma 3's pattern (and gemma 2's with period 2). */
 void bal_config_slide_by_period(bal_model_config *c, size_t period);
+/* The period when a GGUF file does not say it. */
+size_t bal_config_usual_period(const bal_family *f);
+/* The key of norm_eps in a GGUF file, without the architecture. */
+const char *bal_config_norm_key(const bal_model_config *c);
 void bal_config_defaults(bal_model_config *c, const bal_family *f);
 bal_status bal_config_act(const char *name, const char *where, bal_act_kind *out);
 /* What must hold whatever the file was. */

@@ -79,8 +79,9 @@ static const bal_family k_families[] = {
      .gguf_permuted = true,
      .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
-    /* GGUF files of Mistral models say "llama" */
+    /* GGUF files of Mistral models say "llama", which is read as the row above */
     {.model_type = "mistral",
+     .architecture = "llama",
      .class_name = "MistralForCausalLM",
      .keys = &k_keys,
      .norm = BAL_NORM_RMS,
@@ -88,7 +89,10 @@ static const bal_family k_families[] = {
      .act = "silu",
      .sliding = BAL_SLIDING_ALL,
      .default_window = 4096,
-     .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}}},
+     .gguf_permuted = true,
+     .gguf_no_window = true,
+     .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
     {.model_type = "qwen2",
      .architecture = "qwen2",
      .class_name = "Qwen2ForCausalLM",
@@ -99,6 +103,7 @@ static const bal_family k_families[] = {
      .always_bias = QKV_BITS,
      .sliding = BAL_SLIDING_FROM_LAYER,
      .default_window = 4096,
+     .gguf_no_window = true,
      .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
     {.model_type = "qwen3",
@@ -111,6 +116,7 @@ static const bal_family k_families[] = {
      .bias_keys = true,
      .sliding = BAL_SLIDING_FROM_LAYER,
      .default_window = 4096,
+     .gguf_no_window = true,
      .hf = {HF_ENDS, .norm = {HF_NORMS, HF_HEAD_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS, GGUF_HEAD_NORMS}, .slot = {GGUF_SLOTS}}},
     {.model_type = "phi3",
@@ -258,7 +264,8 @@ bal_status bal_family_list(bal_buf *out, bool gguf)
     bal_status status = BAL_OK;
     for (size_t i = 0; i < N_FAMILIES; i++) {
         const char *name = gguf ? k_families[i].architecture : k_families[i].model_type;
-        if (name != NULL)
+        bool again = gguf && name != NULL && bal_family_by_architecture(name) != &k_families[i];
+        if (name != NULL && !again)
             BAL_TRY(bal_buf_printf(out, "%s%s", out->len == 0 ? "" : ", ", name));
     }
 out:

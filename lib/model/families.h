@@ -55,6 +55,7 @@ typedef struct bal_family {
     size_t learned_offset; /* row of position 0, when there are learned positions */
     bool gguf_permuted;    /* q and k rows of GGUF files are in the order of neighbouring pairs */
     bool gguf_norm_plus;   /* GGUF files hold 1 + w where config.json's model adds the 1 */
+    bool gguf_no_window;   /* GGUF files of the architecture cannot say the window */
     bal_family_names hf, gguf;
 } bal_family;
 

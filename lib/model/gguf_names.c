@@ -54,6 +54,16 @@ size_t bal_gguf_turned(const bal_model *m, const bal_family *f, const char *hf)
     return f->gguf_permuted && q_or_k ? m->config.head_dim : 0;
 }
 
+double bal_gguf_factor(const bal_model *m, const bal_family *f, const char *hf)
+{
+    const char *place = f->hf.norm[BAL_NORM_Q] != NULL ? f->hf.norm[BAL_NORM_Q] : f->hf.slot[BAL_SLOT_Q];
+    size_t layer;
+    const char *rest;
+    return f->score_scalar && matches(place, hf, &layer, &rest)
+               ? m->config.attention_scale / bal_gguf_scale(f, &m->config)
+               : 1;
+}
+
 size_t bal_gguf_row(size_t file_row, size_t head_dim)
 {
     if (head_dim == 0)

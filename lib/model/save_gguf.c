@@ -8,7 +8,6 @@
 #include "lib/model/model_impl.h"
 #include "lib/text/tokenizer_gguf.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -19,6 +18,8 @@ typedef struct source {
     const bal_linear *linear;
     const real_t *vector;
     size_t turned; /* head size when rows change places */
+    real_t factor; /* of the values, for what the file cannot say otherwise */
+    real_t plus;   /* then added to a vector: the 1 of a norm, times the factor */
 } source;
 
 typedef struct saver {
@@ -31,21 +32,15 @@ typedef struct saver {
     bal_gguf_report *report;
 } saver;
 
-static bal_status fill_tensor(void *context, size_t row0, size_t n_rows, real_t *out)
+static void fill_matrix(const source *s, size_t row0, size_t n_rows, real_t *out)
 {
-    const source *s = context;
-    size_t cols = s->linear != NULL ? s->linear->w.cols : 1;
-    if (s->linear == NULL) {
-        for (size_t i = 0; i < n_rows; i++)
-            out[i] = s->vector[bal_gguf_row(row0 + i, s->turned)];
-        return BAL_OK;
-    }
+    size_t cols = s->linear->w.cols;
     const bal_lora *lora = s->linear->lora;
     if (s->turned == 0) {
         bal_view_dequant_parallel(&s->linear->w, row0, n_rows, out, cols);
         if (lora != NULL)
             bal_lora_add_delta(lora, row0, n_rows, out, cols);
-        return BAL_OK;
+        return;
     }
     for (size_t i = 0; i < n_rows; i++) {
         size_t row = bal_gguf_row(row0 + i, s->turned);
@@ -53,6 +48,19 @@ static bal_status fill_tensor(void *context, size_t row0, size_t n_rows, real_t 
         if (lora != NULL)
             bal_lora_add_delta(lora, row, 1, out + i * cols, cols);
     }
+}
+
+static bal_status fill_tensor(void *context, size_t row0, size_t n_rows, real_t *out)
+{
+    const source *s = context;
+    if (s->linear == NULL) {
+        for (size_t i = 0; i < n_rows; i++)
+            out[i] = s->factor * s->vector[bal_gguf_row(row0 + i, s->turned)] + s->plus;
+        return BAL_OK;
+    }
+    fill_matrix(s, row0, n_rows, out);
+    for (size_t i = 0; s->factor != 1 && i < n_rows * s->linear->w.cols; i++)
+        out[i] *= s->factor;
     return BAL_OK;
 }
 
@@ -85,85 +93,20 @@ static bal_status add_part(void *context, const bal_part *part)
     if (!bal_gguf_name(s->family, part->name, name, sizeof name))
         return bal_fail(BAL_EUNSUPPORTED, "tensor '%s' has no name in GGUF files of the architecture %s", part->name,
                         s->family->architecture);
+    double factor = bal_gguf_factor(s->m, s->family, part->name);
     *from = (source){.linear = matrix ? part->linear : NULL,
                      .vector = matrix ? NULL : *part->vector,
-                     .turned = bal_gguf_turned(s->m, s->family, part->name)};
-    bal_quant q = matrix ? quant_for(s, part) : BAL_QUANT_F32;
+                     .turned = bal_gguf_turned(s->m, s->family, part->name),
+                     .factor = (real_t)factor,
+                     .plus = part->kind == BAL_PART_NORM && s->family->gguf_norm_plus ? (real_t)factor : 0};
+    bool whole = !matrix || part->linear == &s->m->positions; /* llama.cpp keeps learned positions in F32, too */
+    bal_quant q = whole ? BAL_QUANT_F32 : quant_for(s, part);
     s->report->n_tensors++;
-    if (matrix && part->cols % bal_quant_of(s->quant)->block != 0) {
+    if (!whole && part->cols % bal_quant_of(s->quant)->block != 0) {
         s->report->n_replaced++;
         (void)snprintf(s->report->replaced_by, sizeof s->report->replaced_by, "%s", bal_quant_of(q)->name);
     }
     return bal_gguf_writer_tensor(s->writer, name, q, matrix ? 2 : 1, matrix ? shape : shape + 1, fill_tensor, from);
-}
-
-static bal_status put_u32(const saver *s, const char *key, size_t value)
-{
-    char full[96];
-    (void)snprintf(full, sizeof full, "%s.%s", s->family->architecture, key);
-    return bal_gguf_writer_u32(s->writer, full, (uint32_t)value);
-}
-
-static bal_status put_f32(const saver *s, const char *key, double value)
-{
-    char full[96];
-    (void)snprintf(full, sizeof full, "%s.%s", s->family->architecture, key);
-    return bal_gguf_writer_f32(s->writer, full, value);
-}
-
-/* Llama 3's bands are a tensor of divisors; linear and YaRN scaling are values. */
-static bal_status put_rope(const saver *s)
-{
-    const bal_rope_config *r = &s->m->config.rope;
-    bal_status status;
-    char key[96];
-    BAL_TRY(put_u32(s, "rope.dimension_count", s->m->config.head_dim));
-    BAL_TRY(put_f32(s, "rope.freq_base", r->theta));
-    if (r->kind == BAL_ROPE_DYNAMIC)
-        return bal_fail(BAL_EUNSUPPORTED, "dynamic rope scaling has no form in GGUF files");
-    if (r->kind != BAL_ROPE_LINEAR && r->kind != BAL_ROPE_YARN)
-        goto out;
-    (void)snprintf(key, sizeof key, "%s.rope.scaling.type", s->family->architecture);
-    BAL_TRY(bal_gguf_writer_text(s->writer, key, r->kind == BAL_ROPE_LINEAR ? "linear" : "yarn"));
-    BAL_TRY(put_f32(s, "rope.scaling.factor", r->factor));
-    if (r->original_max_positions > 0)
-        BAL_TRY(put_u32(s, "rope.scaling.original_context_length", (size_t)r->original_max_positions));
-    if (r->kind == BAL_ROPE_YARN) {
-        BAL_TRY(put_f32(s, "rope.scaling.yarn_beta_fast", r->beta_fast));
-        BAL_TRY(put_f32(s, "rope.scaling.yarn_beta_slow", r->beta_slow));
-        if (r->attention_factor > 0 && r->factor > 0)
-            BAL_TRY(put_f32(s, "rope.scaling.attn_factor",
-                            r->attention_factor / (r->factor <= 1 ? 1 : 0.1 * log(r->factor) + 1)));
-    }
-out:
-    return status;
-}
-
-static bal_status put_config(const saver *s)
-{
-    const bal_model_config *c = &s->m->config;
-    bal_status status;
-    BAL_TRY(bal_gguf_writer_text(s->writer, "general.architecture", s->family->architecture));
-    BAL_TRY(bal_gguf_writer_text(s->writer, "general.type", "model"));
-    if (c->max_positions > 0)
-        BAL_TRY(put_u32(s, "context_length", c->max_positions));
-    BAL_TRY(put_u32(s, "embedding_length", c->hidden));
-    BAL_TRY(put_u32(s, "block_count", c->n_layers));
-    BAL_TRY(put_u32(s, "feed_forward_length", c->intermediate));
-    BAL_TRY(put_u32(s, "attention.head_count", c->n_heads));
-    BAL_TRY(put_u32(s, "attention.head_count_kv", c->n_kv_heads));
-    BAL_TRY(put_u32(s, "attention.key_length", c->head_dim));
-    BAL_TRY(put_u32(s, "attention.value_length", c->head_dim));
-    BAL_TRY(put_f32(s, "attention.layer_norm_rms_epsilon", c->norm_eps));
-    BAL_TRY(put_u32(s, "vocab_size", c->vocab));
-    status = put_rope(s);
-out:
-    return status;
-}
-
-bal_status bal_gguf_put_config(const bal_model *m, const bal_family *f, bal_gguf_writer *w)
-{
-    return put_config(&(saver){.m = m, .family = f, .writer = w});
 }
 
 /* All values of a GGUF source but those that say how its tensors were stored. */
@@ -199,7 +142,7 @@ static bal_status add_rope_factors(const saver *s, real_t **values)
     for (size_t i = 0; i < half; i++)
         (*values)[i] = (real_t)(plain[i] / scaled[i]);
     source *from = &s->sources[s->n];
-    *from = (source){.vector = *values};
+    *from = (source){.vector = *values, .factor = 1};
     return bal_gguf_writer_tensor(s->writer, "rope_freqs.weight", BAL_QUANT_F32, 1, &half, fill_tensor, from);
 }
 
@@ -210,7 +153,7 @@ static bal_status put_values(const saver *s)
     if (from != NULL && from->gguf != NULL) {
         BAL_TRY(copy_values(s, from->gguf));
     } else {
-        BAL_TRY(put_config(s));
+        BAL_TRY(bal_gguf_put_config(s->m, s->family, s->writer));
         BAL_TRY(bal_tokenizer_write_gguf(s->m->path, s->m->config.vocab, s->writer, s->report->note,
                                          sizeof s->report->note));
     }
@@ -225,12 +168,15 @@ static const bal_family *family_of(const bal_model *m)
     return bal_family_by_model_type(m->config.model_type);
 }
 
-static bal_status check_family(const bal_family *f, const bal_model *m)
+/* The window goes lost where the architecture has no word for it. */
+static void note_window(const saver *s)
 {
-    if (f == NULL || f->architecture == NULL || f->norm != BAL_NORM_RMS || m->config.window != 0)
-        return bal_fail(BAL_EUNSUPPORTED, "models of the type %s are not written as GGUF; write a folder instead",
-                        m->config.model_type);
-    return BAL_OK;
+    size_t at = strlen(s->report->note);
+    if (s->family->gguf_no_window && s->m->config.window != 0)
+        (void)snprintf(s->report->note + at, sizeof s->report->note - at,
+                       "%sGGUF files of the architecture %s cannot say the window of %zu tokens: readers of this one "
+                       "attend to all tokens of longer texts",
+                       at > 0 ? "; " : "", s->family->architecture, s->m->config.window);
 }
 
 bal_status bal_model_save_gguf(const bal_model *m, const char *path, bal_quant quant, bal_gguf_report *report)
@@ -243,7 +189,7 @@ bal_status bal_model_save_gguf(const bal_model *m, const char *path, bal_quant q
         bal_model *out;
     } model = {m};
     *report = (bal_gguf_report){0};
-    BAL_TRY(check_family(s.family, m));
+    BAL_TRY(bal_gguf_check(m, s.family));
     if (strcmp(path, m->path) == 0)
         BAL_TRY(bal_fail(BAL_EINVAL, "the model in '%s' is being read from there; write to another file", path));
     BAL_TRY(bal_gguf_writer_new(&s.writer));
@@ -254,6 +200,7 @@ bal_status bal_model_save_gguf(const bal_model *m, const char *path, bal_quant q
         BAL_TRY(BAL_ENOMEM);
     BAL_TRY(bal_model_visit(model.out, add_part, &s));
     BAL_TRY(add_rope_factors(&s, &factors));
+    note_window(&s);
     BAL_TRY(bal_gguf_writer_commit(s.writer, path));
 out:
     bal_gguf_writer_free(s.writer);
@@ -293,7 +240,8 @@ static bal_status add_lora(bal_gguf_writer *w, const bal_model *m, const bal_fam
                         "module '%s' (rank %zu) does not consist of whole %s blocks; write f32, f16 or bf16", l->module,
                         l->r, bal_quant_of(quant)->name);
     pair[0] = (factor){l->a, l->in, 0, 1};
-    pair[1] = (factor){l->b, l->r, bal_gguf_turned(m, f, l->module), l->scale * (double)l->r / alpha};
+    pair[1] = (factor){l->b, l->r, bal_gguf_turned(m, f, l->module),
+                       l->scale * (double)l->r / alpha * bal_gguf_factor(m, f, l->module)};
     (void)snprintf(full, sizeof full, "%s.weight.lora_a", name);
     bal_status status = bal_gguf_writer_tensor(w, full, quant, 2, a_shape, fill_factor, &pair[0]);
     (void)snprintf(full, sizeof full, "%s.weight.lora_b", name);
@@ -308,7 +256,7 @@ bal_status bal_adapter_save_gguf(const bal_adapter *a, const bal_model *m, const
     bal_status status;
     if (factors == NULL)
         return BAL_ENOMEM;
-    BAL_TRY(check_family(f, m));
+    BAL_TRY(bal_gguf_check(m, f));
     if (a->initial != NULL || a->n_loras == 0)
         BAL_TRY(bal_fail(BAL_EINVAL, "a GGUF adapter is a plain LoRA: convert the residual start first"));
     double alpha = a->loras[0].scale * (double)a->loras[0].r; /* with rsLoRA alpha sqrt r */
