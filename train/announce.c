@@ -91,6 +91,9 @@ void train_announce(const trainer *t)
         bal_log_line(t->log, BAL_LOG_INFO,
                      "          the start holds %.2f %% of the energy of an exact one in every matrix%s",
                      100 * t->adapter->captured_energy, t->adapter->captured_energy < 1 ? ", or more" : "");
+    if (c->loraplus_lr_ratio > 0)
+        bal_log_line(t->log, BAL_LOG_INFO, "LoRA+     B's rate is %g, %g times A's", c->lr * c->loraplus_lr_ratio,
+                     c->loraplus_lr_ratio);
     say_data(t);
     say_loss(t);
     bal_log_line(t->log, BAL_LOG_INFO,

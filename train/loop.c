@@ -78,7 +78,7 @@ out:
     return status;
 }
 
-static void strengths(const trainer *t, bal_loss_weights *w, double lr[2])
+static void strengths(const trainer *t, bal_loss_weights *w, double lr[BAL_GROUP_COUNT])
 {
     const train_config *c = t->config;
     const bal_loss_config *l = &t->step_config.loss;
@@ -87,15 +87,18 @@ static void strengths(const trainer *t, bal_loss_weights *w, double lr[2])
     *w = (bal_loss_weights){l->lambda_consistency * bal_lambda1_factor(t->lambda1_cosine, now, t->max_steps),
                             l->lambda_diversity * focus, l->lambda_svd * focus};
     double factor = bal_lr_factor(t->lr_schedule, now, t->warmup, t->max_steps);
-    lr[0] = c->lr * factor;
-    lr[1] = c->head_lr * factor;
+    bool plus = c->loraplus_lr_ratio > 0;
+    lr[BAL_GROUP_BASE] = c->lr * factor;
+    lr[BAL_GROUP_HEAD] = c->head_lr * factor;
+    lr[BAL_GROUP_LORA_B] = (plus ? c->lr * c->loraplus_lr_ratio : c->lr) * factor;
+    lr[BAL_GROUP_EMBEDDING] = (plus ? c->loraplus_lr_embedding : c->lr) * factor;
 }
 
 static bal_status one_step(trainer *t, bal_step_result *r)
 {
     bal_status status = BAL_OK;
     bal_loss_weights w;
-    double lr[2], began = bal_clock_seconds();
+    double lr[BAL_GROUP_COUNT], began = bal_clock_seconds();
     strengths(t, &w, lr);
     BAL_TRY(fill(t));
     status = bal_step_run(&t->step, t->micro_list, t->n_micro, t->state.step + 1, lr, &w, r);

@@ -162,13 +162,13 @@ bal_status metrics_add(trainer *t, const bal_step_result *r, const double *lr, d
         BAL_TRY(grow(m));
     const bal_loss_values *v = &r->values;
     train_row *row = &m->rows[m->n_rows];
-    *row =
-        (train_row){t->state.step,
-                    {lr[0], lr[1], v->task, v->consistency, v->diversity, v->spectral, v->total, r->weights.consistency,
-                     r->weights.diversity, r->weights.svd, r->grad_norm, (double)r->rows, (double)r->tokens,
-                     seconds > 0 ? (double)r->tokens / seconds : (double)NAN, (double)bal_peak_rss_bytes()},
-                    0,
-                    false};
+    *row = (train_row){t->state.step,
+                       {lr[BAL_GROUP_BASE], lr[BAL_GROUP_HEAD], v->task, v->consistency, v->diversity, v->spectral,
+                        v->total, r->weights.consistency, r->weights.diversity, r->weights.svd, r->grad_norm,
+                        (double)r->rows, (double)r->tokens, seconds > 0 ? (double)r->tokens / seconds : (double)NAN,
+                        (double)bal_peak_rss_bytes()},
+                       0,
+                       false};
     if (r->skipped)
         for (size_t i = 2; i <= 6; i++)
             row->value[i] = NAN;

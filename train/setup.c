@@ -118,6 +118,9 @@ static bal_status make_adapter(trainer *t)
         bal_log_line(t->log, BAL_LOG_WARN, "%s", note);
     BAL_TRY(bal_model_attach(t->model, t->adapter));
     t->params = &t->adapter->params;
+    if (c->loraplus_lr_ratio > 0 && bal_loraplus_groups(t->params) == 0)
+        BAL_TRY(
+            bal_fail(BAL_EINVAL, "method %s has no B whose rate loraplus_lr_ratio could set; leave it out", c->method));
 out:
     return status;
 }

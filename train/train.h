@@ -27,8 +27,8 @@ typedef struct train_config {
     bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, share_prefix, overwrite, store, memory_check;
     int64_t r, batch_size, micro_batch_size, max_steps, warmup_steps, seed, limit, model_max_length, eval_steps;
     int64_t early_stopping_patience, save_steps, save_total_limit, log_steps, stop_after;
-    double lora_alpha, lora_dropout, lr, head_lr, epochs, warmup_ratio, weight_decay, adam_beta1, adam_beta2,
-        adam_epsilon;
+    double lora_alpha, lora_dropout, lr, head_lr, loraplus_lr_ratio, loraplus_lr_embedding, epochs, warmup_ratio,
+        weight_decay, adam_beta1, adam_beta2, adam_epsilon;
     double max_grad_norm, lambda_warmup_ratio, lambda_ramp_up_ratio, lambda1_min, lambda1_max, validation_split,
         save_seconds;
 } train_config;

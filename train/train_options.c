@@ -148,6 +148,10 @@ static const bal_option k_train_options[] = {
            "bf16: half the file; rows are used rounded from the first epoch on"),
     STEP_ROWS,
     REAL_("head_lr", head_lr, "0", 0, 1e3, G_OPT, "peak rate of a trained head; 0: as --lr"),
+    REAL_("loraplus_lr_ratio", loraplus_lr_ratio, "0", 0, 1e6, G_OPT,
+          "LoRA+: B's rate is so many times --lr (16 in the paper); 0: off"),
+    REAL_("loraplus_lr_embedding", loraplus_lr_embedding, "1e-6", 0, 1e3, G_OPT,
+          "LoRA+: peak rate of the factors of an embedding"),
     RUN_ROWS,
     CHOICE("dtype", dtype, "f32", "f32|f16|bf16", G_RUN, "of the model written by --method full"),
 };
@@ -225,6 +229,8 @@ static bal_status resolve_method(trainer *t, train_config *c)
                 "lambda_consistency 0");
         if (c->adapter != NULL || c->init_adapter != NULL || c->init != NULL)
             return bal_fail(BAL_EINVAL, "method full trains no adapter: leave out adapter, init_adapter and init");
+        if (c->loraplus_lr_ratio > 0)
+            return bal_fail(BAL_EINVAL, "method full has no B whose rate loraplus_lr_ratio could set; leave it out");
         return BAL_OK;
     }
     bool residual_method = is(c->method, "pissa") || is(c->method, "ba-lora-nlg");

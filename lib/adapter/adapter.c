@@ -84,7 +84,7 @@ static bal_status add_segment(bal_adapter *a, const bal_lora *l, char which, siz
     s->rows = rows;
     s->cols = cols;
     s->decay = true;
-    s->group = 0;
+    s->group = BAL_GROUP_BASE;
     *offset += s->n;
     return BAL_OK;
 }

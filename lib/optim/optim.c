@@ -7,6 +7,8 @@
 #include "lib/base/threads.h"
 
 #include <math.h>
+#include <stdbool.h>
+#include <string.h>
 
 enum { GRAIN = 16384, PARTIALS = 256 };
 
@@ -88,6 +90,30 @@ void bal_adamw_step(bal_adamw *o, bal_params *p, const double *lr)
                         .epsilon = (real_t)c->epsilon};
         bal_parallel_for(seg->n, GRAIN, adam_block, &a);
     }
+}
+
+/* One-dimensional tensors of adapters, by the names of peft; A of rank 1 is not one. */
+static bool is_vector(const bal_segment *s)
+{
+    return s->rows == 1 &&
+           (!s->decay || strstr(s->name, ".lora_magnitude_vector") != NULL || strstr(s->name, ".vera_lambda_") != NULL);
+}
+
+size_t bal_loraplus_groups(bal_params *p)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_segments; i++) {
+        bal_segment *s = &p->segments[i];
+        if (strstr(s->name, ".lora_embedding_") != NULL) {
+            s->group = BAL_GROUP_EMBEDDING;
+        } else if (strstr(s->name, ".lora_B") != NULL) {
+            s->group = BAL_GROUP_LORA_B;
+            n++;
+        } else if (is_vector(s) && s->group == BAL_GROUP_BASE) {
+            s->group = BAL_GROUP_LORA_B;
+        }
+    }
+    return n;
 }
 
 typedef struct norm_range {

@@ -23,8 +23,12 @@ typedef struct bal_adamw {
 
 bal_status bal_adamw_init(bal_adamw *o, const bal_adamw_config *c, size_t n);
 void bal_adamw_dispose(bal_adamw *o);
-/* One update as torch.optim.AdamW; lr[group] per segment group.  Elementwise, parallel, same bits for any thread count. */
+/* One update as torch.optim.AdamW; lr[BAL_GROUP_COUNT], per segment group.  Elementwise, parallel, same bits for any thread count. */
 void bal_adamw_step(bal_adamw *o, bal_params *p, const double *lr);
+/* Puts the segments into LoRA+'s groups by their names, as peft's create_loraplus_optimizer: factors of embeddings, B
+ * and vectors (biases, magnitudes), and all others, which keep the group that they have (a head its own).  Returns the
+ * number of B's.  Hayou, Ghosh, Yu 2024, arXiv 2402.12354: B's rate is a multiple of A's. */
+size_t bal_loraplus_groups(bal_params *p);
 /* Euclidean norm of all gradients, summed in double. */
 double bal_grad_norm(const bal_params *p);
 /* grads *= min(1, max_norm / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_; max_norm 0: off. */

@@ -60,7 +60,7 @@ bal_status bal_step_init(bal_step *s, bal_model *m, bal_params *params, const ba
 void bal_step_dispose(bal_step *s); /* accepts a zeroed struct */
 
 /* Runs step number `step` (from 1, for messages) over micro[0..n).  weights: base lambda times schedule (consistency
- * is overridden when adaptive).  lr[group].  BAL_ENUMERIC names step, micro-batch and tensor when something is not
+ * is overridden when adaptive).  lr[BAL_GROUP_COUNT].  BAL_ENUMERIC names step, micro-batch and tensor when something is not
  * finite; parameters and moments are then as before the step. */
 bal_status bal_step_run(bal_step *s, bal_batch *const *micro, size_t n, size_t step, const double *lr,
                         const bal_loss_weights *weights, bal_step_result *result);

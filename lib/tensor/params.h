@@ -8,12 +8,21 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Which learning rate a segment gets. */
+typedef enum bal_group {
+    BAL_GROUP_BASE,
+    BAL_GROUP_HEAD,      /* head_lr */
+    BAL_GROUP_LORA_B,    /* LoRA+: B and vectors */
+    BAL_GROUP_EMBEDDING, /* LoRA+: factors of an embedding */
+    BAL_GROUP_COUNT
+} bal_group;
+
 typedef struct bal_segment {
     char *name;        /* tensor name in the file it is saved to (owned) */
     size_t offset, n;  /* in values and grads */
     size_t rows, cols; /* cols * rows = n */
     bool decay;        /* weight decay applies (matrices yes; norms and biases no) */
-    int group;         /* 0: base learning rate; 1: head (head_lr) */
+    bal_group group;
 } bal_segment;
 
 typedef struct bal_params {

@@ -156,3 +156,40 @@ TEST(same_bits_for_any_thread_count)
     CHECK(norms[0] == norms[1]);
     CHECK(memcmp(values[0], values[1], sizeof values[0]) == 0);
 }
+
+/* LoRA+ (arXiv 2402.12354): which tensor belongs to which group, and B's step is `ratio` times A's. */
+TEST(loraplus_groups)
+{
+    enum { N = 8 };
+    static char names[N][64] = {"base_model.model.a.q_proj.lora_A.weight",
+                                "base_model.model.a.q_proj.lora_B.weight",
+                                "base_model.model.embed.lora_embedding_A",
+                                "base_model.model.embed.lora_embedding_B",
+                                "base_model.model.a.q_proj.base_layer.bias",
+                                "base_model.model.a.q_proj.lora_magnitude_vector",
+                                "base_model.model.score.weight",
+                                "base_model.model.a.r1.lora_A.weight"};
+    static const bal_group want[N] = {BAL_GROUP_BASE,   BAL_GROUP_LORA_B, BAL_GROUP_EMBEDDING, BAL_GROUP_EMBEDDING,
+                                      BAL_GROUP_LORA_B, BAL_GROUP_LORA_B, BAL_GROUP_HEAD,      BAL_GROUP_BASE};
+    bal_segment segs[N];
+    real_t values[N] = {0}, grads[N];
+    for (size_t i = 0; i < N; i++) {
+        grads[i] = (real_t)(i % 2 == 0 ? 0.5 : -0.25);
+        segs[i] =
+            (bal_segment){.name = names[i], .offset = i, .n = 1, .rows = i >= 4 ? 1 : 2, .cols = 1, .decay = i != 4};
+    }
+    segs[6].group = BAL_GROUP_HEAD;
+    bal_params p = {values, grads, N, segs, N};
+    CHECK(bal_loraplus_groups(&p) == 1);
+    for (size_t i = 0; i < N; i++)
+        CHECK_MSG(segs[i].group == want[i], "%s is in group %d", names[i], (int)segs[i].group);
+    bal_adamw o;
+    bal_adamw_config c = {0.9, 0.999, 1e-12, 0};
+    if (!CHECK_OK(bal_adamw_init(&o, &c, N)))
+        return;
+    const double lr[BAL_GROUP_COUNT] = {1e-3, 2e-3, 16e-3, 1e-6};
+    bal_adamw_step(&o, &p, lr); /* the first update is lr g / |g| */
+    for (size_t i = 0; i < N; i++)
+        CHECK_NEAR(values[i], (i % 2 == 0 ? -1 : 1) * lr[want[i]], 1e-6 * lr[want[i]]);
+    bal_adamw_dispose(&o);
+}
