@@ -11,6 +11,7 @@ typedef void bal_to_f32_fn(const void *row, size_t n, float *out);
 
 typedef struct bal_dequant_ops {
     bal_to_f32_fn *to_f32[BAL_DTYPE_COUNT];
+    void (*to_bf16)(const float *x, size_t n, uint16_t *out); /* as bal_f32_to_bf16() */
 } bal_dequant_ops;
 
 BAL_ISA_DECLARE(bal_dequant_ops, bal_dequant_ops);

@@ -57,17 +57,28 @@ FROM_BLOCKS(q4_k, 144, 8)
 FROM_BLOCKS(q5_k, 176, 8)
 FROM_BLOCKS(q6_k, 210, 8)
 
-const bal_dequant_ops BAL_ISA_NAME(bal_dequant_ops) = {{
-    [BAL_DTYPE_F32] = from_f32,
-    [BAL_DTYPE_F16] = from_f16,
-    [BAL_DTYPE_BF16] = from_bf16,
-    [BAL_DTYPE_F64] = from_f64,
-    [BAL_DTYPE_Q8_0] = from_q8_0,
-    [BAL_DTYPE_Q4_0] = from_q4_0,
-    [BAL_DTYPE_Q4_1] = from_q4_1,
-    [BAL_DTYPE_Q5_0] = from_q5_0,
-    [BAL_DTYPE_Q5_1] = from_q5_1,
-    [BAL_DTYPE_Q4_K] = from_q4_k,
-    [BAL_DTYPE_Q5_K] = from_q5_k,
-    [BAL_DTYPE_Q6_K] = from_q6_k,
-}};
+/* Without branches; a NaN keeps its sign and becomes quiet. */
+static void to_bf16(const float *restrict x, size_t n, uint16_t *restrict out)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits = bits_of_float(x[i]), up = bits >> 16;
+        uint32_t rounded = (bits + 0x7fffU + (up & 1U)) >> 16;
+        out[i] = (uint16_t)((bits & 0x7fffffffU) > 0x7f800000U ? up | 0x40U : rounded);
+    }
+}
+
+const bal_dequant_ops BAL_ISA_NAME(bal_dequant_ops) = {.to_bf16 = to_bf16,
+                                                       .to_f32 = {
+                                                           [BAL_DTYPE_F32] = from_f32,
+                                                           [BAL_DTYPE_F16] = from_f16,
+                                                           [BAL_DTYPE_BF16] = from_bf16,
+                                                           [BAL_DTYPE_F64] = from_f64,
+                                                           [BAL_DTYPE_Q8_0] = from_q8_0,
+                                                           [BAL_DTYPE_Q4_0] = from_q4_0,
+                                                           [BAL_DTYPE_Q4_1] = from_q4_1,
+                                                           [BAL_DTYPE_Q5_0] = from_q5_0,
+                                                           [BAL_DTYPE_Q5_1] = from_q5_1,
+                                                           [BAL_DTYPE_Q4_K] = from_q4_k,
+                                                           [BAL_DTYPE_Q5_K] = from_q5_k,
+                                                           [BAL_DTYPE_Q6_K] = from_q6_k,
+                                                       }};

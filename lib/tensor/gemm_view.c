@@ -29,36 +29,51 @@ typedef struct round_job {
     real_t *rounded;
 } round_job;
 
-enum { PART = 256 };
+enum { PART = 256 }; /* of a row at a time: stays in the first cache; whole blocks of every type */
 
-static void put(const round_job *j, size_t row, size_t at, size_t n, const float *part)
+static void put(const round_job *j, size_t at, size_t n, const float *part)
 {
-    for (size_t i = 0; i < n; i++) {
-        uint16_t h = bal_f32_to_bf16(part[i]);
-        if (j->half != NULL)
-            j->half[row * j->n + at + i] = h;
-        else
-            j->rounded[row * j->n + at + i] = (real_t)bal_bf16_to_f32(h);
+    uint16_t half[PART];
+    float rounded[PART];
+    if (j->half != NULL) {
+        bal_row_to_bf16(part, n, j->half + at);
+        return;
+    }
+    bal_row_to_bf16(part, n, half);
+    bal_row_to_f32(BAL_DTYPE_BF16, half, n, rounded);
+    for (size_t i = 0; i < n; i++)
+        j->rounded[at + i] = (real_t)rounded[i];
+}
+
+static void round_weights(void *context, size_t begin, size_t end, size_t thread)
+{
+    const round_job *j = context;
+    const bal_dtype t = j->view->dtype;
+    const size_t block = bal_dtype_block(t), bytes = bal_dtype_block_bytes(t);
+    float part[PART];
+    (void)thread;
+    for (size_t row = begin; row < end; row++) {
+        const unsigned char *p = bal_view_row(j->view, row);
+        for (size_t at = 0; at < j->n; at += PART) {
+            size_t n = j->n - at < PART ? j->n - at : PART;
+            bal_row_to_f32(t, p + at / block * bytes, n, part);
+            put(j, row * j->n + at, n, part);
+        }
     }
 }
 
-static void round_range(void *context, size_t begin, size_t end, size_t thread)
+static void round_rows(void *context, size_t begin, size_t end, size_t thread)
 {
     const round_job *j = context;
     float part[PART];
     (void)thread;
     for (size_t row = begin; row < end; row++) {
+        const real_t *x = j->X + row * j->ld;
         for (size_t at = 0; at < j->n; at += PART) {
             size_t n = j->n - at < PART ? j->n - at : PART;
-            if (j->view != NULL) {
-                bal_dtype t = j->view->dtype;
-                const unsigned char *p = bal_view_row(j->view, row);
-                bal_row_to_f32(t, p + at / bal_dtype_block(t) * bal_dtype_block_bytes(t), n, part);
-            } else {
-                for (size_t i = 0; i < n; i++)
-                    part[i] = (float)j->X[row * j->ld + at + i];
-            }
-            put(j, row, at, n, part);
+            for (size_t i = 0; i < n; i++)
+                part[i] = (float)x[at + i];
+            put(j, row * j->n + at, n, part);
         }
     }
 }
@@ -76,8 +91,8 @@ static void bf16_product(bool tb, size_t M, const real_t *X, size_t ldx, const b
         weights.half = (uint16_t *)panel;
         input.half = (uint16_t *)rows;
     }
-    bal_parallel_for(w->rows, 4, round_range, &weights);
-    bal_parallel_for(M, 4, round_range, &input);
+    bal_parallel_for(w->rows, 16, round_weights, &weights);
+    bal_parallel_for(M, 16, round_rows, &input);
     if (native)
         bal_gemm_bf16(tb, M, out, in, input.half, in, weights.half, w->cols, (float)beta, (float *)Y, ldy);
     else

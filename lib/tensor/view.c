@@ -152,6 +152,11 @@ uint16_t bal_f32_to_bf16(float f)
     return (uint16_t)((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
 }
 
+void bal_row_to_bf16(const float *x, size_t n, uint16_t *out)
+{
+    BAL_ISA_PICK(bal_dequant_ops)->to_bf16(x, n, out);
+}
+
 uint16_t bal_f32_to_f16(float f)
 {
     uint32_t bits;

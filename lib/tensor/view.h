@@ -60,5 +60,7 @@ float bal_f16_to_f32(uint16_t h);
 uint16_t bal_f32_to_f16(float f); /* round to nearest even */
 float bal_bf16_to_f32(uint16_t h);
 uint16_t bal_f32_to_bf16(float f); /* round to nearest even */
+/* n of them. */
+void bal_row_to_bf16(const float *x, size_t n, uint16_t *out);
 
 #endif

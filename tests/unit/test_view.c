@@ -222,6 +222,25 @@ TEST(instruction_sets_agree)
     }
 }
 
+TEST(rows_round_to_bf16_as_single_numbers_do)
+{
+    enum { N = 77 };
+    float x[N] = {0.0F, -0.0F, INFINITY, -INFINITY, NAN, -NAN, 1e-42F, 3.4028235e38F, 1.00390625F, 1.01171875F};
+    uint16_t a[N];
+    bal_rng rng;
+    bal_rng_init(&rng, 3, "bf16");
+    for (int i = 10; i < N; i++)
+        x[i] = (float)bal_rng_normal(&rng);
+    const bal_dequant_ops *sets[] = {&bal_dequant_ops_base, BAL_ISA_PICK(bal_dequant_ops)};
+    for (int s = 0; s < 2; s++) {
+        sets[s]->to_bf16(x, N, a);
+        for (int i = 0; i < N; i++)
+            CHECK(a[i] == bal_f32_to_bf16(x[i]));
+    }
+    bal_row_to_bf16(x, N, a);
+    CHECK(a[8] == 0x3f80 && a[9] == 0x3f82); /* ties go to even */
+}
+
 TEST(dense_means_usable_as_it_is)
 {
     real_t data[8] = {0};
