@@ -503,3 +503,20 @@ bal_token_score bal_logits_score(const real_t *logits, size_t vocab, int32_t tok
     s.log_probability = (double)(logits[token] - max) - log(BAL_ISA_PICK(bal_decode_ops)->sum_exp(logits, vocab, max));
     return s;
 }
+
+void bal_logits_top(const real_t *logits, size_t vocab, size_t k, int32_t *ids, double *log_probabilities)
+{
+    real_t max = logits[bal_logits_best(logits, vocab)];
+    double log_sum = log(BAL_ISA_PICK(bal_decode_ops)->sum_exp(logits, vocab, max));
+    size_t n = 0;
+    for (size_t v = 0; k > 0 && v < vocab; v++) {
+        if (n == k && !(logits[v] > logits[ids[n - 1]]))
+            continue;
+        size_t at = n < k ? n++ : n - 1;
+        for (; at > 0 && logits[v] > logits[ids[at - 1]]; at--)
+            ids[at] = ids[at - 1];
+        ids[at] = (int32_t)v;
+    }
+    for (size_t i = 0; i < n; i++)
+        log_probabilities[i] = (double)(logits[ids[i]] - max) - log_sum;
+}

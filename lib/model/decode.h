@@ -47,6 +47,8 @@ typedef struct bal_token_score {
     int32_t best;           /* the first largest */
 } bal_token_score;
 bal_token_score bal_logits_score(const real_t *logits, size_t vocab, int32_t token);
+/* The k <= vocab likeliest tokens, by falling logit (equal ones by id), and their log probabilities as above. */
+void bal_logits_top(const real_t *logits, size_t vocab, size_t k, int32_t *ids, double *log_probabilities);
 /* The first largest of x[0..n). */
 int32_t bal_logits_best(const real_t *logits, size_t vocab);
 

@@ -6,6 +6,7 @@
 #include "lib/base/mem.h"
 #include "lib/model/decode.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,18 +33,24 @@ typedef struct slot {
     double *nll;    /* SCORE */
     double sum;
     bool greedy;
+    size_t n_scored, scored_top; /* tokens whose probabilities stand below, with so many alternatives */
+    double *log_probability;     /* [capacity + 1] */
+    int32_t *top;                /* [(capacity + 1) * options.top] */
+    double *top_log_probability;
     bal_rng rng;
     bal_buf text;
     double start;
 } slot;
 
-typedef struct engine {
+struct bal_engine {
     const bal_model *m;
     const bal_engine_options *o;
+    bal_engine_options own; /* o of an engine whose requests come one by one */
     const bal_request *requests;
-    bool *admitted; /* by request */
+    bal_request *table;                /* the same, own: [n_requests], or NULL */
+    bool *taken;                       /* [n_requests] places of the table */
+    size_t *waiting, first, n_waiting; /* requests in their order: waiting[first ...] */
     size_t n_requests, n_slots, capacity, max_length, max_nll;
-    size_t next; /* the first that is not admitted */
     bal_decoder *decoder;
     slot *slots;
     bal_decode_row rows[STEP_ROWS];
@@ -53,7 +60,8 @@ typedef struct engine {
     size_t n_head;
     bal_sample_item *items;
     bal_engine_stats stats;
-} engine;
+};
+typedef bal_engine engine;
 
 /* Tokens to keep of the prompt, and cached positions needed. */
 static bal_status plan(const engine *e, size_t i, size_t *keep, size_t *positions)
@@ -69,6 +77,9 @@ static bal_status plan(const engine *e, size_t i, size_t *keep, size_t *position
     if (tail >= room)
         return bal_fail(BAL_ELIMIT, "request %zu needs %zu tokens after its prompt, but the model's context is %zu",
                         i + 1, tail, e->max_length);
+    if ((r->probabilities || r->prompt_probabilities) && (r->n_top > e->o->top || e->o->top == 0))
+        return bal_fail(BAL_EINVAL, "request %zu asks for %zu likeliest tokens, but at most %zu are kept", i + 1,
+                        r->n_top, e->o->top);
     *keep = r->n_prompt < room - tail ? r->n_prompt : room - tail;
     *positions = *keep + tail;
     return BAL_OK;
@@ -83,13 +94,15 @@ static bal_status size_slots(engine *e)
     e->max_length = e->m->config.max_positions;
     if (e->o->max_length != 0 && e->o->max_length < e->max_length)
         e->max_length = e->o->max_length;
-    for (size_t i = 0; i < e->n_requests; i++) {
+    for (size_t i = 0; e->table == NULL && i < e->n_requests; i++) {
         size_t keep = 0, positions = 0;
         BAL_TRY(plan(e, i, &keep, &positions));
         longest = positions > longest ? positions : longest;
         if (e->requests[i].kind == BAL_REQUEST_SCORE && e->requests[i].n_continuation > e->max_nll)
             e->max_nll = e->requests[i].n_continuation;
     }
+    if (e->table != NULL) /* any may come */
+        longest = e->max_nll = e->max_length + 1;
     e->capacity = (longest + 15) / 16 * 16;
     if (budget == 0) {
         int64_t available = bal_free_memory_bytes();
@@ -105,6 +118,22 @@ out:
     return status;
 }
 
+/* Room for the probabilities of a slot's tokens. */
+static bal_status prepare_scores(const engine *e, slot *s)
+{
+    s->log_probability = bal_alloc(e->capacity + 1, sizeof *s->log_probability);
+    s->top = bal_alloc((e->capacity + 1) * e->o->top, sizeof *s->top);
+    s->top_log_probability = bal_alloc((e->capacity + 1) * e->o->top, sizeof *s->top_log_probability);
+    if (s->log_probability == NULL || s->top == NULL || s->top_log_probability == NULL)
+        return BAL_ENOMEM;
+    s->log_probability[0] = (double)NAN; /* nothing precedes the first token */
+    for (size_t k = 0; k < e->o->top; k++) {
+        s->top[k] = -1;
+        s->top_log_probability[k] = (double)NAN;
+    }
+    return BAL_OK;
+}
+
 static bal_status prepare(engine *e)
 {
     bal_status status;
@@ -113,8 +142,8 @@ static bal_status prepare(engine *e)
     BAL_TRY(bal_decoder_new(&e->decoder, e->m, &o));
     e->slots = bal_alloc(e->n_slots, sizeof *e->slots);
     e->items = bal_alloc(e->m->config.vocab, sizeof *e->items);
-    e->admitted = bal_alloc(e->n_requests, sizeof *e->admitted);
-    if (e->slots == NULL || e->items == NULL || e->admitted == NULL)
+    e->waiting = bal_alloc(e->n_requests, sizeof *e->waiting);
+    if (e->slots == NULL || e->items == NULL || e->waiting == NULL)
         return BAL_ENOMEM;
     for (size_t i = 0; i < e->n_slots; i++) {
         e->slots[i].tokens = bal_alloc(e->capacity + 1, sizeof *e->slots[i].tokens);
@@ -127,6 +156,8 @@ static bal_status prepare(engine *e)
                 BAL_TRY(bal_buf_append(&e->slots[i].text, blank, sizeof blank));
             bal_buf_clear(&e->slots[i].text);
         }
+        if (e->o->top > 0)
+            BAL_TRY(prepare_scores(e, &e->slots[i]));
     }
 out:
     return status;
@@ -137,11 +168,16 @@ static void dispose(engine *e)
     for (size_t i = 0; e->slots != NULL && i < e->n_slots; i++) {
         bal_free(e->slots[i].tokens);
         bal_free(e->slots[i].nll);
+        bal_free(e->slots[i].log_probability);
+        bal_free(e->slots[i].top);
+        bal_free(e->slots[i].top_log_probability);
         bal_buf_dispose(&e->slots[i].text);
     }
     bal_free(e->slots);
     bal_free(e->items);
-    bal_free(e->admitted);
+    bal_free(e->waiting);
+    bal_free(e->table);
+    bal_free(e->taken);
     bal_decoder_free(e->decoder);
 }
 
@@ -151,15 +187,33 @@ typedef struct shared_start {
     size_t coming; /* the longest common start that some slot will have in its cache after this step or a later one */
 } shared_start;
 
-static shared_start find_shared(const engine *e, const int32_t *tokens, size_t n)
+static bool wants_prompt_scores(const bal_request *r)
+{
+    return r->kind == BAL_REQUEST_GENERATE && r->prompt_probabilities;
+}
+
+/* r: for whose prompt tokens[0..n) a beginning is looked for.  One that asks for the prompt's probabilities can use only
+ * what such a one has computed, and without its last position, whose logits are needed for another token. */
+static shared_start find_shared(const engine *e, const bal_request *r, const int32_t *tokens, size_t n)
 {
     shared_start best = {0};
+    bool scored = wants_prompt_scores(r);
     for (size_t i = 0; i < e->n_slots; i++) {
         const slot *s = &e->slots[i];
         size_t same = 0, known = s->state == SLOT_PROMPT ? s->n_input : s->n_ready, limit = known < n ? known : n;
+        if (scored && s->scored_top < r->n_top)
+            continue;
+        if (scored && s->state != SLOT_PROMPT && s->n_scored < limit)
+            limit = s->n_scored;
         while (same < limit && s->tokens[same] == tokens[same])
             same++;
         size_t ready = same < s->n_ready ? same : s->n_ready;
+        if (scored) {
+            bool will = s->state != SLOT_PROMPT || wants_prompt_scores(&e->requests[s->request]);
+            ready = ready < s->n_scored ? ready : s->n_scored;
+            ready -= ready > 0;
+            same = will && same > 0 ? same - 1 : ready;
+        }
         if (ready > best.ready) {
             best.ready = ready;
             best.slot = i;
@@ -179,6 +233,28 @@ static slot *pick_free(engine *e)
     return best;
 }
 
+/* The probabilities of tokens 0 .. common of a beginning of `common` cached positions, with n_top alternatives. */
+static void copy_scores(const engine *e, const slot *from, slot *to, size_t common, size_t n_top)
+{
+    size_t top = e->o->top, n = common + 1;
+    if (top == 0)
+        return;
+    if (common > 0 && from != to) {
+        memcpy(to->log_probability + 1, from->log_probability + 1, common * sizeof *to->log_probability);
+        memcpy(to->top + top, from->top + top, common * top * sizeof *to->top);
+        memcpy(to->top_log_probability + top, from->top_log_probability + top,
+               common * top * sizeof *to->top_log_probability);
+    }
+    to->scored_top = common > 0 ? from->scored_top : n_top;
+    to->n_scored = n;
+}
+
+/* Only the prompt's probabilities are asked for: its last token need not be run. */
+static bool only_scored(const bal_request *r, size_t n_prompt)
+{
+    return wants_prompt_scores(r) && r->max_new_tokens == 0 && n_prompt > 1;
+}
+
 /* Puts request i into the slot that has most of its prompt, or a free one with a copy of that. */
 static void admit_as(engine *e, size_t i, const int32_t *prompt, size_t keep, shared_start shared)
 {
@@ -191,6 +267,7 @@ static void admit_as(engine *e, size_t i, const int32_t *prompt, size_t keep, sh
     if (common < MIN_SHARED && from != to)
         common = 0;
     bal_decoder_copy(e->decoder, from, to, common);
+    copy_scores(e, &e->slots[from], s, wants_prompt_scores(r) ? common : 0, r->n_top);
     memcpy(s->tokens, prompt, keep * sizeof *prompt);
     if (r->kind == BAL_REQUEST_SCORE)
         memcpy(s->tokens + keep, r->continuation, r->n_continuation * sizeof *prompt);
@@ -200,7 +277,7 @@ static void admit_as(engine *e, size_t i, const int32_t *prompt, size_t keep, sh
     s->n_prompt = keep;
     s->n_dropped = r->n_prompt - keep;
     s->n_tokens = n_known;
-    s->n_input = r->kind == BAL_REQUEST_SCORE ? n_known - 1 : n_known;
+    s->n_input = r->kind == BAL_REQUEST_SCORE || only_scored(r, keep) ? n_known - 1 : n_known;
     s->sum = 0;
     s->greedy = true;
     s->start = bal_clock_seconds();
@@ -208,9 +285,6 @@ static void admit_as(engine *e, size_t i, const int32_t *prompt, size_t keep, sh
     char stream[48];
     (void)snprintf(stream, sizeof stream, "sampling %llu", (unsigned long long)r->stream);
     bal_rng_init(&s->rng, r->seed, stream);
-    e->admitted[i] = true;
-    while (e->next < e->n_requests && e->admitted[e->next])
-        e->next++;
     e->stats.prompt_tokens += keep;
     e->stats.continuation_tokens += r->kind == BAL_REQUEST_SCORE ? r->n_continuation : 0;
     e->stats.shared_tokens += common;
@@ -222,16 +296,20 @@ static bool admit(engine *e)
 {
     if (pick_free(e) == NULL)
         return false;
-    for (size_t i = e->next, seen = 0; i < e->n_requests && seen < LOOK_AHEAD; i++) {
-        size_t keep = 0, positions = 0;
-        if (e->admitted[i] || plan(e, i, &keep, &positions) != BAL_OK) /* which cannot be: all were planned before */
+    for (size_t seen = 0; seen < e->n_waiting && seen < LOOK_AHEAD; seen++) {
+        size_t keep = 0, positions = 0, i = e->waiting[e->first + seen];
+        if (plan(e, i, &keep, &positions) != BAL_OK) /* which cannot be: all were planned before */
             continue;
-        seen++;
-        const int32_t *prompt = e->requests[i].prompt + (e->requests[i].n_prompt - keep);
-        shared_start shared = find_shared(e, prompt, keep - 1);
+        const bal_request *r = &e->requests[i];
+        const int32_t *prompt = r->prompt + (r->n_prompt - keep);
+        shared_start shared = find_shared(e, r, prompt, keep - 1);
         if (shared.coming >= MIN_SHARED && shared.coming > shared.ready)
             continue;
         admit_as(e, i, prompt, keep, shared);
+        for (size_t k = e->first + seen; k > e->first; k--)
+            e->waiting[k] = e->waiting[k - 1];
+        e->first++;
+        e->n_waiting--;
         return true;
     }
     return false;
@@ -258,17 +336,21 @@ static void compose(engine *e)
     for (;;) {
         for (size_t i = 0; i < e->n_slots; i++) {
             slot *s = &e->slots[i];
-            bool score = s->state == SLOT_PROMPT && e->requests[s->request].kind == BAL_REQUEST_SCORE;
+            const bal_request *r = &e->requests[s->request];
+            bool score = s->state == SLOT_PROMPT && r->kind == BAL_REQUEST_SCORE;
+            bool all = s->state == SLOT_PROMPT && wants_prompt_scores(r);
             while (s->state == SLOT_PROMPT && s->n_cached < s->n_input && e->n_rows < STEP_ROWS)
-                add_row(e, i, s->n_cached + 1 >= s->n_prompt && (score || s->n_cached + 1 == s->n_input));
+                add_row(e, i, all || (s->n_cached + 1 >= s->n_prompt && (score || s->n_cached + 1 == s->n_input)));
         }
         if (e->n_rows >= STEP_ROWS || !admit(e))
             return;
     }
 }
 
-static bal_status finish(engine *e, slot *s, const char *reason)
+/* What has become of a request so far. */
+static bal_answer answer_of(const engine *e, const slot *s, const char *reason)
 {
+    const bal_request *r = &e->requests[s->request];
     bal_answer a = {.ids = s->tokens + s->n_prompt,
                     .n_ids = s->n_tokens - s->n_prompt,
                     .text = bal_buf_cstr(&s->text),
@@ -280,7 +362,17 @@ static bal_status finish(engine *e, slot *s, const char *reason)
                     .n_prompt = s->n_prompt,
                     .n_dropped = s->n_dropped,
                     .seconds = bal_clock_seconds() - s->start};
+    if (r->kind == BAL_REQUEST_GENERATE && (r->probabilities || r->prompt_probabilities))
+        a.probabilities = (bal_probabilities){s->log_probability, s->top, s->top_log_probability, e->o->top};
+    return a;
+}
+
+static bal_status finish(engine *e, slot *s, const char *reason)
+{
+    bal_answer a = answer_of(e, s, reason);
     s->state = SLOT_FREE;
+    if (e->taken != NULL)
+        e->taken[s->request] = false;
     return e->o->answer(e->o->context, s->request, &a);
 }
 
@@ -335,6 +427,18 @@ static bal_status read_text(engine *e, slot *s, bool *stopped)
     return BAL_OK;
 }
 
+/* The probabilities of token i of the slot, given the logits before it. */
+static void note_scores(const engine *e, slot *s, size_t i, const real_t *logits)
+{
+    const bal_request *r = &e->requests[s->request];
+    size_t vocab = e->m->config.vocab, at = i * e->o->top;
+    s->log_probability[i] = bal_logits_score(logits, vocab, s->tokens[i]).log_probability;
+    bal_logits_top(logits, vocab, s->scored_top > r->n_top ? s->scored_top : r->n_top, s->top + at,
+                   s->top_log_probability + at);
+    if (i < s->n_prompt && s->n_scored == i)
+        s->n_scored = i + 1;
+}
+
 static bal_status next_token(engine *e, slot *s, const real_t *logits)
 {
     const bal_request *r = &e->requests[s->request];
@@ -347,6 +451,12 @@ static bal_status next_token(engine *e, slot *s, const real_t *logits)
     s->state = SLOT_DECODE;
     made = s->n_tokens - s->n_prompt;
     e->stats.new_tokens++;
+    if (r->probabilities)
+        note_scores(e, s, s->n_tokens - 1, logits);
+    if (e->o->progress != NULL) {
+        const bal_answer so_far = answer_of(e, s, "");
+        e->o->progress(e->o->context, s->request, &so_far);
+    }
     if (e->o->token != NULL)
         e->o->token(e->o->context, s->request, s->tokens + s->n_prompt, made);
     bool ended = !r->ignore_eos && is_eos(e, token), full = made >= r->max_new_tokens;
@@ -387,7 +497,12 @@ static bal_status use_logits(engine *e)
             if (s->state == SLOT_FREE) /* was answered without a token */
                 continue;
             if (e->requests[s->request].kind == BAL_REQUEST_GENERATE) {
-                status = next_token(e, s, logits + i * vocab);
+                if (position + 1 < s->n_prompt)
+                    note_scores(e, s, position + 1, logits + i * vocab);
+                if (position + 1 >= s->n_prompt)
+                    status = next_token(e, s, logits + i * vocab);
+                else if (position + 1 == s->n_input)
+                    status = finish(e, s, "length");
                 continue;
             }
             score_token(e, s, position, logits + i * vocab);
@@ -407,6 +522,25 @@ static bal_status answer_empty(engine *e, slot *s)
     return r->kind == BAL_REQUEST_GENERATE && r->max_new_tokens == 0 ? finish(e, s, "length") : BAL_OK;
 }
 
+bal_status bal_engine_step(bal_engine *e, bool *idle)
+{
+    bal_status status;
+    compose(e);
+    for (size_t i = 0; i < e->n_slots; i++)
+        if (e->slots[i].state == SLOT_PROMPT && e->slots[i].n_cached == e->slots[i].n_prompt)
+            BAL_TRY(answer_empty(e, &e->slots[i]));
+    *idle = e->n_rows == 0;
+    if (*idle)
+        return BAL_OK;
+    BAL_TRY(bal_decoder_step(e->decoder, e->rows, e->n_rows));
+    for (size_t i = 0; i < e->n_slots; i++)
+        e->slots[i].n_ready = e->slots[i].n_cached;
+    BAL_TRY(use_logits(e));
+    e->stats.steps++;
+out:
+    return status;
+}
+
 bal_status bal_engine_run(const bal_model *m, const bal_engine_options *o, const bal_request *requests, size_t n,
                           bal_engine_stats *stats)
 {
@@ -419,22 +553,14 @@ bal_status bal_engine_run(const bal_model *m, const bal_engine_options *o, const
     if (n > 0)
         BAL_TRY(prepare(e));
     status = BAL_OK;
-    while (n > 0) {
+    for (e->n_waiting = 0; e->n_waiting < n; e->n_waiting++)
+        e->waiting[e->n_waiting] = e->n_waiting;
+    for (bool idle = n == 0; !idle;) {
         if (bal_interrupted()) {
             status = bal_fail(BAL_EINTERRUPT, "interrupted");
             goto out;
         }
-        compose(e);
-        for (size_t i = 0; i < e->n_slots; i++)
-            if (e->slots[i].state == SLOT_PROMPT && e->slots[i].n_cached == e->slots[i].n_prompt)
-                BAL_TRY(answer_empty(e, &e->slots[i]));
-        if (e->n_rows == 0)
-            break;
-        BAL_TRY(bal_decoder_step(e->decoder, e->rows, e->n_rows));
-        for (size_t i = 0; i < e->n_slots; i++)
-            e->slots[i].n_ready = e->slots[i].n_cached;
-        BAL_TRY(use_logits(e));
-        e->stats.steps++;
+        BAL_TRY(bal_engine_step(e, &idle));
     }
     e->stats.slots = e->n_slots;
     e->stats.seconds = bal_clock_seconds() - start;
@@ -444,4 +570,100 @@ out:
     dispose(e);
     bal_free(e);
     return status;
+}
+
+/* --- requests that come one by one --- */
+
+bal_status bal_engine_open(bal_engine **out, const bal_model *m, const bal_engine_options *o, size_t most)
+{
+    bal_status status;
+    *out = NULL;
+    engine *e = bal_alloc(1, sizeof *e);
+    if (e == NULL)
+        return BAL_ENOMEM;
+    *e = (engine){.m = m, .own = *o, .n_requests = most};
+    e->o = &e->own;
+    e->table = bal_alloc(most, sizeof *e->table);
+    e->taken = bal_alloc(most, sizeof *e->taken);
+    e->requests = e->table;
+    BAL_TRY(e->table == NULL || e->taken == NULL ? BAL_ENOMEM : BAL_OK);
+    BAL_TRY(prepare(e));
+    e->stats.slots = e->n_slots;
+    *out = e;
+    e = NULL;
+out:
+    bal_engine_close(e);
+    return status;
+}
+
+void bal_engine_close(bal_engine *e)
+{
+    if (e == NULL)
+        return;
+    dispose(e);
+    bal_free(e);
+}
+
+static bal_status check_ids(const bal_model *m, const int32_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= m->config.vocab)
+            return bal_fail(BAL_EFORMAT, "token id %d is outside the model's vocabulary of %zu", (int)ids[i],
+                            m->config.vocab);
+    return BAL_OK;
+}
+
+bal_status bal_engine_add(bal_engine *e, const bal_request *r, size_t *id)
+{
+    size_t i = 0, keep = 0, positions = 0;
+    bal_status status;
+    while (i < e->n_requests && e->taken[i])
+        i++;
+    if (i == e->n_requests)
+        return bal_fail(BAL_EBUSY, "%zu requests are waiting or answered already", e->n_requests);
+    BAL_TRY(check_ids(e->m, r->prompt, r->n_prompt));
+    BAL_TRY(check_ids(e->m, r->continuation, r->kind == BAL_REQUEST_SCORE ? r->n_continuation : 0));
+    e->table[i] = *r;
+    BAL_TRY(plan(e, i, &keep, &positions));
+    if (e->first + e->n_waiting == e->n_requests) {
+        memmove(e->waiting, e->waiting + e->first, e->n_waiting * sizeof *e->waiting);
+        e->first = 0;
+    }
+    e->waiting[e->first + e->n_waiting++] = i;
+    e->taken[i] = true;
+    *id = i;
+out:
+    return status;
+}
+
+void bal_engine_cancel(bal_engine *e, size_t id)
+{
+    if (id >= e->n_requests || !e->taken[id])
+        return;
+    for (size_t k = 0; k < e->n_waiting; k++)
+        if (e->waiting[e->first + k] == id) {
+            memmove(e->waiting + e->first + k, e->waiting + e->first + k + 1,
+                    (e->n_waiting - k - 1) * sizeof *e->waiting);
+            e->n_waiting--;
+            break;
+        }
+    for (size_t i = 0; i < e->n_slots; i++)
+        if (e->slots[i].state != SLOT_FREE && e->slots[i].request == id)
+            e->slots[i].state = SLOT_FREE;
+    e->taken[id] = false;
+}
+
+size_t bal_engine_max_length(const bal_engine *e)
+{
+    return e->max_length;
+}
+
+size_t bal_engine_slots(const bal_engine *e)
+{
+    return e->n_slots;
+}
+
+const bal_engine_stats *bal_engine_statistics(const bal_engine *e)
+{
+    return &e->stats;
 }

@@ -378,6 +378,11 @@ void bal_model_free(bal_model *m)
 {
     if (m == NULL)
         return;
+    if (m->shared) {
+        bal_free(m->blocks);
+        bal_free(m);
+        return;
+    }
     bool owned = m->params.values == NULL; /* else norms and biases lie in the params */
     for (size_t i = 0; m->blocks != NULL && i < m->config.n_layers; i++) {
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)

@@ -136,3 +136,26 @@ bal_status bal_model_attach(bal_model *m, bal_adapter *a)
     }
     return BAL_OK;
 }
+
+bal_status bal_model_share(bal_model **out, const bal_model *m, bal_adapter *a)
+{
+    bal_status status;
+    bal_model *copy = bal_alloc(1, sizeof *copy);
+    *out = NULL;
+    if (copy == NULL)
+        return BAL_ENOMEM;
+    *copy = *m;
+    copy->shared = true;
+    copy->blocks = bal_alloc(m->config.n_layers, sizeof *copy->blocks);
+    if (copy->blocks == NULL) {
+        status = BAL_ENOMEM;
+        goto out;
+    }
+    memcpy(copy->blocks, m->blocks, m->config.n_layers * sizeof *copy->blocks);
+    BAL_TRY(bal_model_attach(copy, a));
+    *out = copy;
+    copy = NULL;
+out:
+    bal_model_free(copy);
+    return status;
+}

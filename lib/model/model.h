@@ -121,6 +121,7 @@ typedef struct bal_model {
     void *source;         /* the open files */
     void **owned;         /* matrices that had to be turned when read (GPT-2's), n_owned of them */
     size_t n_owned;
+    bool shared; /* of bal_model_share(): all but the linears of the blocks is another model's */
 } bal_model;
 
 /* Errors: architecture not supported (names the supported ones), tensor missing, shape not matching config (both
@@ -135,6 +136,9 @@ bal_status bal_model_new(bal_model **out, const char *config_json, uint64_t seed
 bal_status bal_model_make_trainable(bal_model *m);
 /* Points the linears at the adapter's loras (NULL detaches). */
 bal_status bal_model_attach(bal_model *m, bal_adapter *a);
+/* The same weights under another adapter (NULL: none), so that several can be used at once: m must outlive it, and not be
+ * made trainable. */
+bal_status bal_model_share(bal_model **out, const bal_model *m, bal_adapter *a);
 /* Writes config.json and model.safetensors (dtype F32, F16 or BF16; the deltas of an attached adapter merged in), and
  * copies the tokenizer files that lie beside the source.  Row block by row block: no second copy in memory. */
 bal_status bal_model_save(const bal_model *m, const char *dir, bal_dtype dtype);
