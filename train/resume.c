@@ -46,6 +46,7 @@ static bool may_differ(const char *key)
                                             "init_adapter",
                                             "initial_adapter",
                                             "validation_data",
+                                            "calibration_data",
                                             "teacher_cache",
                                             "checkpoint_activations"};
     for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++)

@@ -1,4 +1,5 @@
 /* The parts of a run: model, adapter, data, batches, step.  SPDX-License-Identifier: Apache-2.0 */
+#include "train/calibrate.h"
 #include "train/teacher_cache.h"
 #include "train/train.h"
 
@@ -53,6 +54,18 @@ static bal_status check_start(const trainer *t, const char *dir)
     return BAL_OK;
 }
 
+/* From --calibration-data, else from the first of the records that are trained on. */
+static bal_status calibrated_adapter(trainer *t, const bal_adapter_config *a)
+{
+    const train_config *c = t->config;
+    bool own = t->calibration.n > 0;
+    size_t there = own ? t->calibration.n : t->n_train, asked = (size_t)c->calibration_samples;
+    return train_calibrated_adapter(&t->adapter, a, t->model, own ? &t->calibration : &t->data,
+                                    own ? NULL : t->train_items, asked < there ? asked : there,
+                                    is(c->corda_method, "kpm"), (uint64_t)c->seed, t->log,
+                                    bal_options_common(t->options)->progress);
+}
+
 static bal_status new_adapter(trainer *t)
 {
     const train_config *c = t->config;
@@ -69,7 +82,9 @@ static bal_status new_adapter(trainer *t)
         if (a.target_modules[i] == NULL)
             status = BAL_ENOMEM;
     }
-    if (status == BAL_OK)
+    if (status == BAL_OK && is(c->init, "corda"))
+        status = calibrated_adapter(t, &a);
+    else if (status == BAL_OK)
         status = bal_adapter_new(&t->adapter, &a, t->model->modules, t->model->n_modules, (uint64_t)c->seed, true);
     for (size_t i = 0; a.target_modules != NULL && i < a.n_target_modules; i++)
         bal_free(a.target_modules[i]);
@@ -131,7 +146,7 @@ static bal_status load_tokenizer(trainer *t, char *why, size_t why_bytes)
     const train_config *c = t->config;
     const char *path = c->tokenizer != NULL ? c->tokenizer : c->model;
     why[0] = '\0';
-    if (path == NULL || is(c->format, "tokens"))
+    if (path == NULL || (is(c->format, "tokens") && c->calibration_data == NULL))
         return BAL_OK;
     bal_status status = bal_tokenizer_load(&t->tokenizer, path);
     if (status != BAL_OK && c->tokenizer == NULL) {
@@ -172,6 +187,12 @@ static bal_status load_data(trainer *t)
     BAL_TRY(load_tokenizer(t, why, sizeof why));
     BAL_TRY(load_set(t, &t->data, c->data, &o, why));
     t->n_train = t->data.n;
+    if (c->calibration_data != NULL && t->resume_from == NULL) {
+        bal_data_options samples = o;
+        samples.limit = (size_t)c->calibration_samples;
+        BAL_TRY(bal_data_parse_format(c->calibration_format, &samples.format));
+        BAL_TRY(load_set(t, &t->calibration, c->calibration_data, &samples, why));
+    }
     if (c->validation_data != NULL) {
         o.limit = 0;
         BAL_TRY(load_set(t, &t->validation_data, c->validation_data, &o, why));
@@ -333,6 +354,7 @@ void train_dispose(trainer *t)
     bal_free(t->validation_items);
     bal_dataset_dispose(&t->data);
     bal_dataset_dispose(&t->validation_data);
+    bal_dataset_dispose(&t->calibration);
     bal_tokenizer_free(t->tokenizer);
     if (t->model != NULL && t->adapter != NULL)
         (void)bal_model_attach(t->model, NULL);

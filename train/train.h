@@ -22,11 +22,12 @@ typedef struct train_config {
         *lambda_focus_schedule;
     const char *validation_data, *resume, *metrics_out, *name, *experiment, *dtype, *teacher_cache,
         *teacher_cache_dtype, *compute;
+    const char *corda_method, *calibration_data, *calibration_format;
     bal_text_list target_modules;
     bal_loss_options loss;
     bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, share_prefix, overwrite, store, memory_check;
     int64_t r, batch_size, micro_batch_size, max_steps, warmup_steps, seed, limit, model_max_length, eval_steps;
-    int64_t early_stopping_patience, save_steps, save_total_limit, log_steps, stop_after;
+    int64_t early_stopping_patience, save_steps, save_total_limit, log_steps, stop_after, calibration_samples;
     double lora_alpha, lora_dropout, lr, head_lr, loraplus_lr_ratio, loraplus_lr_embedding, epochs, warmup_ratio,
         weight_decay, adam_beta1, adam_beta2, adam_epsilon;
     double max_grad_norm, lambda_warmup_ratio, lambda_ramp_up_ratio, lambda1_min, lambda1_max, validation_split,
@@ -79,7 +80,7 @@ typedef struct trainer {
     bal_adapter *adapter; /* NULL for full */
     bal_params *params;
     bal_tokenizer *tokenizer;
-    bal_dataset data, validation_data;
+    bal_dataset data, validation_data, calibration;
     const bal_dataset *validation; /* NULL: none */
     uint32_t *train_items, *validation_items;
     size_t n_train, n_validation;

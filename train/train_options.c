@@ -128,6 +128,12 @@ static const bal_option k_train_options[] = {
      .help = "names of the adapted matrices; all-linear: all but the head"},
     FLAG("use_rslora", use_rslora, "false", G_ADAPTER, "scale = alpha / sqrt(r)"),
     PATH("init_adapter", init_adapter, G_ADAPTER, "PEFT folder whose factors are the start (A0, B0 of a PiSSA start)"),
+    CHOICE("corda_method", corda_method, "ipm", "kpm|ipm", G_ADAPTER,
+           "init corda: train what the calibration data use most (ipm) or least, and so keep it (kpm)"),
+    PATH("calibration_data", calibration_data, G_ADAPTER,
+         "init corda: records whose inputs are looked at; else --data"),
+    CHOICE("calibration_format", calibration_format, "auto", BAL_DATA_FORMATS, G_ADAPTER, "of --calibration-data"),
+    INT("calibration_samples", calibration_samples, "256", 1, 1e9, G_ADAPTER, "init corda: its first so many records"),
     PATH("adapter", adapter, G_ADAPTER, "PEFT folder to go on from (warm start)"),
     PATH("initial_adapter", initial_adapter, G_ADAPTER, "with --adapter: PEFT folder with its A0, B0"),
     BAL_LOSS_OPTION_ROWS(FIELD(loss)),
@@ -240,6 +246,11 @@ static bal_status resolve_method(trainer *t, train_config *c)
     if (!bal_start_parse(c->init, &start))
         return bal_fail(BAL_EINVAL, "init '%s' is not " BAL_START_NAMES, c->init);
     t->residual = bal_start_is_residual(start.kind);
+    static const char *const only_corda[] = {"corda_method", "calibration_data", "calibration_format",
+                                             "calibration_samples"};
+    for (size_t i = 0; i < sizeof only_corda / sizeof *only_corda; i++)
+        if (start.kind != BAL_START_CORDA && bal_options_given(t->options, only_corda[i]))
+            return bal_fail(BAL_EINVAL, "%s is for --init corda, and the start is %s", only_corda[i], c->init);
     if (is(c->method, "lora") && (start.kind == BAL_START_PISSA || start.kind == BAL_START_PISSA_NITER))
         return bal_fail(BAL_EINVAL, "init %s with method lora is method pissa: say --method pissa --init %s", c->init,
                         c->init);

@@ -80,6 +80,8 @@ void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, 
     const bal_linear *l = c->l;
     size_t T = c->p->T, in = l->w.cols, out = l->w.rows;
     bool panel = bal_linear_uses_panel(c, false);
+    if (c->p->input_watch != NULL)
+        c->p->input_watch(c->p->input_watch_context, l, X, T);
     if (panel)
         bal_linear_panel_forward(c, X, beta, Y);
     else

@@ -273,6 +273,12 @@ void bal_pass_watch(bal_pass *p, bal_hidden_fn *fn, void *context)
     p->watch_context = context;
 }
 
+void bal_pass_watch_inputs(bal_pass *p, bal_input_fn *fn, void *context)
+{
+    p->input_watch = fn;
+    p->input_watch_context = context;
+}
+
 static void watch(const bal_pass *p, size_t layer, const real_t *x)
 {
     if (p->watch != NULL)

@@ -38,6 +38,11 @@ void bal_pass_free(bal_pass *p);
 typedef void bal_hidden_fn(void *context, size_t layer, const real_t *hidden, size_t n_tokens);
 void bal_pass_watch(bal_pass *p, bal_hidden_fn *fn, void *context);
 
+/* Called with the input X (T x l->w.cols) of each linear module of the blocks before its product, in forward passes of
+ * the student.  Modules with the same input are called one after the other with the same X. */
+typedef void bal_input_fn(void *context, const bal_linear *l, const real_t *X, size_t n_tokens);
+void bal_pass_watch_inputs(bal_pass *p, bal_input_fn *fn, void *context);
+
 /* Runs the batch; BAL_EFORMAT for a token id >= vocabulary, BAL_ELIMIT for more than the options allow.  The result
  * (T x hidden, after the final norm) is bal_pass_final(). */
 bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role);

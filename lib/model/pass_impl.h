@@ -53,6 +53,8 @@ struct bal_pass {
     bal_attention_block *blocks;
     bal_hidden_fn *watch;
     void *watch_context;
+    bal_input_fn *input_watch;
+    void *input_watch_context;
     bal_rng rng;
     uint64_t dropout_key;  /* of this step: forward and backward make the same masks from it */
     size_t forward_tokens; /* of the student's last forward, 0: none */

@@ -18,6 +18,10 @@ $T --out ba 2>/dev/null && exit 1 || echo "there: $?"
 $T --out ba --method ba-lora-nlg --r 4 --validation-split 0.05 --resume auto && echo "again"
 $T --out ba --method ba-lora-nlg --r 4 --validation-split 0.05 --resume auto --lr 1 2>err && exit 1 || echo "other recipe: $?"
 grep -o "lr was .* now" err
+$T --init corda --corda-method kpm --calibration-data world.jsonl --calibration-format gsm8k_metamath --calibration-samples 5 --r 4 --out corda
+ls corda corda/balora/initial
+$T --init milora --corda-method kpm --out x 2>err && exit 1 || echo "no corda: $?"
+grep -o "corda_method is for --init corda" err
 $T --out x --r 33 2>/dev/null && exit 1 || echo "rank: $?"
 $T --out x --lr 1000 --max-grad-norm 0 --weight-decay 1000 --lr-scheduler constant 2>err && exit 1 || echo "not finite: $?"
 grep -o "step [0-9]*: [a-z/ ]* is not finite" err | sed 's/[0-9][0-9]*/N/'
