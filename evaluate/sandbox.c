@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "evaluate/sandbox.h"
 
-#include "evaluate/sandbox_box.h"
+#include "evaluate/sandbox_warm.h"
 #include "lib/base/clock.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
@@ -27,20 +27,32 @@
 #define PYTHON_TEXT(NAME, FILES)                                                                                       \
     __asm__(".section .rodata\n.global bal_sandbox_" #NAME "\nbal_sandbox_" #NAME ":\n" FILES ".byte 0\n.previous\n"); \
     extern const char bal_sandbox_##NAME[]
-PYTHON_TEXT(solution, ".incbin \"evaluate/sandbox/peer.py\"\n.incbin \"evaluate/sandbox/solution.py\"\n");
-PYTHON_TEXT(checker, ".incbin \"evaluate/sandbox/peer.py\"\n.incbin \"evaluate/sandbox/checker.py\"\n");
+#define PYTHON_FILE(NAME) ".incbin \"evaluate/sandbox/" #NAME ".py\"\n"
+PYTHON_TEXT(solution, PYTHON_FILE(peer) PYTHON_FILE(solution) PYTHON_FILE(cold));
+PYTHON_TEXT(checker, PYTHON_FILE(peer) PYTHON_FILE(checker) PYTHON_FILE(cold));
+PYTHON_TEXT(warm_solution, PYTHON_FILE(peer) PYTHON_FILE(solution) PYTHON_FILE(warm));
+PYTHON_TEXT(warm_checker, PYTHON_FILE(peer) PYTHON_FILE(checker) PYTHON_FILE(warm));
 
 static const char k_compile[] = "import marshal\nfrom os import read,write\nt=b''\nwhile True:\n p=read(0,65536)\n"
                                 " if not p: break\n t+=p\nd=marshal.dumps(compile(t,'<sandbox>','exec'))\n"
                                 "while d: d=d[write(5,d):]\n";
 static const char k_start[] = "import marshal\nfrom os import pread\nexec(marshal.loads(pread(6,1<<22,0)))";
 
-enum { WORD = 32, MAX_SAID = 1 << 20 };
+enum { WORD = 32, MAX_SAID = 1 << 20, TRIES = 3 };
+
+/* The two workers that judge one program at a time. */
+typedef struct workers {
+    warm_worker solution, checker;
+    struct workers *next;
+} workers;
 
 struct sandbox {
-    box_plan plan;
+    box_plan plan, warm_plan;
     sandbox_limits limits;
     int solution, checker; /* compiled, sealed */
+    bool warm;
+    pthread_mutex_t lock;
+    workers *idle;
 };
 
 /* --- files in memory, pipes --- */
@@ -97,29 +109,81 @@ static bool listen_until(int fd, double deadline, bal_buf *said)
     }
 }
 
-/* Ends a box, which may take `grace` seconds to end by itself.  True when it was ended for its use of the processor: the
- * kernel counts that by ticks, so what it really used may be a good deal less than the limit. */
-static bool end_box(const sandbox *s, pid_t pid, double grace)
+/* Waits for a process of our own, which is killed after `grace` seconds. */
+static box_end wait_cold(pid_t pid, double grace)
 {
     struct rusage used = {0};
-    int how = 0;
+    box_end end = {.by_itself = true};
     double until = bal_clock_seconds() + grace;
     pid_t got = 0;
-    if (pid <= 0)
-        return false;
-    while (grace > 0 && (got = wait4(pid, &how, WNOHANG, &used)) == 0 && bal_clock_seconds() < until)
+    while (grace > 0 && (got = wait4(pid, &end.how, WNOHANG, &used)) == 0 && bal_clock_seconds() < until)
         (void)usleep(1000);
-    bool by_itself = got == pid;
     if (got == 0) {
+        end.by_itself = false;
         (void)kill(pid, SIGKILL);
-        while (wait4(pid, &how, 0, &used) < 0 && errno == EINTR)
+        while (wait4(pid, &end.how, 0, &used) < 0 && errno == EINTR)
             ;
     }
-    double cpu = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
-                 1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
-    bool killed =
-        WIFSIGNALED(how) ? WTERMSIG(how) == SIGKILL : WEXITSTATUS(how) == 128 + SIGKILL; /* bubblewrap's way */
-    return by_itself && killed && cpu > s->limits.cpu_seconds / 2.0;
+    end.cpu_seconds = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                      1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+    return end;
+}
+
+/* What the end of a process means.  The kernel counts the use of the processor by ticks, so what was really used by a
+ * process that it ended for that may be a good deal less than the limit.  A process that nobody here killed, and that
+ * cannot kill itself (it is the first of its namespace), was killed by the machine's owner or for want of memory. */
+typedef enum box_reason { REASON_NONE, REASON_EXHAUSTED, REASON_OUTSIDE } box_reason;
+static box_reason why_ended(const sandbox *s, const box_end *end)
+{
+    bool killed = WIFSIGNALED(end->how) ? WTERMSIG(end->how) == SIGKILL
+                                        : WEXITSTATUS(end->how) == 128 + SIGKILL; /* bubblewrap's way */
+    if (end->gone)
+        return REASON_OUTSIDE;
+    if (!end->by_itself || !killed)
+        return REASON_NONE;
+    return end->cpu_seconds > s->limits.cpu_seconds / 2.0 ? REASON_EXHAUSTED : REASON_OUTSIDE;
+}
+
+/* --- workers --- */
+
+static void workers_free(workers *w)
+{
+    if (w == NULL)
+        return;
+    warm_stop(&w->solution);
+    warm_stop(&w->checker);
+    bal_free(w);
+}
+
+static bal_status workers_take(sandbox *s, workers **out)
+{
+    bal_status status;
+    (void)pthread_mutex_lock(&s->lock);
+    workers *w = s->idle;
+    s->idle = w == NULL ? NULL : w->next;
+    (void)pthread_mutex_unlock(&s->lock);
+    *out = w;
+    if (w != NULL)
+        return BAL_OK;
+    w = bal_alloc(1, sizeof *w);
+    if (w == NULL)
+        return BAL_ENOMEM;
+    w->solution = w->checker = (warm_worker){0, -1};
+    BAL_TRY(warm_start(&s->warm_plan, k_start, s->solution, &w->solution));
+    BAL_TRY(warm_start(&s->warm_plan, k_start, s->checker, &w->checker));
+    *out = w;
+    return BAL_OK;
+out:
+    workers_free(w);
+    return status;
+}
+
+static void workers_give_back(sandbox *s, workers *w)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    w->next = s->idle;
+    s->idle = w;
+    (void)pthread_mutex_unlock(&s->lock);
 }
 
 /* --- one program --- */
@@ -134,11 +198,41 @@ static bal_status make_word(char word[WORD + 1])
     return BAL_OK;
 }
 
-/* Everything but the limits of the two processes of a program. */
+/* The two processes of a program, and what they are given. */
 typedef struct pair {
     int program, checks, to_checks[2], to_program[2], said[2];
-    pid_t solution, checker;
+    pid_t solution, checker; /* 0: not started, or a worker's */
+    workers *workers;
+    bool runs[2]; /* the workers' processes */
 } pair;
+
+/* In two boxes of their own. */
+static bal_status start_cold(sandbox *s, pair *p, const box_fds *solution, const box_fds *checker)
+{
+    bal_status status = box_start(&s->plan, k_start, solution, &p->solution);
+    return status == BAL_OK ? box_start(&s->plan, k_start, checker, &p->checker) : status;
+}
+
+/* By two workers; ones that have been killed while they waited are replaced. */
+static bal_status start_warm(sandbox *s, pair *p, const box_fds *solution, const box_fds *checker)
+{
+    const int cpu = s->limits.cpu_seconds;
+    const size_t memory = s->limits.memory_bytes;
+    bal_status status = BAL_OK;
+    for (int i = 0; i < TRIES && !p->runs[1]; i++) {
+        workers_free(p->workers);
+        p->workers = NULL;
+        status = workers_take(s, &p->workers);
+        if (status == BAL_EUNSUPPORTED)
+            continue;
+        BAL_TRY(status);
+        p->runs[0] = warm_run(&p->workers->solution, solution, cpu, memory);
+        p->runs[1] = p->runs[0] && warm_run(&p->workers->checker, checker, cpu, memory);
+    }
+    status = p->runs[1] ? BAL_OK : bal_fail(BAL_EIO, "the workers of the sandbox end before they can work");
+out:
+    return status;
+}
 
 static bal_status pair_start(sandbox *s, pair *p, const sandbox_job *job, const char *word)
 {
@@ -151,8 +245,7 @@ static bal_status pair_start(sandbox *s, pair *p, const sandbox_job *job, const 
         return no_fd("a pipe");
     box_fds solution = {p->program, p->to_program[0], p->to_checks[1], -1, s->solution};
     box_fds checker = {p->checks, p->to_checks[0], p->to_program[1], p->said[1], s->checker};
-    BAL_TRY(box_start(&s->plan, k_start, &solution, &p->solution));
-    status = box_start(&s->plan, k_start, &checker, &p->checker);
+    status = s->warm ? start_warm(s, p, &solution, &checker) : start_cold(s, p, &solution, &checker);
 out:
     for (int i = 0; i < 2; i++) {
         close_fd(&p->to_checks[i]);
@@ -162,6 +255,27 @@ out:
     close_fd(&p->program);
     close_fd(&p->checks);
     return status;
+}
+
+/* Ends both; grace: how long each may take to end by itself. */
+static void pair_end(sandbox *s, pair *p, const double grace[2], box_reason why[2])
+{
+    const pid_t pids[2] = {p->solution, p->checker};
+    bool healthy = true;
+    for (int i = 0; i < 2; i++) {
+        box_end end = {0};
+        if (p->workers != NULL && p->runs[i])
+            end = warm_wait(i == 0 ? &p->workers->solution : &p->workers->checker, grace[i]);
+        else if (pids[i] > 0)
+            end = wait_cold(pids[i], grace[i]);
+        why[i] = why_ended(s, &end);
+        healthy = healthy && !end.gone;
+    }
+    close_fd(&p->said[0]);
+    if (p->workers != NULL && healthy)
+        workers_give_back(s, p->workers);
+    else
+        workers_free(p->workers);
 }
 
 /* A message is one line of valid UTF-8. */
@@ -182,13 +296,15 @@ static void set_message(sandbox_result *r, const char *text, size_t n)
     r->message[used] = '\0';
 }
 
-static bal_status judge(sandbox *s, const sandbox_job *job, sandbox_result *r)
+/* *outside: one of the processes was killed from outside before there was a verdict. */
+static bal_status judge_once(sandbox *s, const sandbox_job *job, sandbox_result *r, bool *outside)
 {
-    pair p = {-1, -1, {-1, -1}, {-1, -1}, {-1, -1}, 0, 0};
+    pair p = {-1, -1, {-1, -1}, {-1, -1}, {-1, -1}, 0, 0, NULL, {false, false}};
     char word[WORD + 1];
     bal_buf said = {0};
+    box_reason why[2];
     double start = bal_clock_seconds();
-    bool in_time = true, exhausted = false;
+    bool in_time = true;
     bal_status status;
     r->verdict = SANDBOX_FAILED;
     r->message[0] = '\0';
@@ -199,11 +315,12 @@ static bal_status judge(sandbox *s, const sandbox_job *job, sandbox_result *r)
         r->verdict = SANDBOX_PASSED;
     else if (said.len > 0)
         set_message(r, said.data + 1, said.len - 1);
-out:
-    exhausted = end_box(s, p.solution, in_time && r->verdict == SANDBOX_FAILED ? 0.3 : 0);
-    exhausted |= end_box(s, p.checker, in_time && said.len == 0 ? 0.3 : 0);
-    close_fd(&p.said[0]);
+out:;
+    const double grace[2] = {in_time && r->verdict == SANDBOX_FAILED ? 0.3 : 0, in_time && said.len == 0 ? 0.3 : 0};
+    pair_end(s, &p, grace, why);
     r->seconds = bal_clock_seconds() - start;
+    bool exhausted = why[0] == REASON_EXHAUSTED || why[1] == REASON_EXHAUSTED;
+    *outside = r->verdict != SANDBOX_PASSED && (why[0] == REASON_OUTSIDE || why[1] == REASON_OUTSIDE) && !exhausted;
     if (!in_time || exhausted) {
         r->verdict = SANDBOX_TIMED_OUT;
         (void)snprintf(r->message, sizeof r->message, "%s", in_time ? "too much processor time" : "too much time");
@@ -214,6 +331,21 @@ out:
     if (status == BAL_OK && bal_interrupted())
         status = bal_fail(BAL_EINTERRUPT, "stopped");
     return status;
+}
+
+/* A program whose processes are killed from outside has not been judged: it gets more chances, but not for ever, for it
+ * may be what makes the machine run out of memory. */
+static bal_status judge(sandbox *s, const sandbox_job *job, sandbox_result *r)
+{
+    bool outside = false;
+    for (int i = 0; i < TRIES; i++) {
+        bal_status status = judge_once(s, job, r, &outside);
+        if (status != BAL_OK || !outside)
+            return status;
+    }
+    (void)snprintf(r->message, sizeof r->message, "killed from outside the sandbox, %d times", (int)TRIES);
+    r->verdict = SANDBOX_FAILED;
+    return BAL_OK;
 }
 
 /* --- many programs --- */
@@ -281,7 +413,7 @@ static bal_status compile_text(sandbox *s, const char *text, int *out)
     BAL_TRY(box_start(&s->plan, k_compile, &fds, &pid));
     close_fd(&result[1]);
     bool in_time = listen_until(result[0], bal_clock_seconds() + 20, &code);
-    (void)end_box(s, pid, in_time ? 1 : 0);
+    (void)wait_cold(pid, in_time ? 1 : 0);
     if (code.len < 100)
         status = bal_fail(BAL_EUNSUPPORTED, "an interpreter in it does not start");
     else
@@ -296,7 +428,13 @@ out:
 
 static void sandbox_reset(sandbox *s)
 {
+    while (s->idle != NULL) {
+        workers *w = s->idle;
+        s->idle = w->next;
+        workers_free(w);
+    }
     box_plan_dispose(&s->plan);
+    box_plan_dispose(&s->warm_plan);
     close_fd(&s->solution);
     close_fd(&s->checker);
 }
@@ -320,18 +458,28 @@ static bal_status try_out(sandbox *s)
     return BAL_OK;
 }
 
-static bal_status open_as(sandbox *s, const char *bubblewrap, bool drop_root)
+static bal_status open_as(sandbox *s, const char *bubblewrap, bool drop_root, bool warm)
 {
     bal_status status;
     sandbox_reset(s);
-    BAL_TRY(box_plan_init(&s->plan, bubblewrap, drop_root));
+    s->warm = warm;
+    BAL_TRY(box_plan_init(&s->plan, bubblewrap, drop_root, false));
+    if (warm)
+        BAL_TRY(box_plan_init(&s->warm_plan, bubblewrap, drop_root, true));
     s->plan.cpu_seconds = s->limits.cpu_seconds;
     s->plan.memory_bytes = s->limits.memory_bytes;
-    BAL_TRY(compile_text(s, bal_sandbox_solution, &s->solution));
-    BAL_TRY(compile_text(s, bal_sandbox_checker, &s->checker));
+    BAL_TRY(compile_text(s, warm ? bal_sandbox_warm_solution : bal_sandbox_solution, &s->solution));
+    BAL_TRY(compile_text(s, warm ? bal_sandbox_warm_checker : bal_sandbox_checker, &s->checker));
     status = try_out(s);
 out:
     return status;
+}
+
+/* Warm if that works, else an interpreter for each program. */
+static bal_status open_kind(sandbox *s, const char *bubblewrap, bool drop_root)
+{
+    bal_status status = s->limits.cold ? BAL_EUNSUPPORTED : open_as(s, bubblewrap, drop_root, true);
+    return status == BAL_EUNSUPPORTED ? open_as(s, bubblewrap, drop_root, false) : status;
 }
 
 static const char *find_bubblewrap(void)
@@ -353,6 +501,7 @@ bal_status sandbox_open(sandbox **out, const char *kind, const sandbox_limits *l
     if (s == NULL)
         return BAL_ENOMEM;
     s->solution = s->checker = -1;
+    (void)pthread_mutex_init(&s->lock, NULL);
     s->limits = limits != NULL ? *limits : (sandbox_limits){0};
     if (s->limits.cpu_seconds <= 0)
         s->limits.cpu_seconds = 3;
@@ -361,13 +510,13 @@ bal_status sandbox_open(sandbox **out, const char *kind, const sandbox_limits *l
     if (s->limits.memory_bytes == 0)
         s->limits.memory_bytes = (size_t)1 << 30;
     if (bubblewrap != NULL && (kind == NULL || strcmp(kind, "bubblewrap") == 0)) {
-        status = open_as(s, bubblewrap, geteuid() == 0);
+        status = open_kind(s, bubblewrap, geteuid() == 0);
         if (status == BAL_EUNSUPPORTED && geteuid() == 0)
-            status = open_as(s, bubblewrap, false);
+            status = open_kind(s, bubblewrap, false);
         (void)snprintf(why[0], sizeof why[0], "bubblewrap: %.200s", bal_error_message());
     }
     if (status == BAL_EUNSUPPORTED && (kind == NULL || strcmp(kind, "namespaces") == 0)) {
-        status = open_as(s, NULL, false);
+        status = open_kind(s, NULL, false);
         (void)snprintf(why[1], sizeof why[1], "own namespaces: %.200s", bal_error_message());
     }
     if (status == BAL_OK) {
@@ -384,11 +533,17 @@ const char *sandbox_kind(const sandbox *s)
     return s->plan.bubblewrap != NULL ? "bubblewrap" : "namespaces";
 }
 
+bool sandbox_is_warm(const sandbox *s)
+{
+    return s->warm;
+}
+
 void sandbox_close(sandbox *s)
 {
     if (s == NULL)
         return;
     sandbox_reset(s);
+    (void)pthread_mutex_destroy(&s->lock);
     bal_free(s);
 }
 

@@ -11,6 +11,7 @@
 
 #include "lib/base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct sandbox sandbox;
@@ -20,6 +21,7 @@ typedef struct sandbox_limits {
     int cpu_seconds;     /* of each of the two processes [3, as human-eval's timeout] */
     double wall_seconds; /* of the whole [cpu_seconds + 3] */
     size_t memory_bytes; /* address space of each process [1 GiB] */
+    bool cold;           /* start an interpreter for each process (slow) instead of forking waiting ones */
 } sandbox_limits;
 
 typedef struct sandbox_job {
@@ -39,6 +41,8 @@ typedef struct sandbox_result {
  * the reasons when none does: then nothing may be run.  limits may be NULL. */
 bal_status sandbox_open(sandbox **out, const char *kind, const sandbox_limits *limits);
 const char *sandbox_kind(const sandbox *s);
+/* Whether its processes are forked from interpreters that wait (sandbox_warm.h), not started one by one. */
+bool sandbox_is_warm(const sandbox *s);
 void sandbox_close(sandbox *s); /* accepts NULL */
 
 /* Judges n programs, as many at a time as the pool has threads (lib/base/threads.h); results[i] of jobs[i].  done, if not

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
@@ -85,14 +86,18 @@ static bal_status add_arg(box_plan *p, size_t *used, const char *text)
 static bal_status add_bubblewrap_args(box_plan *p)
 {
     static const char *const before[] = {
-        "bwrap",      "--unshare-all", "--unshare-user",    "--uid",         "65534",      "--gid",     "65534",
-        "--cap-drop", "ALL",           "--die-with-parent", "--new-session", "--as-pid-1", "--seccomp", "7",
-        "--size",     TMP_BYTES,       "--tmpfs",           "/tmp",          "--chdir",    "/tmp"};
-    size_t used = 0;
+        "bwrap",      "--unshare-all", "--unshare-user",    "--uid",         "65534",      "--gid",  "65534",
+        "--cap-drop", "ALL",           "--die-with-parent", "--new-session", "--as-pid-1", "--size", TMP_BYTES,
+        "--tmpfs",    "/tmp",          "--chdir",           "/tmp"};
+    static const char *const cold[] = {"--seccomp", "7"};
+    static const char *const warm[] = {"--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"};
+    size_t used = 0, n_more = p->warm ? sizeof warm / sizeof warm[0] : sizeof cold / sizeof cold[0];
     char path[300];
     bal_status status = BAL_OK;
     for (size_t i = 0; i < sizeof before / sizeof before[0]; i++)
         BAL_TRY(add_arg(p, &used, before[i]));
+    for (size_t i = 0; i < n_more; i++)
+        BAL_TRY(add_arg(p, &used, p->warm ? warm[i] : cold[i]));
     for (size_t i = 0; i < p->n_binds; i++) {
         const box_bind *b = &p->binds[i];
         (void)snprintf(path, sizeof path, "/%s", b->to);
@@ -106,7 +111,7 @@ out:
     return status;
 }
 
-bal_status box_plan_init(box_plan *p, const char *bubblewrap, bool drop_root)
+bal_status box_plan_init(box_plan *p, const char *bubblewrap, bool drop_root, bool warm)
 {
     static const char *const folders[] = {"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"};
     static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/urandom"};
@@ -114,6 +119,7 @@ bal_status box_plan_init(box_plan *p, const char *bubblewrap, bool drop_root)
     memset(p, 0, sizeof *p);
     p->bubblewrap = bubblewrap;
     p->drop_root = drop_root;
+    p->warm = warm;
     BAL_TRY(find_python(p));
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++)
         BAL_TRY(add_system(p, folders[i]));
@@ -142,6 +148,10 @@ static void set_limit(int what, rlim_t value)
 
 static void limit_child(const box_plan *p)
 {
+    if (p->warm) { /* the processes that it forks limit themselves */
+        set_limit(RLIMIT_CORE, 0);
+        return;
+    }
     set_limit(RLIMIT_CPU, (rlim_t)p->cpu_seconds);
     set_limit(RLIMIT_AS, (rlim_t)p->memory_bytes);
     set_limit(RLIMIT_FSIZE, MAX_FILE);
@@ -216,6 +226,20 @@ static int build_root(const box_plan *p)
     return chdir("/tmp");
 }
 
+/* What survives the start of the interpreter: the right to make namespaces, and to give rights up. */
+static int keep_capabilities(void)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct data[2];
+    const unsigned keep = 1U << CAP_SYS_ADMIN | 1U << CAP_SETPCAP;
+    memset(data, 0, sizeof data);
+    data[0].effective = data[0].permitted = data[0].inheritable = keep;
+    if (syscall(SYS_capset, &header, data) != 0 ||
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN, 0, 0) != 0)
+        return -1;
+    return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETPCAP, 0, 0);
+}
+
 static int apply_filter(const box_plan *p)
 {
     struct sock_fprog program = {(unsigned short)p->n_filter, p->filter};
@@ -246,7 +270,7 @@ static int become_nobody(void)
                : -1;
 }
 
-static void child_namespaces(const box_plan *p, char *const *args, const box_fds *fds, int go)
+static void child_namespaces(const box_plan *p, char *const *args, const box_fds *fds, int go, int filter_fd)
 {
     char byte;
     if (read(go, &byte, 1) != 1) /* the parent has written who we are */
@@ -254,12 +278,12 @@ static void child_namespaces(const box_plan *p, char *const *args, const box_fds
     if (become_nobody() != 0)
         _exit(121);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    if (setsid() < 0 || place_fds(fds, -1) != 0)
+    if (setsid() < 0 || place_fds(fds, filter_fd) != 0)
         _exit(122);
     if (build_root(p) != 0)
         _exit(123);
     limit_child(p);
-    if (apply_filter(p) != 0)
+    if ((p->warm ? keep_capabilities() : apply_filter(p)) != 0)
         _exit(124);
     (void)execve(p->python, args, k_environment);
     _exit(125);
@@ -304,7 +328,7 @@ static int write_maps(pid_t pid)
     return write_proc(pid, "gid_map", map);
 }
 
-static bal_status start_namespaces(const box_plan *p, char *const *args, const box_fds *fds, pid_t *pid)
+static bal_status start_namespaces(const box_plan *p, char *const *args, const box_fds *fds, int filter, pid_t *pid)
 {
     const unsigned long flags =
         CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD;
@@ -314,7 +338,7 @@ static bal_status start_namespaces(const box_plan *p, char *const *args, const b
     *pid = (pid_t)syscall(SYS_clone, flags, NULL, NULL, NULL, NULL);
     if (*pid == 0) {
         reset_signals();
-        child_namespaces(p, args, fds, go[0]);
+        child_namespaces(p, args, fds, go[0], p->warm ? filter : -1);
     }
     bal_status status = *pid > 0 ? BAL_OK : bal_fail(BAL_EUNSUPPORTED, "namespaces: %s", strerror(errno));
     if (*pid > 0 && (write_maps(*pid) != 0 || write(go[1], "g", 1) != 1)) {
@@ -327,21 +351,13 @@ static bal_status start_namespaces(const box_plan *p, char *const *args, const b
     return status;
 }
 
-static bal_status start_bubblewrap(const box_plan *p, char *const *args, const box_fds *fds, pid_t *pid)
+static bal_status start_bubblewrap(const box_plan *p, char *const *args, const box_fds *fds, int filter, pid_t *pid)
 {
-    int filter = memfd_create("filter", MFD_CLOEXEC);
-    size_t bytes = p->n_filter * sizeof *p->filter;
-    if (filter < 0 || write(filter, p->filter, bytes) != (ssize_t)bytes || lseek(filter, 0, SEEK_SET) != 0) {
-        if (filter >= 0)
-            (void)close(filter);
-        return bal_fail(BAL_EIO, "a file in memory cannot be made: %s", strerror(errno));
-    }
     *pid = (pid_t)syscall(SYS_clone, (unsigned long)SIGCHLD, NULL, NULL, NULL, NULL);
     if (*pid == 0) {
         reset_signals();
         child_bubblewrap(p, args, fds, filter);
     }
-    (void)close(filter);
     return *pid > 0 ? BAL_OK : bal_fail(BAL_EIO, "a process cannot be started: %s", strerror(errno));
 }
 
@@ -350,7 +366,14 @@ bal_status box_start(const box_plan *p, const char *text, const box_fds *fds, pi
     /* no site packages, no user's folder, no byte code written; not -I, which would ignore the fixed hash seed */
     static const char *const options[] = {"-s", "-S", "-B", "-c"};
     char *args[BOX_ARGS + 8];
-    size_t n = 0;
+    size_t n = 0, bytes = p->n_filter * sizeof *p->filter;
+    int filter = memfd_create("filter", MFD_CLOEXEC);
+    bal_status status;
+    if (filter < 0 || write(filter, p->filter, bytes) != (ssize_t)bytes || lseek(filter, 0, SEEK_SET) != 0) {
+        if (filter >= 0)
+            (void)close(filter);
+        return bal_fail(BAL_EIO, "a file in memory cannot be made: %s", strerror(errno));
+    }
     for (; n < p->n_args; n++)
         args[n] = p->args[n];
     args[n++] = (char *)(uintptr_t)p->python;
@@ -358,5 +381,8 @@ bal_status box_start(const box_plan *p, const char *text, const box_fds *fds, pi
         args[n++] = (char *)(uintptr_t)options[i];
     args[n++] = (char *)(uintptr_t)text;
     args[n] = NULL;
-    return p->bubblewrap != NULL ? start_bubblewrap(p, args, fds, pid) : start_namespaces(p, args, fds, pid);
+    status = p->bubblewrap != NULL ? start_bubblewrap(p, args, fds, filter, pid)
+                                   : start_namespaces(p, args, fds, filter, pid);
+    (void)close(filter);
+    return status;
 }

@@ -22,6 +22,7 @@ typedef struct box_bind {
 typedef struct box_plan {
     const char *bubblewrap; /* its path; NULL: namespaces made here */
     bool drop_root;         /* change to nobody first */
+    bool warm;              /* for interpreters that fork the programs' processes: these get filter and limits later */
     char python[256];
     box_bind binds[BOX_BINDS];
     size_t n_binds;
@@ -35,7 +36,7 @@ typedef struct box_plan {
 } box_plan;
 
 /* Fills binds, python and filter.  BAL_EUNSUPPORTED when there is no python3 or no filter. */
-bal_status box_plan_init(box_plan *p, const char *bubblewrap, bool drop_root);
+bal_status box_plan_init(box_plan *p, const char *bubblewrap, bool drop_root, bool warm);
 void box_plan_dispose(box_plan *p);
 
 /* The file descriptors that a process gets as 0 and 3..6; -1: none.  1 and 2 go nowhere. */

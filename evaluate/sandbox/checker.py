@@ -19,6 +19,3 @@ def main():
         word = b"!" + ("%s: %s" % (type(problem).__name__, text_of(problem))).encode("utf-8", "replace")[:400]
     while word:
         word = word[_write(5, word):]
-
-
-main()

@@ -14,6 +14,3 @@ def main():
             peer.serve(peer.receive())
     except EOFError:
         pass
-
-
-main()

@@ -6,11 +6,14 @@
 #include "lib/base/threads.h"
 #include "tests/test.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 enum { MAX_PROGRAMS = 200 };
 static const char k_file[] = "tests/unit/hostile_programs.txt";
@@ -102,10 +105,9 @@ static void judge_those(sandbox *s, const hostile *programs, size_t n, bool slow
         bal_free((char *)(uintptr_t)jobs[i].checks);
     }
     CHECK(!bal_file_exists(outside));
-    CHECK(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD); /* nobody is left */
 }
 
-static void hostile_by(const char *kind)
+static void hostile_by(const char *kind, bool cold)
 {
     static hostile programs[MAX_PROGRAMS];
     static char why[600];
@@ -117,8 +119,10 @@ static void hostile_by(const char *kind)
     (void)bal_threads_start(4); /* most of the time is waiting */
     for (int slow = 0; slow < 2; slow++) {
         /* a crowded machine must not make the quick ones late */
-        const sandbox_limits limits = {
-            .cpu_seconds = slow ? 1 : 4, .wall_seconds = slow ? 2.5 : 25, .memory_bytes = (size_t)256 << 20};
+        const sandbox_limits limits = {.cpu_seconds = slow ? 1 : 4,
+                                       .wall_seconds = slow ? 2.5 : 25,
+                                       .memory_bytes = (size_t)256 << 20,
+                                       .cold = cold};
         sandbox *s = NULL;
         bal_status status = sandbox_open(&s, kind, &limits);
         if (status == BAL_EUNSUPPORTED) {
@@ -128,9 +132,15 @@ static void hostile_by(const char *kind)
         }
         if (CHECK_OK(status)) {
             CHECK_TEXT(sandbox_kind(s), kind);
+            if (!cold && !sandbox_is_warm(s)) {
+                test_skip("no waiting interpreters here");
+                sandbox_close(s);
+                break;
+            }
             judge_those(s, programs, n, slow == 1, limits.wall_seconds);
         }
         sandbox_close(s);
+        CHECK(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD); /* nobody is left */
     }
     bal_buf_dispose(&text);
     bal_threads_stop();
@@ -138,12 +148,105 @@ static void hostile_by(const char *kind)
 
 TEST(hostile_by_bubblewrap)
 {
-    hostile_by("bubblewrap");
+    hostile_by("bubblewrap", false);
+}
+
+TEST(hostile_by_bubblewrap_cold)
+{
+    hostile_by("bubblewrap", true);
 }
 
 TEST(hostile_by_own_namespaces)
 {
-    hostile_by("namespaces");
+    hostile_by("namespaces", false);
+}
+
+TEST(hostile_by_own_namespaces_cold)
+{
+    hostile_by("namespaces", true);
+}
+
+/* What a program leaves must not be there for the next one, which the same worker runs. */
+TEST(nothing_is_left_for_the_next)
+{
+    static const char leave[] = "import os, sys, threading, builtins, random, math\n"
+                                "open('/tmp/left', 'w').write('x'); os.mkdir('/tmp/d'); math.pi = 3\n"
+                                "builtins.left = 1; sys.modules['left'] = sys; os.environ['LEFT'] = '1'\n"
+                                "threading.Thread(target=lambda: open('/tmp/left').read(), daemon=True).start()\n"
+                                "def f(x): return random.random()\n";
+    static const char look[] =
+        "import os, sys, builtins, random, math\n"
+        "def f(x):\n"
+        "    return [os.listdir('/tmp'), hasattr(builtins, 'left'), 'left' in sys.modules, 'LEFT' in os.environ,\n"
+        "            os.getpid(), math.pi > 3, sorted(os.listdir('/')), random.random()]\n";
+    static const char none[] = "r = f(1); assert r[:6] == [[], False, False, False, 1, True] and 'proc' not in r[6]";
+    static const char says[] = "assert 0, repr(f(1)[-1] if isinstance(f(1), list) else f(1))"; /* in the message */
+    for (int cold = 0; cold < 2; cold++) {
+        const sandbox_limits limits = {.cpu_seconds = 10, .wall_seconds = 60, .cold = cold == 1};
+        const sandbox_job jobs[] = {{leave, "f(1)", sizeof leave - 1, 4},
+                                    {look, none, sizeof look - 1, sizeof none - 1},
+                                    {look, says, sizeof look - 1, sizeof says - 1},
+                                    {look, says, sizeof look - 1, sizeof says - 1}};
+        sandbox_result results[4];
+        sandbox *s = NULL;
+        if (sandbox_open(&s, NULL, &limits) == BAL_EUNSUPPORTED)
+            SKIP("no sandbox here");
+        CHECK(sandbox_is_warm(s) || cold == 1);
+        CHECK_OK(sandbox_run(s, jobs, 4, results, NULL, NULL)); /* one thread: one worker, one after the other */
+        CHECK_MSG(results[0].verdict == SANDBOX_PASSED, "%s", results[0].message);
+        CHECK_MSG(results[1].verdict == SANDBOX_PASSED, "%s", results[1].message);
+        CHECK_MSG(strcmp(results[2].message, results[3].message) != 0, "both draw %s", results[2].message);
+        sandbox_close(s);
+    }
+}
+
+/* Kills every child of this process: workers, or boxes that are at work. */
+static void kill_children(void *context)
+{
+    DIR *all = *(int *)context > 0 ? opendir("/proc") : NULL;
+    const struct dirent *e;
+    while (all != NULL && (e = readdir(all)) != NULL) {
+        char path[300], text[512] = "";
+        (void)snprintf(path, sizeof path, "/proc/%.20s/stat", e->d_name);
+        FILE *f = e->d_name[0] >= '1' && e->d_name[0] <= '9' ? fopen(path, "r") : NULL;
+        size_t n = f == NULL ? 0 : fread(text, 1, sizeof text - 1, f);
+        const char *close = n == 0 ? NULL : strrchr(text, ')');
+        if (close != NULL && strtol(close + 4, NULL, 10) == (long)getpid()) /* ") S 123": the parent */
+            (void)kill((pid_t)strtol(e->d_name, NULL, 10), SIGKILL);
+        if (f != NULL)
+            (void)fclose(f);
+    }
+    if (all != NULL)
+        (void)closedir(all);
+    --*(int *)context;
+}
+
+TEST(killed_workers_are_replaced)
+{
+    static const char program[] = "import time\ndef f(x):\n    time.sleep(x)\n    return x\n";
+    static const char right[] = "assert f(0.3) == 0.3", quick[] = "assert f(0) == 0", wrong[] = "assert f(0) == 1";
+    for (int cold = 0; cold < 2; cold++) {
+        const sandbox_limits limits = {.cpu_seconds = 10, .wall_seconds = 60, .cold = cold == 1};
+        sandbox_job jobs[12];
+        sandbox_result results[12];
+        sandbox *s = NULL;
+        int times = 2;
+        for (int i = 0; i < 12; i++) {
+            const char *checks = i % 3 == 0 ? quick : i % 3 == 1 ? right : wrong;
+            jobs[i] = (sandbox_job){program, checks, sizeof program - 1, strlen(checks)};
+        }
+        if (sandbox_open(&s, NULL, &limits) == BAL_EUNSUPPORTED)
+            SKIP("no sandbox here");
+        (void)bal_threads_start(2);
+        CHECK_OK(sandbox_run(s, jobs, 12, results, kill_children, &times));
+        CHECK(times < 2);
+        for (int i = 0; i < 12; i++)
+            CHECK_MSG(results[i].verdict == (i % 3 == 2 ? SANDBOX_FAILED : SANDBOX_PASSED) &&
+                          strstr(results[i].message, "outside") == NULL,
+                      "%d: %s", i, results[i].message);
+        bal_threads_stop();
+        sandbox_close(s);
+    }
 }
 
 TEST(no_sandbox_no_run)
