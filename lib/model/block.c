@@ -17,14 +17,21 @@ typedef struct block_job {
     bal_block *b;
     bal_block_cache *c;
     size_t layer, q_width, kv_width;
-    bool adapted;
+    bool adapted, narrow; /* narrow: what follows the keys and values is computed for the wanted rows alone */
 } block_job;
 
 static block_job job_of(bal_pass *p, size_t layer, bal_block_cache *c, bool adapted)
 {
     const bal_model_config *m = &p->m->config;
-    return (block_job){p,      m, &p->m->blocks[layer], c, layer, m->n_heads * m->head_dim, m->n_kv_heads * m->head_dim,
-                       adapted};
+    return (block_job){p,
+                       m,
+                       &p->m->blocks[layer],
+                       c,
+                       layer,
+                       m->n_heads * m->head_dim,
+                       m->n_kv_heads * m->head_dim,
+                       adapted,
+                       bal_pass_narrows(p, layer)};
 }
 
 static bool there(const block_job *j, bal_slot slot)
@@ -72,10 +79,18 @@ static void rotate(const block_job *j, real_t *q, real_t *k, bool inverse)
                    inverse);
 }
 
+/* A matrix that makes q, k and v at once makes all q. */
+static bool narrow_queries(const block_job *j)
+{
+    return j->narrow && there(j, BAL_SLOT_K);
+}
+
 static bal_attention attention_of(const block_job *j)
 {
     bal_attention a = j->p->attention;
     a.window = bal_layer_in(&j->m->sliding, j->layer) ? j->m->window : 0;
+    if (!narrow_queries(j))
+        a.queries = NULL;
     return a;
 }
 
@@ -85,7 +100,15 @@ static void project(const block_job *j, const real_t *n1)
     bal_block_cache *c = j->c;
     const bal_norm *qn = norm_at(j, BAL_NORM_Q), *kn = norm_at(j, BAL_NORM_K);
     real_t *q = qn == NULL ? c->q : c->q_raw, *k = kn == NULL ? c->k : c->k_raw;
-    apply(j, BAL_SLOT_Q, n1, 0, there(j, BAL_SLOT_K) ? q : j->p->fused);
+    size_t T = j->p->T, q_rows = narrow_queries(j) ? j->p->n_want : T;
+    const real_t *nq = n1;
+    if (narrow_queries(j)) {
+        bal_pass_gather(j->p, n1, j->m->hidden, j->p->act);
+        nq = j->p->act;
+    }
+    j->p->T = q_rows;
+    apply(j, BAL_SLOT_Q, nq, 0, there(j, BAL_SLOT_K) ? q : j->p->fused);
+    j->p->T = T;
     if (there(j, BAL_SLOT_K)) {
         apply(j, BAL_SLOT_K, n1, 0, k);
         apply(j, BAL_SLOT_V, n1, 0, c->v);
@@ -94,7 +117,9 @@ static void project(const block_job *j, const real_t *n1)
                        3, false);
     }
     if (qn != NULL)
-        bal_pass_norm(j->p, qn, j->p->T * j->m->n_heads, j->m->head_dim, q, c->q);
+        bal_pass_norm(j->p, qn, q_rows * j->m->n_heads, j->m->head_dim, q, c->q);
+    if (narrow_queries(j))
+        bal_pass_spread(j->p, T, c->q, j->q_width);
     if (kn != NULL)
         bal_pass_norm(j->p, kn, j->p->T * j->m->n_kv_heads, j->m->head_dim, k, c->k);
 }
@@ -123,10 +148,23 @@ void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapt
     const block_job j = job_of(p, layer, c, adapted);
     const bal_attention attention = attention_of(&j);
     bool gated = there(&j, BAL_SLOT_GATE);
+    const real_t *o = c->o, *x = c->x;
+    size_t T = p->T;
     project(&j, normed_input(&j, BAL_NORM_ATTENTION_IN, c->x));
     rotate(&j, c->q, c->k, false);
+    if (narrow_queries(&j)) { /* blocks that are skipped: see bal_attention_forward() */
+        memset(c->o, 0, T * j.q_width * sizeof *c->o);
+        memset(c->lse, 0, T * j.m->n_heads * sizeof *c->lse);
+    }
     bal_attention_forward(&attention, c->q, c->k, c->v, c->o, c->lse);
-    add_half(&j, BAL_SLOT_O, BAL_NORM_ATTENTION_OUT, c->o, c->x, c->attention_raw, c->middle);
+    if (j.narrow) {
+        bal_pass_gather(p, c->o, j.q_width, p->act);
+        bal_pass_gather(p, c->x, j.m->hidden, p->normed);
+        o = p->act;
+        x = p->normed;
+        p->T = p->n_want;
+    }
+    add_half(&j, BAL_SLOT_O, BAL_NORM_ATTENTION_OUT, o, x, c->attention_raw, c->middle);
     const real_t *n2 = normed_input(&j, BAL_NORM_MLP_IN, c->middle);
     if (gated && !there(&j, BAL_SLOT_UP)) {
         apply(&j, BAL_SLOT_GATE, n2, 0, p->fused);
@@ -139,6 +177,7 @@ void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapt
     }
     bal_glu_forward(j.m->act, p->T * j.m->intermediate, c->gate, c->up, p->act);
     add_half(&j, BAL_SLOT_DOWN, BAL_NORM_MLP_OUT, p->act, c->middle, c->mlp_raw, out);
+    p->T = T;
 }
 
 /* From the gradient s->dx of x + f(b): returns that of b; s->dx becomes the residual's share of that of x. */
@@ -200,7 +239,13 @@ static real_t *head_norm_back(const block_job *j, bal_norm_place place, size_t h
 static void project_back(const block_job *j, const real_t *n1, real_t beta, real_t *dn1)
 {
     bal_block_scratch *s = &j->p->back;
+    size_t T = j->p->T;
+    if (narrow_queries(j)) {
+        bal_pass_gather(j->p, s->dq, j->q_width, s->dq);
+        j->p->T = j->p->n_want;
+    }
     real_t *dq = head_norm_back(j, BAL_NORM_Q, j->m->n_heads, j->c->q_raw, s->dq, s->dq_raw);
+    j->p->T = T;
     real_t *dk = head_norm_back(j, BAL_NORM_K, j->m->n_kv_heads, j->c->k_raw, s->dk, s->dk_raw);
     if (!there(j, BAL_SLOT_K)) {
         bal_pass_parts(j->p->T, j->p->fused, (real_t *[]){dq, dk, s->dv},
@@ -208,9 +253,34 @@ static void project_back(const block_job *j, const real_t *n1, real_t beta, real
         apply_back(j, BAL_SLOT_Q, n1, j->p->fused, beta, dn1);
         return;
     }
-    apply_back(j, BAL_SLOT_Q, n1, dq, beta, dn1);
-    apply_back(j, BAL_SLOT_K, n1, dk, 1, dn1);
+    if (!j->narrow)
+        apply_back(j, BAL_SLOT_Q, n1, dq, beta, dn1);
+    apply_back(j, BAL_SLOT_K, n1, dk, j->narrow ? beta : 1, dn1);
     apply_back(j, BAL_SLOT_V, n1, s->dv, 1, dn1);
+    if (!j->narrow)
+        return;
+    bal_pass_gather(j->p, n1, j->m->hidden, j->p->act);
+    j->p->T = j->p->n_want;
+    apply_back(j, BAL_SLOT_Q, j->p->act, dq, 0, dn1 == NULL ? NULL : s->dact);
+    j->p->T = T;
+    if (dn1 != NULL)
+        bal_pass_add_rows(j->p, s->dact, j->m->hidden, dn1);
+}
+
+/* Whether anything before the second half wants a gradient. */
+static bool attention_trains(const bal_block *b)
+{
+    static const bal_slot slots[] = {BAL_SLOT_Q, BAL_SLOT_K, BAL_SLOT_V, BAL_SLOT_O};
+    static const bal_norm_place places[] = {BAL_NORM_ATTENTION_IN, BAL_NORM_Q, BAL_NORM_K, BAL_NORM_ATTENTION_OUT};
+    for (size_t i = 0; i < sizeof slots / sizeof *slots; i++) {
+        const bal_linear *l = &b->linear[slots[i]];
+        if (l->lora != NULL || l->dw != NULL || l->dbias != NULL)
+            return true;
+    }
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (b->norm[places[i]].dw != NULL)
+            return true;
+    return false;
 }
 
 void bal_block_backward(bal_pass *p, size_t layer, bal_block_cache *c, bool need_dx)
@@ -219,9 +289,28 @@ void bal_block_backward(bal_pass *p, size_t layer, bal_block_cache *c, bool need
     const bal_attention attention = attention_of(&j);
     const bal_norm *in = norm_at(&j, BAL_NORM_ATTENTION_IN);
     bal_block_scratch *s = &p->back;
+    const real_t *o = c->o;
+    size_t T = p->T;
+    if (j.narrow)
+        p->T = p->n_want;
     mlp_back(&j);
+    if (!need_dx && !attention_trains(j.b)) {
+        p->T = T;
+        return;
+    }
     const real_t *dbranch = branch_back(&j, BAL_NORM_ATTENTION_OUT, c->attention_raw);
-    apply_back(&j, BAL_SLOT_O, c->o, dbranch, 0, s->dattention);
+    if (j.narrow) {
+        bal_pass_gather(p, c->o, j.q_width, p->act);
+        o = p->act;
+    }
+    apply_back(&j, BAL_SLOT_O, o, dbranch, 0, s->dattention);
+    p->T = T;
+    if (j.narrow) {
+        bal_pass_spread(p, T, s->dattention, j.q_width);
+        bal_pass_spread(p, T, s->dx, j.m->hidden);
+    }
+    if (narrow_queries(&j))
+        memset(s->dq, 0, T * j.q_width * sizeof *s->dq);
     bal_attention_backward(&attention, p->T, c->q, c->k, c->v, c->o, c->lse, s->dattention, s->dq, s->dk, s->dv,
                            s->delta);
     rotate(&j, s->dq, s->dk, true);

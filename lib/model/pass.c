@@ -89,6 +89,12 @@ static void carve_work(bal_pass *p, bal_arena *a, size_t T, const size_t widths[
     p->stream[1] = take(a, T, p->m->config.hidden);
 }
 
+static size_t widest_input(const bal_model_config *m)
+{
+    size_t attention = m->n_heads * m->head_dim, widest = m->hidden > m->intermediate ? m->hidden : m->intermediate;
+    return attention > widest ? attention : widest;
+}
+
 static void carve_back(bal_pass *p, bal_arena *a, size_t T, size_t lora_width)
 {
     const bal_model_config *m = &p->m->config;
@@ -100,7 +106,7 @@ static void carve_back(bal_pass *p, bal_arena *a, size_t T, size_t lora_width)
     s->dk = take(a, T, m->n_kv_heads * m->head_dim);
     s->dv = take(a, T, m->n_kv_heads * m->head_dim);
     s->dattention = take(a, T, m->n_heads * m->head_dim);
-    s->dact = take(a, T, m->intermediate);
+    s->dact = take(a, T, widest_input(m));
     s->dgate = take(a, T, m->intermediate);
     s->delta = take(a, T, m->n_heads);
     s->moments = take(a, T, m->n_heads > 2 ? m->n_heads : 2);
@@ -134,12 +140,6 @@ static size_t widest_fused(const bal_model *m)
     return qkv > gate_up ? qkv : gate_up;
 }
 
-static size_t widest_input(const bal_model_config *m)
-{
-    size_t attention = m->n_heads * m->head_dim, widest = m->hidden > m->intermediate ? m->hidden : m->intermediate;
-    return attention > widest ? attention : widest;
-}
-
 static void carve_rope(bal_pass *p, bal_arena *a)
 {
     const bal_model_config *m = &p->m->config;
@@ -165,7 +165,7 @@ static void carve(bal_pass *p, bal_arena *a)
     for (size_t role = 0; role < (o->teacher ? 2 : 1); role++)
         p->final[role] = take(a, T, m->hidden);
     p->normed = take(a, T, m->hidden);
-    p->act = take(a, T, m->intermediate);
+    p->act = take(a, T, widest_input(m)); /* of a narrow block also its gathered inputs */
     p->fused = take(a, T, widest_fused(p->m));
     if (m->position_rows != 0)
         p->position = bal_arena_take(a, T, sizeof *p->position);
@@ -173,6 +173,10 @@ static void carve(bal_pass *p, bal_arena *a)
     p->panel = take(a, p->panel_elements, 1);
     carve_rope(p, a);
     p->blocks = bal_arena_take(a, bal_attention_max_blocks(T, o->max_seqs), sizeof *p->blocks);
+    if (o->labelled_rows_only) {
+        p->query_blocks = bal_arena_take(a, bal_attention_max_blocks(T, o->max_seqs), sizeof *p->query_blocks);
+        p->want = bal_arena_take(a, T, sizeof *p->want);
+    }
     p->attention.scratch = take(a, bal_threads_count(), bal_attention_scratch());
     if (o->dropout > 0)
         p->dropped = take(a, T, widest_input(m));
@@ -337,6 +341,7 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
     size_t half = m->head_dim / 2;
     p->attention.n_blocks = bal_attention_split(b->seq_start, b->n_seqs, p->blocks);
     p->attention.shared = b->n_shared;
+    bal_pass_choose_rows(p, b);
     for (size_t s = 0; s < b->n_seqs && p->position != NULL; s++)
         for (size_t t = b->seq_start[s]; t < b->seq_start[s + 1]; t++)
             p->position[t] = (int32_t)(t - b->seq_start[s] + m->position_offset);
@@ -358,10 +363,30 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
 
 static void final_norm(const bal_pass *p, const real_t *x, real_t *y)
 {
+    size_t rows = p->n_want != 0 ? p->n_want : p->T, D = p->m->config.hidden;
     if (p->m->final_norm.w != NULL)
-        bal_pass_norm(p, &p->m->final_norm, p->T, p->m->config.hidden, x, y);
+        bal_pass_norm(p, &p->m->final_norm, rows, D, x, y);
     else
-        memcpy(y, x, p->T * p->m->config.hidden * sizeof *y);
+        memcpy(y, x, rows * D * sizeof *y);
+    if (p->n_want != 0)
+        bal_pass_spread(p, p->T, y, D);
+}
+
+/* p->back.dx: the gradient of the last block's output (of the wanted rows alone, when there are such). */
+static void final_norm_back(bal_pass *p)
+{
+    size_t rows = p->n_want != 0 ? p->n_want : p->T, D = p->m->config.hidden;
+    const real_t *dfinal = p->dfinal;
+    if (p->n_want != 0) {
+        bal_pass_gather(p, p->dfinal, D, p->normed);
+        dfinal = p->normed;
+    }
+    if (p->m->final_norm.w != NULL) {
+        memset(p->back.dx, 0, rows * D * sizeof *p->back.dx);
+        bal_pass_norm_back(p, &p->m->final_norm, rows, D, p->last, dfinal, p->back.dx);
+    } else {
+        memcpy(p->back.dx, dfinal, rows * D * sizeof *p->back.dx);
+    }
 }
 
 bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role)
@@ -442,12 +467,7 @@ bal_status bal_pass_backward(bal_pass *p, const bal_batch *b)
     place_tokens(p, b);
     while (!embedding && lowest < m->n_layers && !layer_trains(&p->m->blocks[lowest]))
         lowest++; /* nothing below this layer wants a gradient */
-    if (p->m->final_norm.w != NULL) {
-        memset(p->back.dx, 0, p->T * m->hidden * sizeof *p->back.dx);
-        bal_pass_norm_back(p, &p->m->final_norm, p->T, m->hidden, p->last, p->dfinal, p->back.dx);
-    } else {
-        memcpy(p->back.dx, p->dfinal, p->T * m->hidden * sizeof *p->back.dx);
-    }
+    final_norm_back(p);
     for (size_t i = m->n_layers; i-- > lowest;) {
         bal_block_cache *c = &p->kept[i];
         if (p->options.checkpoint_activations) {

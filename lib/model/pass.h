@@ -19,6 +19,9 @@ typedef struct bal_pass_options {
     bool backward;               /* keep what bal_pass_backward() needs */
     bool teacher;                /* a second result buffer, for BAL_TEACHER */
     bool checkpoint_activations; /* keep block inputs only, recompute in backward */
+    bool labelled_rows_only;     /* the final rows are wanted where the batch has rows or reg_rows: of the last block's
+                                  * queries, attention output, MLP and final norm nothing else is computed, and the other
+                                  * final rows are 0.  Not with dropout or a watcher, which see all rows. */
     bal_compute compute;         /* of products with the frozen weights; adapters are always f32 */
     bal_adapter_path adapter_path;
     double dropout; /* of the adapters' inputs */

@@ -50,7 +50,9 @@ struct bal_pass {
     uint32_t *rope_row;
     double *frequencies;
     bal_attention attention;
-    bal_attention_block *blocks;
+    bal_attention_block *blocks, *query_blocks;
+    uint32_t *want; /* rows of the batch whose final rows are wanted, ascending */
+    size_t n_want;  /* 0: all */
     bal_hidden_fn *watch;
     void *watch_context;
     bal_input_fn *input_watch;
@@ -88,6 +90,16 @@ void bal_pass_norm_back(const bal_pass *p, const bal_norm *n, size_t rows, size_
 /* Copies whole (T x the sum of the widths) into its parts, or the parts into it. */
 void bal_pass_parts(size_t T, real_t *whole, real_t *const *part, const size_t *width, size_t n_parts, bool join);
 void bal_pass_add(size_t n, const real_t *x, real_t *y); /* y += x */
+
+/* rows.c: the wanted rows, one below the other, from a buffer of all rows and back.  In the last block the second half
+ * runs on them alone. */
+bool bal_pass_narrows(const bal_pass *p, size_t layer); /* whether this is such a block, for this batch */
+void bal_pass_choose_rows(bal_pass *p, const bal_batch *b);
+/* to (may be x): n_want rows of x, which has all. */
+void bal_pass_gather(const bal_pass *p, const real_t *x, size_t width, real_t *to);
+/* In place: n_want rows become all, the others 0. */
+void bal_pass_spread(const bal_pass *p, size_t T, real_t *x, size_t width);
+void bal_pass_add_rows(const bal_pass *p, const real_t *rows, size_t width, real_t *x); /* x (all rows) += rows */
 
 /* out(T, D) = the block on cache->x. */
 void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapted, real_t *out);

@@ -49,6 +49,16 @@ typedef struct job {
     size_t ldq, ldk; /* row lengths of q, o and of k, v */
 } job;
 
+static const bal_attention_block *query_blocks(const bal_attention *a)
+{
+    return a->queries != NULL ? a->queries : a->blocks;
+}
+
+static size_t n_query_blocks(const bal_attention *a)
+{
+    return a->queries != NULL ? a->n_queries : a->n_blocks;
+}
+
 /* Keys lo .. hi-1 of the block that starts at key k0 and holds nk, as seen by query t. */
 static void visible(const bal_attention *a, size_t begin, size_t t, size_t k0, size_t nk, size_t *lo, size_t *hi)
 {
@@ -163,7 +173,7 @@ static void forward_range(void *context, size_t begin, size_t end, size_t thread
     const job *j = context;
     real_t *scratch = j->a->scratch + thread * bal_attention_scratch();
     for (size_t i = begin; i < end; i++)
-        forward_task(j, &j->a->blocks[i / j->a->n_heads], i % j->a->n_heads, scratch);
+        forward_task(j, &query_blocks(j->a)[i / j->a->n_heads], i % j->a->n_heads, scratch);
 }
 
 void bal_attention_forward(const bal_attention *a, const real_t *q, const real_t *k, const real_t *v, real_t *o,
@@ -178,7 +188,7 @@ void bal_attention_forward(const bal_attention *a, const real_t *q, const real_t
              .lse = lse,
              .ldq = a->n_heads * a->d,
              .ldk = a->n_kv_heads * a->d};
-    bal_parallel_dynamic(a->n_blocks * a->n_heads, 1, forward_range, &j);
+    bal_parallel_dynamic(n_query_blocks(a) * a->n_heads, 1, forward_range, &j);
 }
 
 static void delta_range(void *context, size_t begin, size_t end, size_t thread)
@@ -224,7 +234,7 @@ static void query_range(void *context, size_t begin, size_t end, size_t thread)
     const job *j = context;
     real_t *scratch = j->a->scratch + thread * bal_attention_scratch();
     for (size_t i = begin; i < end; i++)
-        query_task(j, &j->a->blocks[i / j->a->n_heads], i % j->a->n_heads, scratch);
+        query_task(j, &query_blocks(j->a)[i / j->a->n_heads], i % j->a->n_heads, scratch);
 }
 
 /* b is a block of keys here; all later queries of its sequence that see one of them contribute, and for the shared
@@ -278,6 +288,6 @@ void bal_attention_backward(const bal_attention *a, size_t T, const real_t *q, c
              .ldq = a->n_heads * a->d,
              .ldk = a->n_kv_heads * a->d};
     bal_parallel_for(T, 16, delta_range, &j);
-    bal_parallel_dynamic(a->n_blocks * a->n_heads, 1, query_range, &j);
+    bal_parallel_dynamic(n_query_blocks(a) * a->n_heads, 1, query_range, &j);
     bal_parallel_dynamic(a->n_blocks * a->n_kv_heads, 1, key_range, &j);
 }

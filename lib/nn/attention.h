@@ -27,6 +27,8 @@ typedef struct bal_attention {
     double softcap; /* 0: none; else scores are softcap tanh(scale q.k / softcap) */
     const bal_attention_block *blocks;
     size_t n_blocks;
+    const bal_attention_block *queries; /* the blocks whose queries are wanted; NULL: all */
+    size_t n_queries;
     real_t *scratch; /* bal_attention_scratch() values for each thread */
 } bal_attention;
 
@@ -36,7 +38,8 @@ size_t bal_attention_split(const uint32_t *seq_start, size_t n_seqs, bal_attenti
 size_t bal_attention_max_blocks(size_t max_tokens, size_t max_seqs);
 size_t bal_attention_scratch(void);
 
-/* o is set, and lse (T x n_heads): the logarithm of each row's sum. */
+/* o is set, and lse (T x n_heads): the logarithm of each row's sum.  Rows of blocks that are not wanted stay as they are:
+ * before the backward their q, lse and dout must be 0, so that they give nothing to dk and dv; their dq is not set. */
 void bal_attention_forward(const bal_attention *a, const real_t *q, const real_t *k, const real_t *v, real_t *o,
                            real_t *lse);
 /* dq, dk, dv are set.  delta: T x n_heads of scratch. */

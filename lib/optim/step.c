@@ -16,7 +16,7 @@ static bool wants_teacher(const bal_step_config *c)
 static bal_pass_options pass_options(const bal_step_config *c)
 {
     bal_pass_options o = c->pass;
-    o.backward = true;
+    o.backward = o.labelled_rows_only = true;
     o.teacher = wants_teacher(c);
     return o;
 }
@@ -25,6 +25,7 @@ static bal_pass_options quiet_options(const bal_step_config *c)
 {
     bal_pass_options o = c->pass;
     o.backward = o.teacher = o.checkpoint_activations = false;
+    o.labelled_rows_only = true;
     o.dropout = 0;
     return o;
 }
