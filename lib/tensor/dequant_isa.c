@@ -56,6 +56,7 @@ FROM_BLOCKS(q5_1, 24, 1)
 FROM_BLOCKS(q4_k, 144, 8)
 FROM_BLOCKS(q5_k, 176, 8)
 FROM_BLOCKS(q6_k, 210, 8)
+FROM_BLOCKS(nf4, 36, 2)
 
 /* Without branches; a NaN keeps its sign and becomes quiet. */
 static void to_bf16(const float *restrict x, size_t n, uint16_t *restrict out)
@@ -81,4 +82,5 @@ const bal_dequant_ops BAL_ISA_NAME(bal_dequant_ops) = {.to_bf16 = to_bf16,
                                                            [BAL_DTYPE_Q4_K] = from_q4_k,
                                                            [BAL_DTYPE_Q5_K] = from_q5_k,
                                                            [BAL_DTYPE_Q6_K] = from_q6_k,
+                                                           [BAL_DTYPE_NF4] = from_nf4,
                                                        }};

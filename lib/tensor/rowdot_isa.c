@@ -271,6 +271,7 @@ PACKED(q5_1, 24, 1)
 PACKED(q4_k, 144, 8)
 PACKED(q5_k, 176, 8)
 PACKED(q6_k, 210, 8)
+PACKED(nf4, 36, 2)
 PACKED(f16, 64, 1)
 PACKED(bf16, 64, 1)
 
@@ -285,6 +286,7 @@ const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block,
                                                          [BAL_DTYPE_Q4_K] = packed_q4_k,
                                                          [BAL_DTYPE_Q5_K] = packed_q5_k,
                                                          [BAL_DTYPE_Q6_K] = packed_q6_k,
+                                                         [BAL_DTYPE_NF4] = packed_nf4,
                                                          [BAL_DTYPE_F16] = packed_f16,
                                                          [BAL_DTYPE_BF16] = packed_bf16,
                                                      }};

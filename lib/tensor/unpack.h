@@ -12,12 +12,14 @@
  *   Q5_K  176 bytes: as Q4_K, with 32 bytes of fifth bits before the nibbles: bit j of byte l is that of element 32 j + l
  *   Q6_K  210 bytes: 128 of low nibbles, 64 of upper pairs of bits, 16 scales i8, f16 d; in each half of 128 elements
  *         nibble bytes l and l + 32 and pair byte l make the elements l, l + 32, l + 64, l + 96 w = (q - 32) s d
+ *   NF4   64 elements in 36 bytes: f32 a, 32 bytes of two nibbles, 16 for each half of the block   w = table[q] a
  * A product of an integer below 2^13 and an f16 is exact in f32, so only the sums round.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef BAL_TENSOR_UNPACK_H
 #define BAL_TENSOR_UNPACK_H
 
 #include "lib/tensor/lanes.h"
+#include "lib/tensor/nf4.h"
 
 /* The 32 nibbles of 16 bytes: q[0 ..] of the low ones, then of the high ones. */
 UNPACK_INLINE void nibbles_at(const unsigned char *p, ivec q[UNPACK_PARTS])
@@ -82,6 +84,40 @@ UNPACK_INLINE void unpack_q4_1(const unsigned char *p, int sub, fvec w[UNPACK_PA
     (void)sub;
     two_halves_at(p, &d, &m);
     scaled_nibbles(p + 4, 0, d, m, w);
+}
+
+/* w = table[q] a of the nibbles q of 16 bytes: one rounding, whether the table or the value is multiplied. */
+UNPACK_INLINE void unpack_nf4(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])
+{
+    static const float table[BAL_NF4_LEVELS] = BAL_NF4_TABLE;
+    const float a = float_of_bits(load32(p));
+    const unsigned char *nibbles = p + 4 + 16 * (ptrdiff_t)sub;
+#if defined(__AVX512F__)
+    fvec scaled;
+    memcpy(&scaled, table, sizeof scaled);
+    scaled *= a;
+    ivec both = bytes_at(nibbles);
+    w[0] = __builtin_shuffle(scaled, both);
+    w[1] = __builtin_shuffle(scaled, both >> 4);
+#elif defined(__AVX2__)
+    ivec q[UNPACK_PARTS];
+    fvec low, high;
+    memcpy(&low, table, sizeof low);
+    memcpy(&high, table + UNPACK_LANES, sizeof high);
+    low *= a;
+    high *= a;
+    nibbles_at(nibbles, q);
+#pragma GCC unroll 8
+    for (int i = 0; i < UNPACK_PARTS; i++)
+        w[i] = __builtin_shuffle(low, high, q[i]); /* of 16 values: four bits choose */
+#else
+    float part[UNPACK_BLOCK];
+    for (int i = 0; i < 16; i++) {
+        part[i] = table[nibbles[i] & 15] * a;
+        part[16 + i] = table[nibbles[i] >> 4] * a;
+    }
+    memcpy(w, part, sizeof part);
+#endif
 }
 
 UNPACK_INLINE void unpack_q5_0(const unsigned char *p, int sub, fvec w[UNPACK_PARTS])

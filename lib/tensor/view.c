@@ -16,6 +16,7 @@ static const struct {
     [BAL_DTYPE_F64] = {"F64", 1, 8},       [BAL_DTYPE_Q8_0] = {"Q8_0", 32, 34},   [BAL_DTYPE_Q4_0] = {"Q4_0", 32, 18},
     [BAL_DTYPE_Q4_1] = {"Q4_1", 32, 20},   [BAL_DTYPE_Q5_0] = {"Q5_0", 32, 22},   [BAL_DTYPE_Q5_1] = {"Q5_1", 32, 24},
     [BAL_DTYPE_Q4_K] = {"Q4_K", 256, 144}, [BAL_DTYPE_Q5_K] = {"Q5_K", 256, 176}, [BAL_DTYPE_Q6_K] = {"Q6_K", 256, 210},
+    [BAL_DTYPE_NF4] = {"NF4", 64, 36},
 };
 
 const char *bal_dtype_name(bal_dtype t)

@@ -22,6 +22,7 @@ typedef enum bal_dtype {
     BAL_DTYPE_Q4_K,
     BAL_DTYPE_Q5_K,
     BAL_DTYPE_Q6_K,
+    BAL_DTYPE_NF4, /* in memory only: lib/tensor/nf4.h */
     BAL_DTYPE_COUNT
 } bal_dtype;
 

@@ -119,8 +119,9 @@ static void packed_and_dense(data *d, const bal_view *v, size_t M)
 
 TEST(rowdot_packed)
 {
-    static const bal_dtype types[] = {BAL_DTYPE_Q8_0, BAL_DTYPE_Q4_0, BAL_DTYPE_Q4_1, BAL_DTYPE_Q5_0, BAL_DTYPE_Q5_1,
-                                      BAL_DTYPE_Q4_K, BAL_DTYPE_Q5_K, BAL_DTYPE_Q6_K, BAL_DTYPE_F16,  BAL_DTYPE_BF16};
+    static const bal_dtype types[] = {BAL_DTYPE_Q8_0, BAL_DTYPE_Q4_0, BAL_DTYPE_Q4_1, BAL_DTYPE_Q5_0,
+                                      BAL_DTYPE_Q5_1, BAL_DTYPE_Q4_K, BAL_DTYPE_Q5_K, BAL_DTYPE_Q6_K,
+                                      BAL_DTYPE_F16,  BAL_DTYPE_BF16, BAL_DTYPE_NF4};
     static const size_t widths[] = {32, 40, 96, 160, 256, 512};
     data *d = bal_alloc(1, sizeof *d);
     if (!CHECK(d != NULL))

@@ -4,6 +4,7 @@
 #include "lib/base/mem.h"
 #include "lib/base/rng.h"
 #include "lib/tensor/dequant.h"
+#include "lib/tensor/nf4.h"
 #include "lib/tensor/view.h"
 
 #include <math.h>
@@ -126,6 +127,12 @@ static double element(bal_dtype t, const unsigned char *row, size_t j)
         int q = (i < 16 ? low[i] % 16 : low[i - 16] / 16) + 16 * (high[i / 8] >> i % 8 & 1);
         return t == BAL_DTYPE_Q5_0 ? half_value(h) * (q - 16) : (double)(float)(half_value(h) * q + half_value(h2));
     }
+    case BAL_DTYPE_NF4: {
+        static const float table[] = BAL_NF4_TABLE;
+        const unsigned char *nibbles = p + 4 + j % 64 / 32 * 16;
+        memcpy(&f, p, 4);
+        return (double)(float)((double)table[i < 16 ? nibbles[i] % 16 : nibbles[i - 16] / 16] * (double)f);
+    }
     case BAL_DTYPE_Q4_K:
     case BAL_DTYPE_Q5_K:
     case BAL_DTYPE_Q6_K:
@@ -150,7 +157,7 @@ static unsigned char *random_rows(bal_dtype t, size_t row_bytes)
         uint16_t h = bal_f32_to_f16((float)bal_rng_normal(&rng)), m = bal_f32_to_f16((float)bal_rng_normal(&rng));
         double v = bal_rng_normal(&rng);
         float f = (float)v;
-        if (t == BAL_DTYPE_F32)
+        if (t == BAL_DTYPE_F32 || t == BAL_DTYPE_NF4)
             memcpy(data + i, &f, 4);
         else if (t == BAL_DTYPE_F64)
             memcpy(data + i, &v, 8);
