@@ -3,7 +3,7 @@
 MODE ?= release
 B := build/$(MODE)
 CC ?= gcc
-PKGS := sqlite3 libcjson libcurl libseccomp openblas libpcre2-8 libutf8proc zlib
+PKGS := sqlite3 libcjson libcurl libmicrohttpd libseccomp openblas libpcre2-8 libutf8proc zlib
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0.1.0)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual \
@@ -37,7 +37,7 @@ CFLAGS_ALL = $(BASE) $(WARN) $(OPT_$(MODE)) $(if $(filter 1,$(NATIVE)),-march=na
 LIBS := $(PKG_LIBS) -lpthread -lm
 ISA_DEFS := $(foreach i,$(ISAS),-DBAL_HAVE_ISA_$(i)=1)
 
-ROOMS := lib train tools evaluate analyze reports datasets
+ROOMS := lib train tools evaluate analyze reports datasets serve
 SRC := $(sort $(shell find $(ROOMS) -name '*.c' 2>/dev/null))
 # A file named *_isa.c holds hot loops: it is compiled once for each instruction set (BAL_ISA is its name).
 ISA_SRC := $(filter %_isa.c,$(SRC))

@@ -35,6 +35,7 @@ static const command k_commands[] = {
     {"report", cmd_report, "plots and tables of runs, and one HTML page"},
     {"runs", cmd_runs, "list, show, diff, export, merge and remove runs"},
     {"score", cmd_score, "verdicts on stored outputs, without a model"},
+    {"serve", cmd_serve, "an OpenAI-compatible server for a model and its adapters"},
     {"tokenize", cmd_tokenize, "text to token ids and back"},
     {"train", cmd_train, "fine-tune a model with LoRA, PiSSA or BA-LoRA"},
     {NULL, NULL, NULL}, /* the end */

@@ -5,6 +5,7 @@
 #include "lib/model/bundle.h"
 #include "lib/model/engine.h"
 #include "lib/text/chat.h"
+#include "lib/text/spelling.h"
 #include "tools/commands.h"
 
 #include <math.h>
@@ -75,36 +76,6 @@ typedef struct job {
     size_t n_dropped;   /* tokens at the left of prompts that were longer than the context */
 } job;
 
-/* Bytes of text[0..n) that later tokens cannot change: not a character that is incomplete (U+FFFD so far), not what
- * may be the beginning of a stop text; *cut: where a stop text begins, else n. */
-static size_t settled(const config *c, const char *text, size_t n, bool *stopped)
-{
-    size_t end = n;
-    *stopped = false;
-    for (size_t i = 0; i < c->stop.n; i++) {
-        size_t m = strlen(c->stop.items[i]);
-        const char *hit = m == 0 ? NULL : memmem(text, end, c->stop.items[i], m);
-        if (hit != NULL) {
-            end = (size_t)(hit - text);
-            *stopped = true;
-        }
-    }
-    if (*stopped)
-        return end;
-    while (end >= 3 && memcmp(text + end - 3, "\xef\xbf\xbd", 3) == 0)
-        end -= 3;
-    size_t whole = end;
-    for (size_t i = 0; i < c->stop.n; i++) {
-        size_t m = strlen(c->stop.items[i]);
-        for (size_t k = m > 1 ? m - 1 : 0; k > 0; k--)
-            if (k <= whole && memcmp(text + whole - k, c->stop.items[i], k) == 0) {
-                end = whole - k < end ? whole - k : end;
-                break;
-            }
-    }
-    return end;
-}
-
 static void print_from(job *j, const char *text, size_t n)
 {
     if (n <= j->printed)
@@ -122,7 +93,8 @@ static void on_token(void *context, size_t i, const int32_t *ids, size_t n)
     bal_buf_clear(&j->text);
     if (bal_tokenizer_decode(j->bundle->tokenizer, ids, n, !j->config->ignore_eos, &j->text) == BAL_OK &&
         j->text.len > 0)
-        print_from(j, j->text.data, settled(j->config, j->text.data, j->text.len, &stopped));
+        print_from(j, j->text.data,
+                   bal_text_settled(j->text.data, j->text.len, j->config->stop.items, j->config->stop.n, &stopped));
 }
 
 static bal_status on_answer(void *context, size_t i, const bal_answer *a)
