@@ -44,9 +44,9 @@ static bal_status run_prompt(void *context)
     bench_infer *b = context;
     const real_t *logits;
     bal_status status;
-    BAL_TRY(bal_decoder_step(b->decoder, b->rows, b->n_rows));
     b->which[0] = (uint32_t)b->n_rows - 1;
-    status = bal_decoder_logits(b->decoder, b->which, 1, &logits);
+    BAL_TRY(bal_decoder_step(b->decoder, b->rows, b->n_rows, b->which, 1));
+    status = bal_decoder_logits(b->decoder, 0, 1, &logits);
 out:
     return status;
 }
@@ -83,8 +83,8 @@ static bal_status run_decode(void *context)
         b->which[s] = (uint32_t)s;
     }
     for (size_t i = 0; i < b->n_new; i++) {
-        BAL_TRY(bal_decoder_step(b->decoder, b->rows, b->n_rows));
-        BAL_TRY(bal_decoder_logits(b->decoder, b->which, b->n_rows, &logits));
+        BAL_TRY(bal_decoder_step(b->decoder, b->rows, b->n_rows, b->which, b->n_rows));
+        BAL_TRY(bal_decoder_logits(b->decoder, 0, b->n_rows, &logits));
         for (size_t s = 0; s < b->n_rows; s++) {
             b->rows[s].token = bal_logits_best(logits + s * vocab, vocab);
             b->rows[s].position++;

@@ -1,30 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/model/decode.h"
+#include "lib/model/decode_impl.h"
 
 #include "lib/base/mem.h"
 #include "lib/base/threads.h"
-#include "lib/model/decode_ops.h"
 #include "lib/nn/layer_norm.h"
 #include "lib/nn/rope.h"
 #include "lib/tensor/rowdot.h"
 
 #include <math.h>
 #include <string.h>
-
-struct bal_decoder {
-    const bal_model *m;
-    bal_decoder_options o;
-    bal_arena arena;
-    size_t kv_stride;                                  /* real_t of one key/value head of one slot and layer */
-    real_t *keys, *values;                             /* [layer][slot][head][kv_stride] */
-    real_t *cosines[2], *sines[2];                     /* [capacity][head_dim / 2]; [1]: of the layers with a window */
-    real_t *fused;                                     /* [rows][the widest matrix that is several] */
-    real_t *x, *h, *q, *k, *v, *att, *gate, *up, *low; /* [rows][...] */
-    real_t *picked, *logits, *scores, *scratch;
-    size_t low_cols, scores_stride, n_last;
-    const bal_decode_row *rows; /* of the running step */
-    size_t layer;
-};
 
 static size_t round_up(size_t n)
 {
@@ -66,6 +50,8 @@ static bool carve(bal_decoder *d, bal_arena *a)
     d->scores_stride = d->o.capacity;
     if (d->low_cols > widest)
         widest = d->low_cols;
+    size_t inner = c->intermediate > c->hidden ? c->intermediate : c->hidden;
+    size_t piece = rows * (c->vocab < BAL_SCORE_PIECE ? c->vocab : BAL_SCORE_PIECE), whole = d->o.logits * c->vocab;
     const bal_linear *l = d->m->blocks[0].linear;
     bool local = c->local_rope.kind != BAL_ROPE_NONE;
     size_t fused = bal_linear_there(&l[BAL_SLOT_K]) ? 1 : l[BAL_SLOT_Q].w.rows;
@@ -88,11 +74,11 @@ static bool carve(bal_decoder *d, bal_arena *a)
         {&d->k, rows, kv * real},
         {&d->v, rows, kv * real},
         {&d->att, rows, q * real},
-        {&d->gate, rows, c->intermediate * real},
+        {&d->gate, rows, inner * real},
         {&d->up, rows, c->intermediate * real},
         {&d->low, rows > d->o.logits ? rows : d->o.logits, d->low_cols * real},
         {&d->picked, d->o.logits, c->hidden * real},
-        {&d->logits, d->o.logits, c->vocab * real},
+        {&d->logits, whole > piece ? whole : piece, real},
         {&d->scores, bal_threads_count(), d->scores_stride * real},
         {&d->scratch, bal_rowdot_scratch(widest), real},
     };
@@ -101,7 +87,9 @@ static bool carve(bal_decoder *d, bal_arena *a)
         if (a->base != NULL && *parts[i].at == NULL)
             return false;
     }
-    return true;
+    d->asking = bal_arena_take(a, rows, sizeof *d->asking);
+    d->running = bal_arena_take(a, rows > d->o.logits ? rows : d->o.logits, sizeof *d->running);
+    return a->base == NULL || (d->asking != NULL && d->running != NULL);
 }
 
 size_t bal_decoder_bytes(const bal_model *m, const bal_decoder_options *o)
@@ -216,8 +204,7 @@ static void norm_rows(void *context, size_t begin, size_t end, size_t thread)
     }
 }
 
-/* out (may be x) = norm(x), rows x cols. */
-static void norm(const bal_decoder *d, const real_t *x, const bal_norm *w, real_t *out, size_t rows, size_t cols)
+void bal_decoder_norm(const bal_decoder *d, const real_t *x, const bal_norm *w, real_t *out, size_t rows, size_t cols)
 {
     const bal_model_config *c = &d->m->config;
     if (c->norm == BAL_NORM_LAYER) {
@@ -247,9 +234,8 @@ static void side_path(bal_decoder *d, const bal_lora *l, size_t n, const real_t 
     bal_rowdot(&minus, 1, n, d->low + r, ld, d->scratch);
 }
 
-/* y[i] = the i-th linear of x; they share the input. */
-static void linears(bal_decoder *d, const bal_linear *const *l, real_t *const *y, size_t n_linears, const real_t *x,
-                    size_t n)
+void bal_decoder_linears(bal_decoder *d, const bal_linear *const *l, real_t *const *y, size_t n_linears,
+                         const real_t *x, size_t n)
 {
     bal_rowdot_job jobs[3] = {{.y = NULL}};
     for (size_t i = 0; i < n_linears; i++)
@@ -258,6 +244,11 @@ static void linears(bal_decoder *d, const bal_linear *const *l, real_t *const *y
     for (size_t i = 0; i < n_linears; i++)
         if (l[i]->lora != NULL)
             side_path(d, l[i]->lora, n, x, y[i]);
+}
+
+static const bal_decode_row *query_rows(const bal_decoder *d)
+{
+    return d->narrow ? d->asking : d->rows;
 }
 
 /* Turns q and k by their positions and stores k and v. */
@@ -271,11 +262,12 @@ static void place_rows(void *context, size_t begin, size_t end, size_t thread)
     (void)thread;
     for (size_t r = begin; r < end; r++) {
         size_t p = d->rows[r].position;
-        real_t *q = d->q + r * q_cols, *k = d->k + r * kv_cols;
+        real_t *k = d->k + r * kv_cols;
         const real_t *v = d->v + r * kv_cols;
         if (rotated) {
-            bal_rope_apply(q, q_cols, 1, c->n_heads, hd, d->cosines[local], d->sines[local], &d->rows[r].position,
-                           false);
+            if (!d->narrow || r < d->n_want)
+                bal_rope_apply(d->q + r * q_cols, q_cols, 1, c->n_heads, hd, d->cosines[local], d->sines[local],
+                               &query_rows(d)[r].position, false);
             bal_rope_apply(k, kv_cols, 1, c->n_kv_heads, hd, d->cosines[local], d->sines[local], &d->rows[r].position,
                            false);
         }
@@ -299,7 +291,8 @@ static void attend_items(void *context, size_t begin, size_t end, size_t thread)
     size_t window = bal_layer_in(&c->sliding, d->layer) ? c->window : 0;
     for (size_t i = begin; i < end; i++) {
         size_t row = i / c->n_kv_heads, head = i % c->n_kv_heads;
-        size_t at = cache_at(d, d->layer, d->rows[row].slot, head), n = (size_t)d->rows[row].position + 1;
+        const bal_decode_row *of = &query_rows(d)[row];
+        size_t at = cache_at(d, d->layer, of->slot, head), n = (size_t)of->position + 1;
         size_t first = window != 0 && n > window ? n - window : 0;
         for (size_t g = 0; g < group; g++) {
             size_t offset = (row * c->n_heads + head * group + g) * hd;
@@ -367,7 +360,7 @@ static const real_t *half_input(bal_decoder *d, const bal_norm *w, size_t n)
 {
     if (w->w == NULL)
         return d->x;
-    norm(d, d->x, w, d->h, n, d->m->config.hidden);
+    bal_decoder_norm(d, d->x, w, d->h, n, d->m->config.hidden);
     return d->h;
 }
 
@@ -375,12 +368,19 @@ static const real_t *half_input(bal_decoder *d, const bal_norm *w, size_t n)
 static void half_output(bal_decoder *d, const bal_linear *l, const bal_norm *w, const real_t *in, size_t n)
 {
     size_t width = d->m->config.hidden;
-    linears(d, (const bal_linear *[]){l}, (real_t *[]){d->h}, 1, in, n);
+    bal_decoder_linears(d, (const bal_linear *[]){l}, (real_t *[]){d->h}, 1, in, n);
     if (w->w != NULL && !d->m->config.norm_after_add)
-        norm(d, d->h, w, d->h, n, width);
+        bal_decoder_norm(d, d->h, w, d->h, n, width);
     add_into(d->x, d->h, n * width);
     if (w->w != NULL && d->m->config.norm_after_add)
-        norm(d, d->x, w, d->x, n, width);
+        bal_decoder_norm(d, d->x, w, d->x, n, width);
+}
+
+/* The wanted rows of x into y, which may be x. */
+static void take_rows(const bal_decoder *d, const real_t *x, size_t cols, real_t *y)
+{
+    for (size_t i = 0; i < d->n_want; i++)
+        memmove(y + i * cols, x + (size_t)d->want[i] * cols, cols * sizeof *x);
 }
 
 static void project(bal_decoder *d, const bal_block *b, size_t n)
@@ -389,19 +389,27 @@ static void project(bal_decoder *d, const bal_block *b, size_t n)
     const bal_linear *l = b->linear;
     size_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
     const real_t *in = half_input(d, &b->norm[BAL_NORM_ATTENTION_IN], n);
-    if (bal_linear_there(&l[BAL_SLOT_K])) {
-        linears(d, (const bal_linear *[]){&l[BAL_SLOT_Q], &l[BAL_SLOT_K], &l[BAL_SLOT_V]},
-                (real_t *[]){d->q, d->k, d->v}, 3, in, n);
+    size_t n_q = d->narrow ? d->n_want : n;
+    if (bal_linear_there(&l[BAL_SLOT_K]) && d->narrow) {
+        bal_decoder_linears(d, (const bal_linear *[]){&l[BAL_SLOT_K], &l[BAL_SLOT_V]}, (real_t *[]){d->k, d->v}, 2, in,
+                            n);
+        take_rows(d, in, c->hidden, d->gate);
+        bal_decoder_linears(d, (const bal_linear *[]){&l[BAL_SLOT_Q]}, (real_t *[]){d->q}, 1, d->gate, n_q);
+    } else if (bal_linear_there(&l[BAL_SLOT_K])) {
+        bal_decoder_linears(d, (const bal_linear *[]){&l[BAL_SLOT_Q], &l[BAL_SLOT_K], &l[BAL_SLOT_V]},
+                            (real_t *[]){d->q, d->k, d->v}, 3, in, n);
     } else {
-        linears(d, (const bal_linear *[]){&l[BAL_SLOT_Q]}, (real_t *[]){d->fused}, 1, in, n);
+        bal_decoder_linears(d, (const bal_linear *[]){&l[BAL_SLOT_Q]}, (real_t *[]){d->fused}, 1, in, n);
         take_columns(d->fused, q + 2 * kv, 0, q, n, d->q);
         take_columns(d->fused, q + 2 * kv, q, kv, n, d->k);
         take_columns(d->fused, q + 2 * kv, q + kv, kv, n, d->v);
+        if (d->narrow)
+            take_rows(d, d->q, q, d->q);
     }
     if (b->norm[BAL_NORM_Q].w != NULL)
-        norm(d, d->q, &b->norm[BAL_NORM_Q], d->q, n * c->n_heads, c->head_dim);
+        bal_decoder_norm(d, d->q, &b->norm[BAL_NORM_Q], d->q, n_q * c->n_heads, c->head_dim);
     if (b->norm[BAL_NORM_K].w != NULL)
-        norm(d, d->k, &b->norm[BAL_NORM_K], d->k, n * c->n_kv_heads, c->head_dim);
+        bal_decoder_norm(d, d->k, &b->norm[BAL_NORM_K], d->k, n * c->n_kv_heads, c->head_dim);
 }
 
 static void run_block(bal_decoder *d, const bal_block *b, size_t n)
@@ -411,30 +419,37 @@ static void run_block(bal_decoder *d, const bal_block *b, size_t n)
     size_t I = c->intermediate;
     project(d, b, n);
     bal_parallel_for(n, 8, place_rows, d);
+    if (d->narrow) { /* from here on there are no other rows */
+        take_rows(d, d->x, c->hidden, d->x);
+        n = d->n_want;
+    }
     bal_parallel_dynamic(n * c->n_kv_heads, 1, attend_items, d);
     half_output(d, &b->linear[BAL_SLOT_O], &b->norm[BAL_NORM_ATTENTION_OUT], d->att, n);
     const real_t *in = half_input(d, &b->norm[BAL_NORM_MLP_IN], n);
     act_job act = {.gate = d->gate, .up = d->up, .n = I, .kind = c->act};
     if (!bal_linear_there(gate)) {
         act.up = NULL;
-        linears(d, (const bal_linear *[]){up}, (real_t *[]){d->gate}, 1, in, n);
+        bal_decoder_linears(d, (const bal_linear *[]){up}, (real_t *[]){d->gate}, 1, in, n);
     } else if (!bal_linear_there(up)) {
-        linears(d, (const bal_linear *[]){gate}, (real_t *[]){d->fused}, 1, in, n);
+        bal_decoder_linears(d, (const bal_linear *[]){gate}, (real_t *[]){d->fused}, 1, in, n);
         take_columns(d->fused, 2 * I, 0, I, n, d->gate);
         take_columns(d->fused, 2 * I, I, I, n, d->up);
     } else {
-        linears(d, (const bal_linear *[]){gate, up}, (real_t *[]){d->gate, d->up}, 2, in, n);
+        bal_decoder_linears(d, (const bal_linear *[]){gate, up}, (real_t *[]){d->gate, d->up}, 2, in, n);
     }
     bal_parallel_for(n, 4, act_rows, &act);
     half_output(d, &b->linear[BAL_SLOT_DOWN], &b->norm[BAL_NORM_MLP_OUT], d->gate, n);
 }
 
-bal_status bal_decoder_step(bal_decoder *d, const bal_decode_row *rows, size_t n)
+static bal_status check_rows(const bal_decoder *d, const bal_decode_row *rows, size_t n, const uint32_t *want,
+                             size_t n_want)
 {
     const bal_model_config *c = &d->m->config;
-    d->n_last = 0;
     if (n > d->o.rows)
         return bal_fail(BAL_ELIMIT, "%zu tokens do not fit in a step of %zu", n, d->o.rows);
+    for (size_t i = 0; i < n_want; i++)
+        if (want[i] >= n || (i > 0 && want[i] <= want[i - 1]))
+            return bal_fail(BAL_EINVAL, "wanted row %u is not one of the step's %zu, in rising order", want[i], n);
     for (size_t i = 0; i < n; i++) {
         if (rows[i].token < 0 || (size_t)rows[i].token >= c->vocab)
             return bal_fail(BAL_EFORMAT, "token id %d is outside the model's vocabulary of %zu", (int)rows[i].token,
@@ -444,8 +459,20 @@ bal_status bal_decoder_step(bal_decoder *d, const bal_decode_row *rows, size_t n
         if (c->position_rows != 0 && rows[i].position + c->position_offset >= c->position_rows)
             return bal_fail(BAL_ELIMIT, "position %u is beyond the %zu that the model has learned", rows[i].position,
                             c->position_rows - c->position_offset);
-        bal_view_dequant(&d->m->embed.w, (size_t)rows[i].token, 1, d->x + i * c->hidden, c->hidden);
     }
+    return BAL_OK;
+}
+
+bal_status bal_decoder_step(bal_decoder *d, const bal_decode_row *rows, size_t n, const uint32_t *want, size_t n_want)
+{
+    const bal_model_config *c = &d->m->config;
+    d->n_want = 0;
+    d->narrow = false;
+    bal_status status = check_rows(d, rows, n, want, n_want);
+    if (status != BAL_OK)
+        return status;
+    for (size_t i = 0; i < n; i++)
+        bal_view_dequant(&d->m->embed.w, (size_t)rows[i].token, 1, d->x + i * c->hidden, c->hidden);
     if (c->embed_scale != 1)
         for (size_t i = 0; i < n * c->hidden; i++)
             d->x[i] *= (real_t)c->embed_scale;
@@ -454,69 +481,15 @@ bal_status bal_decoder_step(bal_decoder *d, const bal_decode_row *rows, size_t n
     if (c->position_rows != 0)
         add_into(d->x, d->h, n * c->hidden);
     d->rows = rows;
-    for (d->layer = 0; d->layer < c->n_layers; d->layer++)
+    d->want = want;
+    d->n_want = n_want;
+    for (size_t i = 0; i < n_want; i++)
+        d->asking[i] = rows[want[i]];
+    for (d->layer = 0; d->layer < c->n_layers; d->layer++) {
+        d->narrow = d->layer + 1 == c->n_layers && n_want < n;
         run_block(d, &d->m->blocks[d->layer], n);
+    }
     d->rows = NULL;
-    d->n_last = n;
+    d->want = NULL;
     return BAL_OK;
-}
-
-bal_status bal_decoder_logits(bal_decoder *d, const uint32_t *which, size_t n, const real_t **out)
-{
-    const bal_model_config *c = &d->m->config;
-    if (n > d->o.logits)
-        return bal_fail(BAL_ELIMIT, "%zu rows of logits do not fit in %zu", n, d->o.logits);
-    for (size_t i = 0; i < n; i++) {
-        if (which[i] >= d->n_last)
-            return bal_fail(BAL_EINVAL, "row %u was not in the last step of %zu", which[i], d->n_last);
-        memcpy(d->picked + i * c->hidden, d->x + which[i] * c->hidden, c->hidden * sizeof *d->x);
-    }
-    if (d->m->final_norm.w != NULL)
-        norm(d, d->picked, &d->m->final_norm, d->picked, n, c->hidden);
-    linears(d, (const bal_linear *[]){&d->m->head}, (real_t *[]){d->logits}, 1, d->picked, n);
-    for (size_t i = 0; c->logit_softcap != 0 && i < n * c->vocab; i++)
-        d->logits[i] = (real_t)(c->logit_softcap * tanh((double)d->logits[i] / c->logit_softcap));
-    for (size_t i = 0; i < n; i++) {
-        double sum = 0; /* one NaN or infinity makes the sum no number */
-        for (size_t k = 0; k < c->vocab; k++)
-            sum += (double)d->logits[i * c->vocab + k];
-        if (!isfinite(sum))
-            return bal_fail(BAL_ENUMERIC, "the model '%s' gives logits that are not finite", d->m->path);
-    }
-    *out = d->logits;
-    return BAL_OK;
-}
-
-int32_t bal_logits_best(const real_t *logits, size_t vocab)
-{
-    real_t max = BAL_ISA_PICK(bal_decode_ops)->max(logits, vocab);
-    size_t i = 0;
-    while (i + 1 < vocab && !(logits[i] == max))
-        i++;
-    return (int32_t)i;
-}
-
-bal_token_score bal_logits_score(const real_t *logits, size_t vocab, int32_t token)
-{
-    bal_token_score s = {.best = bal_logits_best(logits, vocab)};
-    real_t max = logits[s.best];
-    s.log_probability = (double)(logits[token] - max) - log(BAL_ISA_PICK(bal_decode_ops)->sum_exp(logits, vocab, max));
-    return s;
-}
-
-void bal_logits_top(const real_t *logits, size_t vocab, size_t k, int32_t *ids, double *log_probabilities)
-{
-    real_t max = logits[bal_logits_best(logits, vocab)];
-    double log_sum = log(BAL_ISA_PICK(bal_decode_ops)->sum_exp(logits, vocab, max));
-    size_t n = 0;
-    for (size_t v = 0; k > 0 && v < vocab; v++) {
-        if (n == k && !(logits[v] > logits[ids[n - 1]]))
-            continue;
-        size_t at = n < k ? n++ : n - 1;
-        for (; at > 0 && logits[v] > logits[ids[at - 1]]; at--)
-            ids[at] = ids[at - 1];
-        ids[at] = (int32_t)v;
-    }
-    for (size_t i = 0; i < n; i++)
-        log_probabilities[i] = (double)(logits[ids[i]] - max) - log_sum;
 }

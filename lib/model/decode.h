@@ -31,13 +31,14 @@ typedef struct bal_decode_row {
     uint32_t slot, position;
 } bal_decode_row;
 
-/* Runs n tokens: those of one slot follow each other, and all its earlier positions are there already.  Allocates
- * nothing.  BAL_EFORMAT for a token outside the vocabulary, BAL_ENUMERIC for logits that are no numbers comes later,
- * from bal_decoder_logits(). */
-bal_status bal_decoder_step(bal_decoder *d, const bal_decode_row *rows, size_t n);
-/* Logits of the rows of the last step with the given indices (n <= options.logits): n x vocab at *out, valid until
- * the next call. */
-bal_status bal_decoder_logits(bal_decoder *d, const uint32_t *which, size_t n, const real_t **out);
+/* Runs n tokens: those of one slot follow each other, and all its earlier positions are there already.  want: the
+ * n_want rows, ascending, whose logits may be asked for; of the others the last block makes keys and values alone.
+ * Allocates nothing.  BAL_EFORMAT for a token outside the vocabulary, BAL_ENUMERIC for logits that are no numbers comes
+ * later, from the next two. */
+bal_status bal_decoder_step(bal_decoder *d, const bal_decode_row *rows, size_t n, const uint32_t *want, size_t n_want);
+/* Logits of the wanted rows first .. first + n - 1 (n <= options.logits): n x vocab at *out, valid until the next
+ * call. */
+bal_status bal_decoder_logits(bal_decoder *d, size_t first, size_t n, const real_t **out);
 /* Makes the first n positions of slot `to` those of slot `from`. */
 void bal_decoder_copy(bal_decoder *d, size_t from, size_t to, size_t n);
 
@@ -47,6 +48,9 @@ typedef struct bal_token_score {
     int32_t best;           /* the first largest */
 } bal_token_score;
 bal_token_score bal_logits_score(const real_t *logits, size_t vocab, int32_t token);
+/* The same of the wanted rows first .. first + n - 1, whose logits are made a piece of the vocabulary at a time and
+ * forgotten: out[i] is about token[i]. */
+bal_status bal_decoder_scores(bal_decoder *d, size_t first, size_t n, const int32_t *token, bal_token_score *out);
 /* The k <= vocab likeliest tokens, by falling logit (equal ones by id), and their log probabilities as above. */
 void bal_logits_top(const real_t *logits, size_t vocab, size_t k, int32_t *ids, double *log_probabilities);
 /* The first largest of x[0..n). */

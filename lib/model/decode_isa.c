@@ -65,6 +65,15 @@ static real_t largest(const real_t *x, size_t n)
     return m;
 }
 
+static bool all_finite(const real_t *x, size_t n)
+{
+    int bad = 0;
+#pragma omp simd reduction(| : bad)
+    for (size_t i = 0; i < n; i++)
+        bad |= !(x[i] - x[i] == 0);
+    return bad == 0;
+}
+
 static double sum_exp(const real_t *x, size_t n, real_t max)
 {
     enum { STRETCH = 1024 }; /* short sums in real_t, their sum in double */
@@ -182,4 +191,4 @@ static void swiglu(real_t *restrict gate, const real_t *restrict up, size_t n)
     }
 }
 
-const bal_decode_ops BAL_ISA_NAME(bal_decode_ops) = {attend, sum_exp, largest, swiglu};
+const bal_decode_ops BAL_ISA_NAME(bal_decode_ops) = {attend, sum_exp, largest, all_finite, swiglu};

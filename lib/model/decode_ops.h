@@ -6,6 +6,7 @@
 #include "lib/tensor/isa.h"
 #include "lib/tensor/real.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { BAL_KEY_BLOCK = 16 }; /* keys lie in blocks of 16 positions, [block][element][position in the block] */
@@ -18,6 +19,7 @@ typedef struct bal_decode_ops {
     /* sum of exp(x[i] - max). */
     double (*sum_exp)(const real_t *x, size_t n, real_t max);
     real_t (*max)(const real_t *x, size_t n);
+    bool (*all_finite)(const real_t *x, size_t n); /* no NaN, no infinity */
     /* gate[i] = silu(gate[i]) up[i]. */
     void (*swiglu)(real_t *restrict gate, const real_t *restrict up, size_t n);
 } bal_decode_ops;

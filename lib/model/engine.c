@@ -474,45 +474,65 @@ static bal_status next_token(engine *e, slot *s, const real_t *logits)
     return ended || stopped || full ? finish(e, s, ended || stopped ? "stop" : "length") : BAL_OK;
 }
 
-/* Row at `position` predicts the token after it. */
-static void score_token(engine *e, slot *s, size_t position, const real_t *logits)
+/* Whether row i of the wanted ones belongs to a continuation that is scored. */
+static bool is_scored(const engine *e, size_t i)
 {
-    int32_t token = s->tokens[position + 1];
-    bal_token_score t = bal_logits_score(logits, e->m->config.vocab, token);
-    s->nll[position + 1 - s->n_prompt] = -t.log_probability;
-    s->sum += t.log_probability;
-    s->greedy = s->greedy && t.best == token;
+    const slot *s = &e->slots[e->head_slot[i]];
+    return s->state != SLOT_FREE && e->requests[s->request].kind == BAL_REQUEST_SCORE;
 }
 
-static bal_status use_logits(engine *e)
+/* Rows first .. first + n - 1 of the wanted ones; each predicts the token after it. */
+static bal_status use_scores(engine *e, size_t first, size_t n)
+{
+    int32_t token[STEP_ROWS] = {0};
+    bal_token_score score[STEP_ROWS];
+    for (size_t i = 0; i < n; i++)
+        token[i] = e->slots[e->head_slot[first + i]].tokens[e->rows[e->head_row[first + i]].position + 1];
+    bal_status status = bal_decoder_scores(e->decoder, first, n, token, score);
+    for (size_t i = 0; status == BAL_OK && i < n; i++) {
+        slot *s = &e->slots[e->head_slot[first + i]];
+        size_t position = e->rows[e->head_row[first + i]].position;
+        s->nll[position + 1 - s->n_prompt] = -score[i].log_probability;
+        s->sum += score[i].log_probability;
+        s->greedy = s->greedy && score[i].best == token[i];
+        if (position + 1 == s->n_input)
+            status = finish(e, s, "stop");
+    }
+    return status;
+}
+
+/* The same for rows of texts that are being made, at most HEAD_ROWS. */
+static bal_status use_logits(engine *e, size_t first, size_t n)
 {
     size_t vocab = e->m->config.vocab;
-    for (size_t begin = 0; begin < e->n_head; begin += HEAD_ROWS) {
-        size_t n = e->n_head - begin < HEAD_ROWS ? e->n_head - begin : HEAD_ROWS;
-        const real_t *logits = NULL;
-        bal_status status = bal_decoder_logits(e->decoder, e->head_row + begin, n, &logits);
-        for (size_t i = 0; status == BAL_OK && i < n; i++) {
-            slot *s = &e->slots[e->head_slot[begin + i]];
-            size_t position = e->rows[e->head_row[begin + i]].position;
-            if (s->state == SLOT_FREE) /* was answered without a token */
-                continue;
-            if (e->requests[s->request].kind == BAL_REQUEST_GENERATE) {
-                if (position + 1 < s->n_prompt)
-                    note_scores(e, s, position + 1, logits + i * vocab);
-                if (position + 1 >= s->n_prompt)
-                    status = next_token(e, s, logits + i * vocab);
-                else if (position + 1 == s->n_input)
-                    status = finish(e, s, "length");
-                continue;
-            }
-            score_token(e, s, position, logits + i * vocab);
-            if (position + 1 == s->n_input)
-                status = finish(e, s, "stop");
-        }
-        if (status != BAL_OK)
-            return status;
+    const real_t *logits = NULL;
+    bal_status status = bal_decoder_logits(e->decoder, first, n, &logits);
+    for (size_t i = 0; status == BAL_OK && i < n; i++) {
+        slot *s = &e->slots[e->head_slot[first + i]];
+        size_t position = e->rows[e->head_row[first + i]].position;
+        if (s->state == SLOT_FREE) /* was answered without a token */
+            continue;
+        if (position + 1 < s->n_prompt)
+            note_scores(e, s, position + 1, logits + i * vocab);
+        if (position + 1 >= s->n_prompt)
+            status = next_token(e, s, logits + i * vocab);
+        else if (position + 1 == s->n_input)
+            status = finish(e, s, "length");
     }
-    return BAL_OK;
+    return status;
+}
+
+static bal_status use_rows(engine *e)
+{
+    bal_status status = BAL_OK;
+    for (size_t begin = 0, end; status == BAL_OK && begin < e->n_head; begin = end) {
+        bool scored = is_scored(e, begin);
+        size_t most = scored ? STEP_ROWS : HEAD_ROWS;
+        for (end = begin + 1; end < e->n_head && end - begin < most && is_scored(e, end) == scored; end++)
+            continue;
+        status = scored ? use_scores(e, begin, end - begin) : use_logits(e, begin, end - begin);
+    }
+    return status;
 }
 
 /* Requests for no new token are answered without the model. */
@@ -532,10 +552,10 @@ bal_status bal_engine_step(bal_engine *e, bool *idle)
     *idle = e->n_rows == 0;
     if (*idle)
         return BAL_OK;
-    BAL_TRY(bal_decoder_step(e->decoder, e->rows, e->n_rows));
+    BAL_TRY(bal_decoder_step(e->decoder, e->rows, e->n_rows, e->head_row, e->n_head));
     for (size_t i = 0; i < e->n_slots; i++)
         e->slots[i].n_ready = e->slots[i].n_cached;
-    BAL_TRY(use_logits(e));
+    BAL_TRY(use_rows(e));
     e->stats.steps++;
 out:
     return status;

@@ -15,7 +15,17 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HIDDEN = 36, HEADS = 6, KV_HEADS = 2, HEAD_DIM = 10, INTER = 50, VOCAB = 97, LAYERS = 2, LENGTH = 45, SEQS = 5 };
+enum {
+    HIDDEN = 36,
+    HEADS = 6,
+    KV_HEADS = 2,
+    HEAD_DIM = 10,
+    INTER = 50,
+    VOCAB = 4133,
+    /* more than two of the pieces that scores are made in */ LAYERS = 2,
+    LENGTH = 45,
+    SEQS = 5
+};
 
 static void add(bal_safetensors_writer *w, real_t **pool, bal_rng *r, const char *name, size_t rows, size_t cols)
 {
@@ -50,7 +60,7 @@ static bool write_model(char path[512])
     bal_safetensors_writer *w = NULL;
     bal_rng r;
     bal_rng_init(&r, 3, "model");
-    real_t *values = bal_alloc(40000, sizeof *values), *pool = values;
+    real_t *values = bal_alloc(40000 + 2 * VOCAB * HIDDEN, sizeof *values), *pool = values;
     (void)snprintf(path, 512, "%s/model", test_folder());
     (void)snprintf(file, sizeof file, "%s/model.safetensors", path);
     if (!CHECK(values != NULL) || !CHECK_OK(bal_folder_make(path)) || !CHECK_OK(bal_safetensors_writer_new(&w)))
@@ -63,7 +73,7 @@ static bool write_model(char path[512])
             (void)snprintf(name, sizeof name, "model.layers.%d.%s", l, parts[i].name);
             add(w, &pool, &r, name, parts[i].rows, parts[i].cols);
         }
-    CHECK(pool <= values + 40000);
+    CHECK(pool <= values + 40000 + 2 * VOCAB * HIDDEN);
     bool ok = CHECK_OK(bal_safetensors_writer_commit(w, file));
     bal_safetensors_writer_free(w);
     bal_free(values);
@@ -82,6 +92,31 @@ static int32_t token_of(size_t seq, size_t position)
     return (int32_t)((seq * 31 + position * 17 + position * position % 7) % VOCAB);
 }
 
+/* Scores made in pieces are those of the whole logits, bit for bit, and those of the formula. */
+static bool check_scores(bal_decoder *d, size_t n, const real_t *logits)
+{
+    int32_t token[LENGTH];
+    bal_token_score score[LENGTH];
+    for (size_t i = 0; i < n; i++)
+        token[i] = (int32_t)((i * 13 + 5) % VOCAB);
+    if (!CHECK_OK(bal_decoder_scores(d, 0, n, token, score)))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        const real_t *z = logits + i * VOCAB;
+        bal_token_score whole = bal_logits_score(z, VOCAB, token[i]);
+        CHECK(score[i].log_probability == whole.log_probability && score[i].best == whole.best);
+        double sum = 0;
+        size_t best = 0;
+        for (size_t v = 0; v < VOCAB; v++) {
+            sum += exp((double)z[v] - (double)z[token[i]]);
+            best = z[v] > z[best] ? v : best;
+        }
+        CHECK_NEAR(score[i].log_probability, -log(sum), 1e-5);
+        CHECK((size_t)score[i].best == best);
+    }
+    return true;
+}
+
 /* Logits of every position of one sequence, `step` tokens at a time, in slot `slot`, beside `others` other sequences. */
 static bool run(const bal_model *m, size_t seq, size_t slot, size_t step, size_t others, real_t *out)
 {
@@ -90,25 +125,26 @@ static bool run(const bal_model *m, size_t seq, size_t slot, size_t step, size_t
     bal_decode_row rows[256];
     bool ok = CHECK_OK(bal_decoder_new(&d, m, &o));
     for (size_t begin = 0; ok && begin < LENGTH; begin += step) {
-        size_t n = 0, mine[LENGTH], n_mine = 0;
+        uint32_t mine[LENGTH];
+        size_t n = 0, n_mine = 0;
         for (size_t s = 0; s <= others; s++) {
             size_t at = (slot + s) % 6;
             for (size_t p = begin; p < LENGTH && p < begin + step; p++) {
                 if (s == others / 2)
-                    mine[n_mine++] = n;
+                    mine[n_mine++] = (uint32_t)n;
                 rows[n++] = (bal_decode_row){token_of(s == others / 2 ? seq : 10 + s, p), (uint32_t)at, (uint32_t)p};
             }
         }
         uint64_t count = bal_mem_count();
-        ok = CHECK_OK(bal_decoder_step(d, rows, n));
+        ok = CHECK_OK(bal_decoder_step(d, rows, n, mine, n_mine));
         for (size_t i = 0; ok && i < n_mine; i += 3) {
-            uint32_t which[3] = {(uint32_t)mine[i], (uint32_t)mine[i + 1 < n_mine ? i + 1 : i],
-                                 (uint32_t)mine[i + 2 < n_mine ? i + 2 : i]};
             const real_t *logits = NULL;
-            ok = CHECK_OK(bal_decoder_logits(d, which, 3, &logits));
-            for (size_t j = 0; ok && j < 3 && i + j < n_mine; j++)
+            size_t some = n_mine - i < 3 ? n_mine - i : 3;
+            ok = CHECK_OK(bal_decoder_logits(d, i, some, &logits));
+            for (size_t j = 0; ok && j < some; j++)
                 memcpy(out + (begin + i + j) * VOCAB, logits + j * VOCAB, VOCAB * sizeof *out);
         }
+        ok = ok && check_scores(d, n_mine, out + begin * VOCAB);
         CHECK(bal_mem_count() == count);
     }
     bal_decoder_free(d);
