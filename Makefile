@@ -91,6 +91,7 @@ $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
 $(B)/lib/data/embedded.o: $(EMBED)
 $(B)/evaluate/task_files.o: $(wildcard evaluate/tasks/*.json)
+$(B)/evaluate/sandbox.o: $(wildcard evaluate/sandbox/*.py)
 
 $(B)/libbal.a: $(OBJ)
 	@rm -f $@; ar rcs $@ $(OBJ)

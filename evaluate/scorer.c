@@ -10,9 +10,10 @@
 
 static const double k_z95 = 1.959963984540054; /* 97.5 % of the normal distribution */
 
-static const scorer *const k_scorers[] = {&k_scorer_exact_match, &k_scorer_choice, &k_scorer_code,
-                                          &k_scorer_rolling,     &k_scorer_crows,  &k_scorer_stereoset,
-                                          &k_scorer_winobias,    &k_scorer_bbq,    &k_scorer_bbq_generate};
+static const scorer *const k_scorers[] = {
+    &k_scorer_exact_match, &k_scorer_choice,      &k_scorer_code,     &k_scorer_rolling,
+    &k_scorer_crows,       &k_scorer_stereoset,   &k_scorer_winobias, &k_scorer_winobias_pronoun,
+    &k_scorer_bbq,         &k_scorer_bbq_generate};
 enum { N_SCORERS = sizeof k_scorers / sizeof k_scorers[0] };
 
 const scorer *scorer_find(const char *name)

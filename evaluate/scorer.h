@@ -95,12 +95,15 @@ extern const scorer k_scorer_exact_match; /* score_regex.c: filters of the task 
 extern const scorer k_scorer_choice;      /* score_choice.c */
 extern const scorer k_scorer_code;        /* score_code.c: programs, judged in the sandbox */
 extern const scorer k_scorer_rolling;     /* score_rolling.c */
-extern const scorer k_scorer_crows, k_scorer_winobias;   /* score_pairs.c */
-extern const scorer k_scorer_stereoset;                  /* score_stereoset.c */
-extern const scorer k_scorer_bbq, k_scorer_bbq_generate; /* score_bbq.c */
+extern const scorer k_scorer_crows;       /* score_pairs.c */
+extern const scorer k_scorer_winobias, k_scorer_winobias_pronoun; /* score_winobias.c */
+extern const scorer k_scorer_stereoset;                           /* score_stereoset.c */
+extern const scorer k_scorer_bbq, k_scorer_bbq_generate;          /* score_bbq.c */
 
 /* The log-likelihoods of an output of kind CHOICE; BAL_EFORMAT if it is none.  bal_free(*out). */
 bal_status scorer_read_lls(const char *output, double **out, size_t *n);
+/* Whether the first of the two stored log-likelihoods of item i is larger. */
+bal_status score_first_likelier(const task *t, size_t i, const char *output, bool *first);
 /* Index of the first maximum, -1 for n = 0 or NaN. */
 int scorer_argmax(const double *x, size_t n);
 /* The one filter "none". */
