@@ -25,6 +25,8 @@ static const bal_option k_options[] = {
      "a text, JSON lines of {\"text\"} or {\"ids\"}, or JSON {\"input_ids\": [[...]]}"},
     {"compare", 0, BAL_OPTION_LIST, AT(compare), NULL, 0, 0, NULL, NULL, "What",
      "two runs, paired by item: McNemar, bootstrap, Holm, detectable effect"},
+    {"across", 0, BAL_OPTION_LIST, AT(across), NULL, 0, 0, NULL, NULL, "What",
+     "runs that differ in their seeds: mean and standard deviation of each figure over them"},
     {"resamples", 0, BAL_OPTION_INT, AT(resamples), "10000", 1, 1e7, NULL, NULL, "What",
      "of the bootstrap of --compare"},
     {"data", 'd', BAL_OPTION_PATH, AT(data), NULL, 0, 0, NULL, NULL, "Tasks",
@@ -48,6 +50,11 @@ static const bal_option k_options[] = {
      "worked examples are turns of the conversation"},
     {"system_instruction", 0, BAL_OPTION_TEXT, AT(system_instruction), NULL, 0, 0, NULL, NULL, "Tasks",
      "system message of the conversation"},
+    {"equivalence_command", 0, BAL_OPTION_TEXT, AT(equivalence_command), NULL, 0, 0, NULL, NULL, "Tasks",
+     "asked about each answer of mathematics besides the task's rule (filter 'equivalence'): reads JSON lines "
+     "{\"prediction\", \"gold\", \"output\", \"doc\"}, answers {\"equal\": true|false}"},
+    {"equivalence_timeout", 0, BAL_OPTION_INT, AT(equivalence_timeout), "30", 1, 3600, NULL, NULL, "Tasks",
+     "seconds that it has for one answer"},
     {"resume", 0, BAL_OPTION_CHOICE, AT(resume), "auto", 0, 0, "auto|never", NULL, "Tasks",
      "go on with an unfinished run of the same configuration"},
     {"log_samples", 0, BAL_OPTION_PATH, AT(log_samples), NULL, 0, 0, NULL, NULL, "Output",
@@ -69,13 +76,15 @@ static const bal_option k_options[] = {
 static const bal_command k_command = {
     .name = "evaluate",
     .usage = "--model PATH [--adapter DIR] --tasks A,B | --requests FILE | --perplexity FILE [options]\n"
-             "       balora evaluate --compare RUN RUN | --rescore RUN | --list | --show TASK --item N [options]",
+             "       balora evaluate --compare RUN RUN | --across A,B,... | --rescore RUN | --list | --show TASK "
+             "--item N [options]",
     .summary = "scores a model on tasks",
     .description =
         "  balora evaluate --model M --tasks gsm8k --data DIR --limit 100\n"
         "  balora evaluate --model M --requests in.jsonl --out out.jsonl\n"
         "  balora evaluate --model M --perplexity text.txt\n"
         "  balora evaluate --compare lora pissa\n"
+        "  balora evaluate --across lora-1,lora-2,lora-3\n"
         "  balora evaluate --show gsm8k --item 3 --data DIR\n"
         "Results do not depend on the batch, the order or the threads.  Items are stored as they are finished;\n"
         "the same command goes on where it was stopped.",
@@ -104,6 +113,20 @@ out:
     return status;
 }
 
+static bal_status across(const evaluate_config *c, const bal_common *common)
+{
+    bal_store *store = NULL;
+    bal_buf out = {0};
+    bal_status status;
+    BAL_TRY(bal_store_open(&store, common->db, false));
+    BAL_TRY(evaluate_across(store, &c->across, common->json, &out));
+    status = evaluate_write(NULL, &out);
+out:
+    bal_store_close(store);
+    bal_buf_dispose(&out);
+    return status;
+}
+
 static bal_status evaluate(const evaluate_config *c, const bal_options *options, int argc, char **argv)
 {
     const bal_common *common = bal_options_common(options);
@@ -115,6 +138,8 @@ static bal_status evaluate(const evaluate_config *c, const bal_options *options,
         return compare(c, options);
     if (n_words > 0)
         return bal_fail(BAL_EINVAL, "'%s' is not expected here", words[0]);
+    if (c->across.n > 0)
+        return across(c, common);
     if (c->list)
         return evaluate_list(c, common);
     if (c->show != NULL)

@@ -11,9 +11,10 @@
 typedef struct evaluate_config {
     const char *model, *adapter, *initial_adapter, *tokenizer;
     const char *requests, *out, *perplexity, *data, *log_samples, *resume, *name, *experiment;
-    const char *item_range, *shard, *show, *output_path, *suite, *system_instruction;
-    bal_text_list tasks, compare, rescore;
+    const char *item_range, *shard, *show, *output_path, *suite, *system_instruction, *equivalence_command;
+    bal_text_list tasks, compare, rescore, across;
     int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples, item, repeats, seed;
+    int64_t equivalence_timeout;
     bool list, apply_chat_template, fewshot_as_multiturn;
 } evaluate_config;
 
@@ -36,6 +37,10 @@ bal_status evaluate_show(const evaluate_config *c, const bal_common *common);
 /* --compare: what tells two runs of the store apart, by task and filter, pairing their items: a Markdown table or one
  * JSON document, appended to *out.  BAL_EINVAL when they share no item, or the same item has two answers. */
 bal_status evaluate_compare(bal_store *store, const char *a, const char *b, size_t resamples, bool json, bal_buf *out);
+
+/* --across: mean and standard deviation of every figure over finished runs of the same tasks, as a Markdown table or one
+ * JSON document, appended to *out.  BAL_EINVAL for fewer than two, the same one twice, other tasks, data or prompts. */
+bal_status evaluate_across(bal_store *store, const bal_text_list *runs, bool json, bal_buf *out);
 
 /* Appends the ids of a JSON list; where and key are for the message. */
 bal_status evaluate_read_ids(const cJSON *list, const char *where, const char *key, bal_ids *out);

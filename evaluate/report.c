@@ -230,6 +230,8 @@ static bal_status table_row(bal_buf *out, const task *t, const metric *m, bool f
     BAL_TRY(bal_buf_printf(out, "%zu|", m->n));
     if (!isnan(m->low) && m->n < FEW_ITEMS)
         BAL_TRY(bal_buf_printf(out, "%.4f|\n", bal_detectable_difference(fmin(fmax(m->value, 0.05), 0.95), m->n)));
+    else if (isfinite(m->stderr_value) && m->stderr_value > 0 && m->n < FEW_ITEMS) /* of two runs: sqrt 2 */
+        BAL_TRY(bal_buf_printf(out, "%.4f|\n", bal_detectable_effect(sqrt(2) * m->stderr_value)));
     else
         BAL_TRY(bal_buf_text(out, "|\n"));
 out:
@@ -252,8 +254,12 @@ static bal_status table_notes(bal_buf *out, const task_result *r)
                                    100 * share(r->n_failed[f], r->n_records[f]), t->scorer->filter(t, f)));
         BAL_TRY(bal_buf_text(out, "\n"));
     }
+    if (t->scorer->judge_late != NULL && t->scorer->kind == SCORER_GENERATE && r->n_timed_out + r->n_outside > 0)
+        BAL_TRY(bal_buf_printf(out, "%s: of the programs %zu ran out of time, %zu were killed from outside\n", t->name,
+                               r->n_timed_out, r->n_outside));
     if (r->r->n_no_gold > 0)
-        BAL_TRY(bal_buf_printf(out, "%s: %zu items without a right answer were left out\n", t->name, r->r->n_no_gold));
+        BAL_TRY(bal_buf_printf(out, "%s: %zu item%s without a right answer left out\n", t->name, r->r->n_no_gold,
+                               r->r->n_no_gold == 1 ? "" : "s"));
     if (t->missing.len > 0)
         BAL_TRY(bal_buf_printf(out, "%s: not run in part: missing %s\n", t->name, bal_buf_cstr(&t->missing)));
 out:

@@ -17,7 +17,7 @@ typedef struct task_result {
     const task_run *r;
     record *records[REPORT_MAX_FILTERS];                                /* by filter, ordered by item and repeat */
     size_t n_records[REPORT_MAX_FILTERS], n_failed[REPORT_MAX_FILTERS]; /* n_failed: nothing was extracted */
-    size_t n_filters;
+    size_t n_filters, n_timed_out, n_outside;                           /* of judged programs */
     metric_list metrics;
     output_notes notes;
 } task_result;

@@ -75,9 +75,12 @@ static bal_status read_filter(task_result *out, bal_store *s, int64_t run, size_
                       .score = sqlite3_column_double(st, 4),
                       .prompt_tokens = (size_t)sqlite3_column_int64(st, 6),
                       .output_tokens = (size_t)sqlite3_column_int64(st, 7)};
+        out->n_timed_out += x->extracted != NULL && strncmp(x->extracted, "timed out", 9) == 0;
+        out->n_outside += x->extracted != NULL && strncmp(x->extracted, "failed: killed from outside", 27) == 0;
         if (x->output == NULL && (x->output = bal_strdup("")) == NULL)
             status = BAL_ENOMEM;
-        out->n_failed[f] += x->extracted == NULL || strcmp(x->extracted, "[invalid]") == 0;
+        out->n_failed[f] += x->extracted == NULL || strcmp(x->extracted, "[invalid]") == 0 ||
+                            strncmp(x->extracted, "[no verdict", 11) == 0;
         if (status != BAL_OK)
             goto out;
     }

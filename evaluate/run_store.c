@@ -82,6 +82,8 @@ bal_status session_config(const session *s, bal_buf *out)
     BAL_TRY(put_text(out, "item_range", c->item_range));
     BAL_TRY(put_text(out, "shard", c->shard));
     BAL_TRY(put_text(out, "system_instruction", c->system_instruction));
+    if (c->equivalence_command != NULL)
+        BAL_TRY(put_text(out, "equivalence_command", c->equivalence_command));
     for (size_t i = 0; i < c->rescore.n; i++) {
         char key[32];
         (void)snprintf(key, sizeof key, "rescored_%zu", i);
@@ -338,7 +340,7 @@ out:
 bal_status session_judge_late(session *s, task_run *r)
 {
     late_item items[LATE_BATCH];
-    size_t n = 0;
+    size_t n = 0, before = s->outside == NULL ? 0 : equivalence_unanswered(s->outside);
     bal_status status = BAL_OK;
     memset(items, 0, sizeof items);
     for (size_t f = 0; r->task.scorer->filter(&r->task, f) != NULL; f++)
@@ -361,6 +363,10 @@ bal_status session_judge_late(session *s, task_run *r)
             BAL_TRY(bal_store_commit(s->store));
             free_late(items, n);
         }
+    if (s->outside != NULL && equivalence_unanswered(s->outside) > before)
+        bal_log_line(&s->common->log, BAL_LOG_WARN,
+                     "%s: %zu answers have no verdict of --equivalence-command and count as wrong", r->task.name,
+                     equivalence_unanswered(s->outside) - before);
 out:
     free_late(items, n);
     return status;

@@ -16,6 +16,7 @@ static const char k_invalid[] = "[invalid]";
 
 typedef struct regex_filter {
     const char *name;
+    char own_name[32]; /* "maj@4" where the file has maj@64 and an item has 4 answers */
     bal_pattern *pattern;
     int64_t select, first;
     bool vote;
@@ -70,6 +71,16 @@ static bal_status read_filter(const task *t, regex_state *s, const cJSON *spec)
     if (f->name == NULL) {
         status = bal_fail(BAL_EFORMAT, "%s: key 'name' is missing", where);
         goto out;
+    }
+    if (f->vote && (size_t)f->first > t->repeats) { /* a majority of fewer answers is not called by the larger number */
+        (void)snprintf(f->own_name, sizeof f->own_name, "maj@%zu", t->repeats);
+        f->name = f->own_name;
+        for (size_t i = 0; i + 1 < s->n_filters; i++)
+            if (strcmp(s->filters[i].name, f->name) == 0) {
+                s->n_filters--;
+                *f = (regex_filter){0};
+                goto out;
+            }
     }
     if (regex != NULL)
         status = bal_pattern_compile(&f->pattern, regex, where);

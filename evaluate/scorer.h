@@ -90,12 +90,13 @@ const char *scorer_name(size_t i);
 size_t scorer_n_filters(const task *t);
 
 /* The scorers, one file each. */
-extern const scorer k_scorer_rules;       /* score_text.c: the rules of lib/text/answer.h, by their names */
-extern const scorer k_scorer_exact_match; /* score_regex.c: filters of the task file */
-extern const scorer k_scorer_choice;      /* score_choice.c */
-extern const scorer k_scorer_code;        /* score_code.c: programs, judged in the sandbox */
-extern const scorer k_scorer_rolling;     /* score_rolling.c */
-extern const scorer k_scorer_crows;       /* score_pairs.c */
+extern const scorer k_scorer_rules;         /* score_rules.c: the rules of lib/text/answer.h, by their names */
+extern const scorer k_scorer_rules_outside; /* the same, and an outside program (equivalence.h) */
+extern const scorer k_scorer_exact_match;   /* score_regex.c: filters of the task file */
+extern const scorer k_scorer_choice;        /* score_choice.c */
+extern const scorer k_scorer_code;          /* score_code.c: programs, judged in the sandbox */
+extern const scorer k_scorer_rolling;       /* score_rolling.c */
+extern const scorer k_scorer_crows;         /* score_pairs.c */
 extern const scorer k_scorer_winobias, k_scorer_winobias_pronoun; /* score_winobias.c */
 extern const scorer k_scorer_stereoset;                           /* score_stereoset.c */
 extern const scorer k_scorer_bbq, k_scorer_bbq_generate;          /* score_bbq.c */

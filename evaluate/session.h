@@ -2,6 +2,7 @@
 #ifndef BAL_EVALUATE_SESSION_H
 #define BAL_EVALUATE_SESSION_H
 
+#include "evaluate/equivalence.h"
 #include "evaluate/evaluate.h"
 #include "evaluate/scorer.h"
 #include "evaluate/task.h"
@@ -54,6 +55,7 @@ typedef struct session {
     const bal_bundle *bundle; /* NULL: judged again, without a model */
     bal_tokenizer *tokenizer; /* of --show without a model */
     chat_form chat;
+    equivalence *outside; /* of --equivalence-command, or NULL */
     bal_store *store;
     int64_t run;
     char **names;

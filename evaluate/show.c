@@ -26,7 +26,7 @@ out:
 static bal_status list_task(const char *name, const char *data, bal_buf *out)
 {
     static const char *const kinds[] = {"generation", "likelihood", "rolling"};
-    const task_change change = {-1, 0, 0, 0};
+    const task_change change = {-1, 0, 0, 0, NULL};
     task t;
     bal_status status = task_read(&t, name, &change);
     char note[128] = "";

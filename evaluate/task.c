@@ -251,6 +251,10 @@ bal_status task_read(task *t, const char *name, const task_change *change)
         t->max_gen_toks = (size_t)change->max_gen_toks;
     if (change->repeats > 0)
         t->repeats = (size_t)change->repeats;
+    if (change->outside != NULL && t->rules != NULL && strncmp(t->rules->name, "math", 4) == 0) {
+        t->outside = change->outside;
+        t->scorer = &k_scorer_rules_outside;
+    }
     if (t->scorer->prepare != NULL)
         status = t->scorer->prepare(t);
 out:

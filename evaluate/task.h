@@ -27,6 +27,7 @@ typedef struct rows {
 } rows;
 
 struct scorer;
+struct equivalence;
 
 typedef struct task {
     cJSON *json; /* owns the texts below */
@@ -34,8 +35,9 @@ typedef struct task {
     const char *fewshot_delimiter, *gen_prefix, *prompt_transform, *choice_transform;
     const cJSON *choices, *label, *labels; /* of multiple choice */
     const struct scorer *scorer;
-    const bal_scorer *rules; /* of the scorers of lib/text/answer.h, else NULL */
-    void *state;             /* the scorer's own */
+    const bal_scorer *rules;     /* of the scorers of lib/text/answer.h, else NULL */
+    void *state;                 /* the scorer's own */
+    struct equivalence *outside; /* asked about each answer too (--equivalence-command), or NULL; not owned */
     double version, temperature, top_p;
     size_t num_fewshot, max_gen_toks, n_until, n_samples, repeats, top_k;
     uint64_t seed; /* of sampled answers */
@@ -56,6 +58,7 @@ typedef struct task_change {
     int64_t num_fewshot, max_gen_toks; /* < 0, 0: the task's own */
     int64_t repeats;                   /* 0: the task's own */
     uint64_t seed;
+    struct equivalence *outside; /* for tasks judged by rules of mathematics; may be NULL */
 } task_change;
 
 /* The conversation form of a prompt; NULL where it is plain text. */

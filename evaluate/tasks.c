@@ -40,6 +40,7 @@ void session_dispose(session *s)
         bal_free(s->names[i]);
     bal_free(s->names);
     bal_tokenizer_free(s->tokenizer);
+    equivalence_close(s->outside);
     bal_store_close(s->store);
 }
 
@@ -59,7 +60,7 @@ static bal_status add_name(void *context, const char *name)
 static bal_status read_task(session *s, const char *name, const char *data)
 {
     task_run *r = &s->tasks[s->n_tasks++];
-    const task_change change = {s->c->num_fewshot, s->c->max_gen_toks, s->c->repeats, (uint64_t)s->c->seed};
+    const task_change change = {s->c->num_fewshot, s->c->max_gen_toks, s->c->repeats, (uint64_t)s->c->seed, s->outside};
     bal_status status;
     BAL_TRY(task_read(&r->task, name, &change));
     for (size_t i = 0; i + 1 < s->n_tasks; i++)
@@ -68,10 +69,18 @@ static bal_status read_task(session *s, const char *name, const char *data)
             goto out;
         }
     status = task_read_data(&r->task, data);
+    size_t context = s->bundle == NULL ? 0 : s->bundle->model->config.max_positions;
+    if (s->c->max_length > 0 && (size_t)s->c->max_length < context)
+        context = (size_t)s->c->max_length;
+    if (status == BAL_OK && context > 0 && r->task.scorer->kind == SCORER_GENERATE && r->task.max_gen_toks >= context)
+        (void)snprintf(r->not_run, sizeof r->not_run,
+                       "task '%.60s': an answer may take %zu tokens, but the context holds %zu with the prompt "
+                       "(--max-gen-toks takes fewer)",
+                       r->task.name, r->task.max_gen_toks, context);
     if (status == BAL_ENOENT) {
         (void)snprintf(r->not_run, sizeof r->not_run, "%.590s", bal_error_message());
         status = BAL_OK;
-    } else if (status == BAL_OK && r->task.scorer->available != NULL && s->c->rescore.n == 0 &&
+    } else if (status == BAL_OK && r->not_run[0] == '\0' && r->task.scorer->available != NULL && s->c->rescore.n == 0 &&
                !r->task.scorer->available(&r->task, r->not_run, sizeof r->not_run) && r->not_run[0] == '\0') {
         (void)snprintf(r->not_run, sizeof r->not_run, "its scorer cannot work on this machine");
     }
@@ -83,10 +92,12 @@ bal_status session_read_tasks(session *s)
 {
     const char *data = s->c->data != NULL ? s->c->data : getenv("BALORA_DATA");
     const suite_task *suite = NULL;
-    size_t n_there = 0, n_suite = 0;
+    size_t n_there = 0, n_suite = 0, n_outside = 0;
     bal_status status = BAL_OK;
     if (s->names == NULL && (s->names = bal_alloc(SESSION_MAX_TASKS, sizeof *s->names)) == NULL)
         return BAL_ENOMEM;
+    if (s->c->equivalence_command != NULL)
+        BAL_TRY(equivalence_open(&s->outside, s->c->equivalence_command, (double)s->c->equivalence_timeout));
     if (s->c->suite != NULL)
         BAL_TRY(suite_find(s->c->suite, &suite, &n_suite));
     for (size_t i = 0; i < n_suite; i++)
@@ -97,6 +108,12 @@ bal_status session_read_tasks(session *s)
         BAL_TRY(read_task(s, s->names[i], data));
         s->tasks[i].limit = i < n_suite ? suite[i].limit : 0;
         n_there += s->tasks[i].not_run[0] == '\0';
+        n_outside += s->tasks[i].task.outside != NULL;
+    }
+    if (s->outside != NULL && n_outside == 0) {
+        status = bal_fail(BAL_EINVAL, "--equivalence-command is for tasks judged by a rule of mathematics "
+                                      "(hendrycks_math, math_pissa, math_numeric ...); none is named");
+        goto out;
     }
     if (n_there == 0 && s->n_tasks == 1)
         status = bal_fail(BAL_ENOENT, "not run: %s", s->tasks[0].not_run);
