@@ -331,10 +331,9 @@ static bal_status add_gradients(const forward_job *j, bal_safetensors_writer *w)
     char name[320];
     for (size_t i = 0; i < j->params->n_segments; i++) {
         const bal_segment *s = &j->params->segments[i];
-        const size_t shape[2] = {s->rows, s->cols},
-                     *dims = s->rows == 1 && s->n == s->cols && !s->decay ? shape + 1 : shape;
+        const size_t shape[2] = {s->vector ? s->n : s->rows, s->cols};
         (void)snprintf(name, sizeof name, "grad.%s", s->name);
-        BAL_TRY(bal_safetensors_writer_add_real(w, name, dims == shape ? 2 : 1, dims, j->params->grads + s->offset));
+        BAL_TRY(bal_safetensors_writer_add_real(w, name, s->vector ? 1 : 2, shape, j->params->grads + s->offset));
     }
 out:
     return status;

@@ -2,6 +2,7 @@
 #include "lib/adapter/adapter.h"
 
 #include "lib/adapter/adapter_impl.h"
+#include "lib/adapter/method.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
 
@@ -35,24 +36,59 @@ bool bal_adapter_targets(const bal_adapter_config *c, const char *name)
     return false;
 }
 
-static bal_status copy_config(bal_adapter_config *to, const bal_adapter_config *from)
+static bal_status copy_list(char ***to, size_t *n_to, char *const *from, size_t n)
 {
+    *n_to = 0;
+    *to = bal_alloc(n, sizeof **to); // NOLINT(bugprone-sizeof-expression): an array of pointers
+    if (*to == NULL)
+        return BAL_ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        if (((*to)[i] = bal_strdup(from[i])) == NULL)
+            return BAL_ENOMEM;
+        ++*n_to;
+    }
+    return BAL_OK;
+}
+
+static void free_list(char **list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        bal_free(list[i]);
+    bal_free(list);
+}
+
+bal_status bal_adapter_config_copy(bal_adapter_config *to, const bal_adapter_config *from)
+{
+    bal_status status = BAL_OK;
     *to = *from;
     to->target_modules = NULL;
     to->n_target_modules = 0;
     to->base_model = NULL;
+    for (size_t i = 0; i < BAL_METHOD_KEYS; i++)
+        to->keys[i] = (bal_key_value){.number = from->keys[i].number};
     if (from->base_model != NULL && (to->base_model = bal_strdup(from->base_model)) == NULL)
-        return BAL_ENOMEM;
-    to->target_modules = bal_alloc(from->n_target_modules, sizeof *to->target_modules);
-    if (to->target_modules == NULL)
-        return BAL_ENOMEM;
-    for (size_t i = 0; i < from->n_target_modules; i++) {
-        to->target_modules[i] = bal_strdup(from->target_modules[i]);
-        if (to->target_modules[i] == NULL)
-            return BAL_ENOMEM;
-        to->n_target_modules++;
+        BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(copy_list(&to->target_modules, &to->n_target_modules, from->target_modules, from->n_target_modules));
+    for (size_t i = 0; i < BAL_METHOD_KEYS; i++) {
+        const bal_key_value *v = &from->keys[i];
+        if (v->text != NULL && (to->keys[i].text = bal_strdup(v->text)) == NULL)
+            BAL_TRY(BAL_ENOMEM);
+        if (v->list != NULL)
+            BAL_TRY(copy_list(&to->keys[i].list, &to->keys[i].n_list, v->list, v->n_list));
     }
-    return BAL_OK;
+out:
+    return status;
+}
+
+void bal_adapter_config_dispose(bal_adapter_config *c)
+{
+    free_list(c->target_modules, c->n_target_modules);
+    bal_free(c->base_model);
+    for (size_t i = 0; i < BAL_METHOD_KEYS; i++) {
+        bal_free(c->keys[i].text);
+        free_list(c->keys[i].list, c->keys[i].n_list);
+    }
+    *c = (bal_adapter_config){0};
 }
 
 static bal_status check_config(const bal_adapter_config *c)
@@ -66,11 +102,14 @@ static bal_status check_config(const bal_adapter_config *c)
     return BAL_OK;
 }
 
-static bal_status add_segment(bal_adapter *a, const bal_lora *l, char which, size_t rows, size_t cols, size_t *offset)
+/* ---- memory of an adapter: what the method describes, carved from a few blocks ---- */
+
+static bal_status add_segment(bal_adapter *a, const char *module, const bal_site_tensor *t, size_t *offset)
 {
     bal_segment *s = &a->params.segments[a->params.n_segments];
     bal_buf name = {0};
-    bal_status status = bal_buf_printf(&name, "base_model.model.%s.lora_%c.weight", l->module, which);
+    bal_status status = module != NULL ? bal_buf_printf(&name, "base_model.model.%s.%s", module, t->key)
+                                       : bal_buf_printf(&name, "base_model.%s", t->key);
     if (status == BAL_OK) {
         s->name = bal_strdup(bal_buf_cstr(&name));
         status = s->name == NULL ? BAL_ENOMEM : BAL_OK;
@@ -80,69 +119,143 @@ static bal_status add_segment(bal_adapter *a, const bal_lora *l, char which, siz
         return status;
     a->params.n_segments++;
     s->offset = *offset;
-    s->n = rows * cols; /* bounded by the caller */
-    s->rows = rows;
-    s->cols = cols;
-    s->decay = true;
+    s->n = t->rows * t->cols; /* bounded by the caller */
+    s->rows = t->rows;
+    s->cols = t->cols;
+    s->vector = t->n_dims == 1;
+    s->decay = !t->no_decay;
     s->group = BAL_GROUP_BASE;
     *offset += s->n;
     return BAL_OK;
 }
 
-static bal_status add_lora(bal_adapter *a, const bal_module *m, size_t *total)
+static bal_status add_site(bal_adapter *a, const bal_module *m)
 {
     const bal_adapter_config *c = &a->config;
-    bal_lora *l = &a->loras[a->n_loras];
-    size_t out = m->w->rows, in = m->w->cols, sum, n;
-    if (!bal_add_size(out, in, &sum) || !bal_mul_size(sum, c->r, &n) || !bal_add_size(*total, n, total))
-        return bal_fail(BAL_ELIMIT, "an adapter of rank %zu on module '%s' is too large", c->r, m->name);
-    l->module = bal_strdup(m->name);
-    if (l->module == NULL)
+    bal_site *s = &a->sites[a->n_sites];
+    *s = (bal_site){.method = bal_method_of(c), .adapter = a, .out = m->w->rows, .in = m->w->cols, .r = c->r};
+    size_t sum, n;
+    if (!bal_add_size(s->out, s->in, &sum) || !bal_mul_size(sum, s->r, &n))
+        return bal_fail(BAL_ELIMIT, "an adapter of rank %zu on module '%s' is too large", s->r, m->name);
+    s->module = bal_strdup(m->name);
+    if (s->module == NULL)
         return BAL_ENOMEM;
-    a->n_loras++;
-    l->in = in;
-    l->out = out;
-    l->r = c->r;
-    l->scale = c->use_rslora ? c->lora_alpha / sqrt((double)c->r) : c->lora_alpha / (double)c->r;
+    a->n_sites++;
+    s->scale = c->use_rslora ? c->lora_alpha / sqrt((double)c->r) : c->lora_alpha / (double)c->r;
+    return s->method->describe(s);
+}
+
+/* Values of all tensors that are (not) frozen. */
+static bal_status count_values(const bal_adapter *a, bool frozen, size_t *total, size_t *n_tensors)
+{
+    *total = *n_tensors = 0;
+    for (size_t i = 0; i <= a->n_sites; i++) {
+        const bal_site_tensor *t = i < a->n_sites ? a->sites[i].tensor : a->shared;
+        size_t n = i < a->n_sites ? a->sites[i].n_tensors : a->n_shared, size;
+        for (size_t k = 0; k < n; k++) {
+            if (t[k].frozen != frozen)
+                continue;
+            if (!bal_mul_size(t[k].rows, t[k].cols, &size) || !bal_add_size(*total, size, total))
+                return bal_fail(BAL_ELIMIT, "tensor '%s' of an adapter on %zu modules is too large (%zu x %zu)",
+                                t[k].key, a->n_sites, t[k].rows, t[k].cols);
+            ++*n_tensors;
+        }
+    }
     return BAL_OK;
+}
+
+static bal_status allocate(bal_adapter *a, bool train)
+{
+    size_t n_tensors, n_states = 0, frozen_tensors;
+    bal_status status;
+    BAL_TRY(count_values(a, true, &a->n_frozen, &frozen_tensors));
+    BAL_TRY(count_values(a, false, &a->params.n, &n_tensors));
+    for (size_t i = 0; i < a->n_sites; i++)
+        if (!bal_add_size(n_states, a->sites[i].n_state, &n_states))
+            BAL_TRY(bal_fail(BAL_ELIMIT, "the adapter is too large"));
+    a->params.segments = bal_alloc(n_tensors, sizeof *a->params.segments);
+    a->params.values = bal_alloc(a->params.n, sizeof(real_t));
+    if (a->params.segments == NULL || a->params.values == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    if (train && (a->params.grads = bal_alloc(a->params.n, sizeof(real_t))) == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    if (a->n_frozen > 0 && (a->frozen = bal_alloc(a->n_frozen, sizeof(real_t))) == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    if (n_states > 0 && (a->states = bal_alloc(n_states, sizeof(real_t))) == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    if (a->n_memory > 0 && (a->memory = bal_alloc(a->n_memory, sizeof(real_t))) == NULL)
+        BAL_TRY(BAL_ENOMEM);
+out:
+    return status;
+}
+
+static bal_status place_tensors(bal_adapter *a, const char *module, bal_site_tensor *t, size_t n, size_t *offset,
+                                size_t *frozen)
+{
+    for (size_t k = 0; k < n; k++) {
+        if (t[k].frozen) {
+            t[k].v = a->frozen + *frozen;
+            *frozen += t[k].rows * t[k].cols;
+            continue;
+        }
+        t[k].v = a->params.values + *offset;
+        t[k].d = a->params.grads != NULL ? a->params.grads + *offset : NULL;
+        bal_status status = add_segment(a, module, &t[k], offset);
+        if (status != BAL_OK)
+            return status;
+    }
+    return BAL_OK;
+}
+
+static void set_lora(bal_site *s, bal_lora *l)
+{
+    const bal_site_tensor *A = &s->tensor[0], *B = &s->tensor[1];
+    *l = (bal_lora){.module = s->module,
+                    .in = s->in,
+                    .out = s->out,
+                    .r = s->r,
+                    .scale = s->scale,
+                    .a = A->v,
+                    .b = B->v,
+                    .da = A->d,
+                    .db = B->d};
+    s->lora = l;
 }
 
 bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules,
                              const size_t *picked, size_t n_picked, bool train)
 {
     bal_status status = BAL_OK;
-    size_t total = 0, offset = 0;
+    size_t offset = 0, frozen = 0, state = 0;
     bal_adapter *a = bal_alloc(1, sizeof *a);
     *out = NULL;
     if (a == NULL)
         return BAL_ENOMEM;
     a->captured_energy = 1;
     BAL_TRY(check_config(config));
-    BAL_TRY(copy_config(&a->config, config));
-    a->loras = bal_alloc(n_picked, sizeof *a->loras);
-    a->params.segments = bal_alloc(2 * n_picked, sizeof *a->params.segments);
-    if (a->loras == NULL || a->params.segments == NULL)
+    BAL_TRY(bal_adapter_config_copy(&a->config, config));
+    const bal_method *m = bal_method_of(&a->config);
+    a->sites = bal_alloc(n_picked, sizeof *a->sites);
+    a->loras = bal_alloc(m->low_rank ? n_picked : 0, sizeof *a->loras);
+    if (a->sites == NULL || a->loras == NULL)
         BAL_TRY(BAL_ENOMEM);
-    for (size_t i = 0; i < n_picked; i++)
-        BAL_TRY(add_lora(a, &modules[picked[i]], &total));
     a->config.fan_in_fan_out = false;
-    for (size_t i = 0; i < n_picked; i++)
-        a->config.fan_in_fan_out = a->config.fan_in_fan_out || modules[picked[i]].fan_in_fan_out;
-    a->params.n = total;
-    a->params.values = bal_alloc(total, sizeof(real_t));
-    if (a->params.values == NULL)
-        BAL_TRY(BAL_ENOMEM);
-    if (train && (a->params.grads = bal_alloc(total, sizeof(real_t))) == NULL)
-        BAL_TRY(BAL_ENOMEM);
     for (size_t i = 0; i < n_picked; i++) {
-        bal_lora *l = &a->loras[i];
-        l->a = a->params.values + offset;
-        l->da = train ? a->params.grads + offset : NULL;
-        BAL_TRY(add_segment(a, l, 'A', l->r, l->in, &offset));
-        l->b = a->params.values + offset;
-        l->db = train ? a->params.grads + offset : NULL;
-        BAL_TRY(add_segment(a, l, 'B', l->out, l->r, &offset));
+        BAL_TRY(add_site(a, &modules[picked[i]]));
+        a->config.fan_in_fan_out = a->config.fan_in_fan_out || modules[picked[i]].fan_in_fan_out;
     }
+    if (m->describe_shared != NULL)
+        BAL_TRY(m->describe_shared(a));
+    BAL_TRY(allocate(a, train));
+    for (size_t i = 0; i < a->n_sites; i++) {
+        bal_site *s = &a->sites[i];
+        BAL_TRY(place_tensors(a, s->module, s->tensor, s->n_tensors, &offset, &frozen));
+        s->state = s->n_state > 0 ? a->states + state : NULL;
+        state += s->n_state;
+        if (m->low_rank)
+            set_lora(s, &a->loras[a->n_loras++]);
+    }
+    BAL_TRY(place_tensors(a, NULL, a->shared, a->n_shared, &offset, &frozen));
     *out = a;
     a = NULL;
 out:
@@ -166,13 +279,14 @@ void bal_adapter_free(bal_adapter *a)
 {
     if (a == NULL)
         return;
-    for (size_t i = 0; i < a->config.n_target_modules; i++)
-        bal_free(a->config.target_modules[i]);
-    bal_free(a->config.target_modules);
-    bal_free(a->config.base_model);
-    for (size_t i = 0; i < a->n_loras; i++)
-        bal_free(a->loras[i].module);
+    bal_adapter_config_dispose(&a->config);
+    for (size_t i = 0; i < a->n_sites; i++)
+        bal_free(a->sites[i].module);
+    bal_free(a->sites);
     bal_free(a->loras);
+    bal_free(a->frozen);
+    bal_free(a->states);
+    bal_free(a->memory);
     for (size_t i = 0; a->params.segments != NULL && i < a->params.n_segments; i++)
         bal_free(a->params.segments[i].name);
     bal_free(a->params.segments);
@@ -187,6 +301,14 @@ bal_lora *bal_adapter_find(const bal_adapter *a, const char *module)
     for (size_t i = 0; i < a->n_loras; i++)
         if (strcmp(a->loras[i].module, module) == 0)
             return &a->loras[i];
+    return NULL;
+}
+
+bal_site *bal_adapter_site(const bal_adapter *a, const char *module)
+{
+    for (size_t i = 0; i < a->n_sites; i++)
+        if (strcmp(a->sites[i].module, module) == 0)
+            return &a->sites[i];
     return NULL;
 }
 
@@ -242,6 +364,23 @@ static bal_status check_rank(size_t r, const bal_module *m)
     return BAL_OK;
 }
 
+/* First values of what the starts of low-rank factors leave out. */
+static bal_status start_rest(bal_adapter *a, const bal_view *const *views, uint64_t seed)
+{
+    const bal_method *m = bal_method_of(&a->config);
+    bal_status status = BAL_OK;
+    bal_rng rng;
+    for (size_t i = 0; m->init != NULL && i < a->n_sites; i++) {
+        bal_adapter_stream(&rng, seed, "init", a->sites[i].module);
+        BAL_TRY(m->init(&a->sites[i], views[i], &rng));
+    }
+    bal_adapter_stream(&rng, seed, "init", "shared");
+    if (m->init_shared != NULL)
+        BAL_TRY(m->init_shared(a, &rng));
+out:
+    return status;
+}
+
 bal_status bal_adapter_new(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules, size_t n,
                            uint64_t seed, bool train)
 {
@@ -262,7 +401,8 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
         BAL_TRY(BAL_ENOMEM);
     for (size_t i = 0; i < n; i++)
         if (bal_adapter_targets(config, modules[i].name)) {
-            BAL_TRY(check_rank(config->r, &modules[i]));
+            if (bal_method_of(config)->low_rank)
+                BAL_TRY(check_rank(config->r, &modules[i]));
             views[n_picked] = modules[i].w;
             moments[n_picked] = data != NULL ? data->covariances[i] : NULL;
             picked[n_picked++] = i;
@@ -271,14 +411,16 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
         BAL_TRY(no_match(config, modules, n));
     BAL_TRY(check_targets(config, modules, n));
     BAL_TRY(bal_adapter_build(&a, config, modules, picked, n_picked, train));
-    if (bal_start_parse(config->init, &start) && bal_start_is_residual(start.kind)) {
+    const bal_method *m = bal_method_of(config);
+    if (m->low_rank && bal_start_parse(config->init, &start) && bal_start_is_residual(start.kind)) {
         BAL_TRY(bal_adapter_make_initial(a));
         BAL_TRY(bal_adapter_init_residual(a, start, views, data != NULL ? moments : NULL,
                                           data != NULL && data->knowledge_preserved, seed, a->initial));
         memcpy(a->params.values, a->initial, a->params.n * sizeof(real_t));
-    } else {
+    } else if (m->low_rank) {
         BAL_TRY(bal_adapter_init_plain(a, seed));
     }
+    BAL_TRY(start_rest(a, views, seed));
     *out = a;
     a = NULL;
 out:
@@ -304,12 +446,21 @@ static void stack_factors(const bal_lora *l, bal_lora *plain)
         }
 }
 
+static bal_status no_plain_form(const bal_adapter *a, size_t *picked)
+{
+    bal_free(picked);
+    return bal_fail(BAL_EINVAL, "a %s adapter has no form as low-rank factors; merge it into its model instead",
+                    bal_method_of(&a->config)->title);
+}
+
 bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
 {
     bal_status status = BAL_OK;
     bal_adapter *p = NULL;
     bal_adapter_config c = a->config;
     size_t n = a->n_loras, *picked = bal_alloc(n, sizeof *picked);
+    if (!bal_method_of(&c)->low_rank)
+        return no_plain_form(a, picked);
     bal_view *views = bal_alloc(n, sizeof *views);
     bal_module *modules = bal_alloc(n, sizeof *modules);
     *out = NULL;
@@ -328,8 +479,13 @@ bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
     if (a->initial != NULL)
         (void)snprintf(c.init, sizeof c.init, "lora");
     BAL_TRY(bal_adapter_build(&p, &c, modules, picked, n, false));
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         stack_factors(&a->loras[i], &p->loras[i]);
+        for (size_t k = 2; k < a->sites[i].n_tensors; k++) { /* DoRA's magnitudes belong to the same sum */
+            const bal_site_tensor *from = &a->sites[i].tensor[k];
+            memcpy(p->sites[i].tensor[k].v, from->v, from->rows * from->cols * sizeof(real_t));
+        }
+    }
     *out = p;
     p = NULL;
 out:

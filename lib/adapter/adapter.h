@@ -1,4 +1,4 @@
-/* Low-rank adapters: the numbers, their start, their files.
+/* Adapters: the numbers, their start, their files.  What a method does with them is a row of the table in method.h.
  *
  * One adapted matrix W (out x in), y = W x, becomes  y = W x + s B A x            (LoRA; Hu et al. 2021, 2106.09685)
  *                                            or      y = W x + s (B A - B0 A0) x  (residual start, PiSSA; Meng et al.
@@ -22,7 +22,21 @@ typedef struct bal_module {
     bool fan_in_fan_out; /* the model's own files hold it as in x out (GPT-2); w never is */
 } bal_module;
 
+struct bal_method; /* lib/adapter/method.h */
+
+enum { BAL_METHOD_KEYS = 16, BAL_SITE_TENSORS = 8 };
+
+/* The value of one of a method's own keys of adapter_config.json. */
+typedef struct bal_key_value {
+    double number; /* also of a boolean: 0 or 1 */
+    char *text;    /* NULL: null */
+    char **list;
+    size_t n_list;
+} bal_key_value;
+
 typedef struct bal_adapter_config {
+    const struct bal_method *method;     /* NULL: LoRA */
+    bal_key_value keys[BAL_METHOD_KEYS]; /* in the order of the method's keys; bal_adapter_config_defaults() */
     size_t r;
     double lora_alpha;
     double lora_dropout;
@@ -44,11 +58,44 @@ typedef struct bal_lora {
     const real_t *a0, *b0; /* the initial factors of a residual start, else NULL */
 } bal_lora;
 
+/* One tensor of a site (or one that all sites share), as it is saved. */
+typedef struct bal_site_tensor {
+    const char *key; /* what follows "base_model.model.<module>." in the file: "lora_A.weight" */
+    size_t n_dims;   /* 2, or 1 for a vector (rows values, cols 1) */
+    size_t rows, cols;
+    bool frozen; /* saved and read, but not trained: lies in a->frozen */
+    bool no_decay;
+    real_t *v, *d; /* values; gradients, accumulated, NULL when not trained */
+} bal_site_tensor;
+
+/* One adapted module. */
+typedef struct bal_site {
+    const struct bal_method *method;
+    const struct bal_adapter *adapter;
+    char *module;
+    size_t in, out, r; /* r: its own, after rank_pattern */
+    double scale;      /* of LoRA's family, after alpha_pattern */
+    bal_site_tensor tensor[BAL_SITE_TENSORS];
+    size_t n_tensors;
+    real_t *state; /* n_state values made from the parameters by the method's prepare() */
+    size_t n_state;
+    bal_lora *lora; /* the factors of a low-rank method, else NULL */
+    int variant;    /* for the method's use: set by its describe() */
+} bal_site;
+
 typedef struct bal_adapter {
     bal_adapter_config config;
-    bal_lora *loras;
+    bal_site *sites;
+    size_t n_sites;
+    bal_lora *loras; /* one a site, in the same order, for methods with such factors; else none */
     size_t n_loras;
-    bal_params params;      /* segments are named as in adapter_model.safetensors, A before B, module by module */
+    bal_params params;                        /* segments are named as in adapter_model.safetensors, site by site */
+    bal_site_tensor shared[BAL_SITE_TENSORS]; /* of the whole adapter: "base_model.<key>" */
+    size_t n_shared;
+    real_t *frozen; /* values of the tensors that are not trained */
+    size_t n_frozen;
+    real_t *states, *memory; /* all sites' state; what the method keeps between steps (saved in checkpoints) */
+    size_t n_memory;
     real_t *initial;        /* params.n values of the residual start, laid out like params; NULL for plain LoRA */
     double captured_energy; /* PiSSA: smallest over modules of captured / best possible energy; 1 if exact */
 } bal_adapter;
@@ -72,8 +119,13 @@ typedef struct bal_calibration {
 /* bal_adapter_new() with data (may be NULL); BAL_EINVAL when the start needs data and there are none. */
 bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules,
                                       size_t n, const bal_calibration *data, uint64_t seed, bool train);
+bal_status bal_adapter_config_copy(bal_adapter_config *to, const bal_adapter_config *from);
+void bal_adapter_config_dispose(bal_adapter_config *c); /* of one that owns its parts */
+/* Sets the method's own keys to their defaults (c->method is set). */
+void bal_adapter_config_defaults(bal_adapter_config *c);
 void bal_adapter_free(bal_adapter *a);                                /* accepts NULL */
-bal_lora *bal_adapter_find(const bal_adapter *a, const char *module); /* NULL if not adapted */
+bal_lora *bal_adapter_find(const bal_adapter *a, const char *module); /* NULL if it has no such factors */
+bal_site *bal_adapter_site(const bal_adapter *a, const char *module); /* NULL if not adapted */
 
 /* Writes adapter_config.json (portable keys) and adapter_model.safetensors into dir (made if missing). */
 bal_status bal_adapter_save(const bal_adapter *a, const char *dir);

@@ -14,7 +14,7 @@ typedef struct peft_config {
 /* Reads dir/adapter_config.json; refuses features that would change what the factors mean (one sentence). */
 bal_status bal_peft_config_read(peft_config *out, const char *dir);
 void bal_peft_config_dispose(peft_config *c);
-/* Writes the portable keys, sorted, indent 2; init is "lora" (written as true) or a name. */
-bal_status bal_peft_config_write(const bal_adapter *a, const char *init, const char *path);
+/* Writes the portable keys, sorted, indent 2.  initial: of the start of a residual adapter, as plain LoRA. */
+bal_status bal_peft_config_write(const bal_adapter *a, bool initial, const char *path);
 
 #endif

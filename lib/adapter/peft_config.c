@@ -3,6 +3,7 @@
 #include "lib/adapter/peft.h"
 
 #include "lib/adapter/adapter_impl.h"
+#include "lib/adapter/method.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
@@ -16,21 +17,10 @@
 enum { MAX_CONFIG_BYTES = 16 << 20, MAX_RANK = 1 << 20, MAX_TARGETS = 100000 };
 
 /* Features that change what the factors mean; a file that uses one of them must not be read as if it did not. */
-static const char *const REFUSED[] = {"use_dora",
-                                      "lora_bias",
-                                      "rank_pattern",
-                                      "alpha_pattern",
-                                      "modules_to_save",
-                                      "trainable_token_indices",
-                                      "layer_replication",
-                                      "target_parameters",
-                                      "use_qalora",
-                                      "use_bdlora",
-                                      "alora_invocation_tokens",
-                                      "arrow_config",
-                                      "kasa_config",
-                                      "velora_config",
-                                      "monteclora_config"};
+static const char *const REFUSED[] = {
+    "lora_bias",         "rank_pattern",      "alpha_pattern", "modules_to_save",  "trainable_token_indices",
+    "layer_replication", "target_parameters", "use_qalora",    "use_bdlora",       "alora_invocation_tokens",
+    "arrow_config",      "kasa_config",       "velora_config", "monteclora_config"};
 /* Starts that leave the frozen weights as they are. */
 static const char *const PLAIN_STARTS[] = {"gaussian", "eva", "orthogonal", "mica"};
 
@@ -41,15 +31,43 @@ static bool in_use(const cJSON *v)
     return !((cJSON_IsObject(v) || cJSON_IsArray(v)) && cJSON_GetArraySize(v) == 0);
 }
 
-static bal_status check_features(const cJSON *json, const char *where)
+/* The method that a file is of: the row with its peft_type whose flag is set, else the one without a flag. */
+static const bal_method *find_method(const cJSON *json, const char *type)
+{
+    const bal_method *plain = NULL;
+    for (size_t i = 0; i < bal_method_count(); i++) {
+        const bal_method *m = bal_method_at(i);
+        if (strcmp(m->peft_type, type) != 0)
+            continue;
+        if (m->flag != NULL && cJSON_IsTrue(bal_json_member(json, m->flag)))
+            return m;
+        if (m->flag == NULL)
+            plain = m;
+    }
+    return plain;
+}
+
+static bal_status unknown_type(const char *where, const char *type)
+{
+    bal_buf known = {0};
+    for (size_t i = 0; i < bal_method_count(); i++)
+        if (bal_method_at(i)->flag == NULL)
+            (void)bal_buf_printf(&known, "%s%s", known.len > 0 ? ", " : "", bal_method_at(i)->peft_type);
+    bal_status status = bal_fail(BAL_EUNSUPPORTED, "%s: peft_type is %.60s; adapters of these kinds are read: %s",
+                                 where, type != NULL ? type : "missing", bal_buf_cstr(&known));
+    bal_buf_dispose(&known);
+    return status;
+}
+
+static bal_status check_features(const cJSON *json, const char *where, bal_adapter_config *c)
 {
     const char *type = NULL, *bias = NULL;
     bal_status status = bal_json_text(json, where, "peft_type", &type, NULL);
     if (status != BAL_OK)
         return status;
-    if (type == NULL || strcmp(type, "LORA") != 0)
-        return bal_fail(BAL_EUNSUPPORTED, "%s: peft_type is %s; only LORA adapters are supported", where,
-                        type != NULL ? type : "missing");
+    c->method = type != NULL ? find_method(json, type) : NULL;
+    if (c->method == NULL)
+        return unknown_type(where, type);
     for (size_t i = 0; i < sizeof REFUSED / sizeof *REFUSED; i++)
         if (in_use(bal_json_member(json, REFUSED[i])))
             return bal_fail(BAL_EUNSUPPORTED,
@@ -61,15 +79,76 @@ static bal_status check_features(const cJSON *json, const char *where)
     return status;
 }
 
+/* A list of texts, or NULL and 0 for null. */
+static bal_status read_list(const cJSON *json, const char *where, const char *key, char ***out, size_t *n_out)
+{
+    const cJSON *v = bal_json_member(json, key), *item;
+    if (v == NULL || cJSON_IsNull(v))
+        return BAL_OK;
+    int n = cJSON_IsArray(v) ? cJSON_GetArraySize(v) : 0;
+    if (!cJSON_IsArray(v) || n > MAX_TARGETS)
+        return bal_fail(BAL_EFORMAT, "%s: key '%s' must be a list of at most %d names", where, key, MAX_TARGETS);
+    *out = bal_alloc((size_t)n, sizeof **out); // NOLINT(bugprone-sizeof-expression): an array of pointers
+    if (*out == NULL)
+        return BAL_ENOMEM;
+    for (item = v->child; item != NULL; item = item->next) {
+        if (!cJSON_IsString(item))
+            return bal_fail(BAL_EFORMAT, "%s: key '%s' must be a list of names", where, key);
+        if (((*out)[*n_out] = bal_strdup(item->valuestring)) == NULL)
+            return BAL_ENOMEM;
+        ++*n_out;
+    }
+    return BAL_OK;
+}
+
+/* The method's own keys. */
+static bal_status read_keys(const cJSON *json, const char *where, bal_adapter_config *c)
+{
+    bal_status status = BAL_OK;
+    bal_adapter_config_defaults(c);
+    for (size_t i = 0; i < BAL_METHOD_KEYS && c->method->keys[i].name != NULL; i++) {
+        const bal_method_key *k = &c->method->keys[i];
+        const char *text = NULL;
+        bool is = c->keys[i].number != 0;
+        switch (k->type) {
+        case BAL_KEY_NUMBER:
+            BAL_TRY(bal_json_f64(json, where, k->name, &c->keys[i].number, NULL));
+            if (!(c->keys[i].number >= k->least && c->keys[i].number <= k->most))
+                BAL_TRY(bal_fail(BAL_EFORMAT, "%s: key '%s' is %g; it must lie in [%g, %g]", where, k->name,
+                                 c->keys[i].number, k->least, k->most));
+            break;
+        case BAL_KEY_BOOL:
+            BAL_TRY(bal_json_bool(json, where, k->name, &is, NULL));
+            c->keys[i].number = is;
+            break;
+        case BAL_KEY_TEXT:
+            BAL_TRY(bal_json_text(json, where, k->name, &text, NULL));
+            if (text != NULL && (c->keys[i].text = bal_strdup(text)) == NULL)
+                BAL_TRY(BAL_ENOMEM);
+            break;
+        case BAL_KEY_LIST:
+            BAL_TRY(read_list(json, where, k->name, &c->keys[i].list, &c->keys[i].n_list));
+            break;
+        }
+    }
+out:
+    return status;
+}
+
 static bal_status read_start(const cJSON *json, const char *where, peft_config *out)
 {
-    const cJSON *v = bal_json_member(json, "init_lora_weights");
+    const char *key = out->config.method->init_key;
+    const cJSON *v = key != NULL ? bal_json_member(json, key) : NULL;
     const char *name = "lora";
     bal_start start;
+    if (!out->config.method->low_rank) { /* how the values were drawn does not matter once they are read */
+        (void)snprintf(out->config.init, sizeof out->config.init, "%s", name);
+        return BAL_OK;
+    }
     if (v != NULL && cJSON_IsString(v))
         name = v->valuestring;
     else if (v != NULL && !cJSON_IsBool(v))
-        return bal_fail(BAL_EFORMAT, "%s: key 'init_lora_weights' must be true, false or a name", where);
+        return bal_fail(BAL_EFORMAT, "%s: key '%s' must be true, false or a name", where, key);
     if (strlen(name) >= sizeof out->config.init)
         return bal_fail(BAL_EFORMAT, "%s: init_lora_weights '%.60s' is not a known start", where, name);
     (void)snprintf(out->config.init, sizeof out->config.init, "%s", name);
@@ -84,18 +163,9 @@ static bal_status read_start(const cJSON *json, const char *where, peft_config *
     return BAL_OK;
 }
 
-static bal_status add_target(bal_adapter_config *c, const char *name)
-{
-    c->target_modules[c->n_target_modules] = bal_strdup(name);
-    if (c->target_modules[c->n_target_modules] == NULL)
-        return BAL_ENOMEM;
-    c->n_target_modules++;
-    return BAL_OK;
-}
-
 static bal_status read_targets(const cJSON *json, const char *where, peft_config *out)
 {
-    const cJSON *v = bal_json_member(json, "target_modules"), *item;
+    const cJSON *v = bal_json_member(json, "target_modules");
     bal_adapter_config *c = &out->config;
     out->exact_targets = v != NULL && cJSON_IsArray(v) && !in_use(bal_json_member(json, "layers_to_transform")) &&
                          !in_use(bal_json_member(json, "exclude_modules"));
@@ -103,34 +173,26 @@ static bal_status read_targets(const cJSON *json, const char *where, peft_config
         return BAL_OK;
     if (!cJSON_IsArray(v))
         return bal_fail(BAL_EFORMAT, "%s: key 'target_modules' must be a list of names", where);
-    int n = cJSON_GetArraySize(v);
-    if (n > MAX_TARGETS)
-        return bal_fail(BAL_ELIMIT, "%s: target_modules has %d entries; at most %d are read", where, n, MAX_TARGETS);
-    c->target_modules = bal_alloc((size_t)n, sizeof *c->target_modules);
-    if (c->target_modules == NULL)
-        return BAL_ENOMEM;
-    for (item = v->child; item != NULL; item = item->next) {
-        if (!cJSON_IsString(item))
-            return bal_fail(BAL_EFORMAT, "%s: key 'target_modules' must be a list of names", where);
-        bal_status status = add_target(c, item->valuestring);
-        if (status != BAL_OK)
-            return status;
-    }
-    return BAL_OK;
+    return read_list(json, where, "target_modules", &c->target_modules, &c->n_target_modules);
 }
 
 static bal_status read_numbers(const cJSON *json, const char *where, bal_adapter_config *c)
 {
     bal_status status = BAL_OK;
-    int64_t r = 8;
+    const bal_method *m = c->method;
+    int64_t r = m->no_rank ? 1 : 8;
     c->lora_alpha = 8; /* peft's defaults for absent keys */
-    BAL_TRY(bal_json_i64(json, where, "r", 1, MAX_RANK, &r, NULL));
-    BAL_TRY(bal_json_f64(json, where, "lora_alpha", &c->lora_alpha, NULL));
-    BAL_TRY(bal_json_f64(json, where, "lora_dropout", &c->lora_dropout, NULL));
+    if (!m->no_rank)
+        BAL_TRY(bal_json_i64(json, where, "r", 1, MAX_RANK, &r, NULL));
+    if (m->alpha_key != NULL)
+        BAL_TRY(bal_json_f64(json, where, m->alpha_key, &c->lora_alpha, NULL));
+    if (m->dropout_key != NULL)
+        BAL_TRY(bal_json_f64(json, where, m->dropout_key, &c->lora_dropout, NULL));
     BAL_TRY(bal_json_bool(json, where, "use_rslora", &c->use_rslora, NULL));
     c->r = (size_t)r;
     if (!(isfinite(c->lora_alpha) && c->lora_alpha > 0))
-        status = bal_fail(BAL_EFORMAT, "%s: lora_alpha is %g; it must be a positive number", where, c->lora_alpha);
+        status = bal_fail(BAL_EFORMAT, "%s: %s is %g; it must be a positive number", where,
+                          m->alpha_key != NULL ? m->alpha_key : "alpha", c->lora_alpha);
     else if (!(c->lora_dropout >= 0 && c->lora_dropout < 1))
         status = bal_fail(BAL_EFORMAT, "%s: lora_dropout is %g; it must lie in [0, 1)", where, c->lora_dropout);
 out:
@@ -160,7 +222,8 @@ bal_status bal_peft_config_read(peft_config *out, const char *dir)
     BAL_TRY(bal_json_read(&json, path, MAX_CONFIG_BYTES));
     if (!cJSON_IsObject(json))
         BAL_TRY(bal_fail(BAL_EFORMAT, "%s is not a JSON object", path));
-    BAL_TRY(check_features(json, path));
+    BAL_TRY(check_features(json, path, &out->config));
+    BAL_TRY(read_keys(json, path, &out->config));
     BAL_TRY(read_numbers(json, path, &out->config));
     BAL_TRY(read_texts(json, path, &out->config));
     BAL_TRY(read_start(json, path, out));
@@ -175,10 +238,7 @@ out:
 
 void bal_peft_config_dispose(peft_config *c)
 {
-    for (size_t i = 0; i < c->config.n_target_modules; i++)
-        bal_free(c->config.target_modules[i]);
-    bal_free(c->config.target_modules);
-    bal_free(c->config.base_model);
+    bal_adapter_config_dispose(&c->config);
     *c = (peft_config){0};
 }
 
@@ -192,12 +252,12 @@ static bal_status put_targets(bal_buf *b, const bal_adapter *a)
 {
     const bal_adapter_config *c = &a->config;
     bool expand = c->n_target_modules == 1 && strcmp(c->target_modules[0], "all-linear") == 0;
-    size_t n = 0, most = expand ? a->n_loras : c->n_target_modules;
+    size_t n = 0, most = expand ? a->n_sites : c->n_target_modules;
     const char **names = bal_alloc(most, sizeof *names);
     if (names == NULL)
         return BAL_ENOMEM;
     for (size_t i = 0; i < most; i++) {
-        const char *name = expand ? a->loras[i].module : c->target_modules[i], *dot = strrchr(name, '.');
+        const char *name = expand ? a->sites[i].module : c->target_modules[i], *dot = strrchr(name, '.');
         if (expand && dot != NULL)
             name = dot + 1;
         bool seen = false;
@@ -219,53 +279,145 @@ static bal_status put_targets(bal_buf *b, const bal_adapter *a)
     return status;
 }
 
-static bal_status put_text_or_null(bal_buf *b, const char *text)
+/* The members of the file, written in the order of their names as peft does. */
+typedef struct member {
+    const char *name;
+    bal_buf value;
+} member;
+
+enum { MAX_MEMBERS = 48 };
+
+typedef struct members {
+    member of[MAX_MEMBERS];
+    size_t n;
+} members;
+
+/* A new member; *value receives where its value is written. */
+static bal_buf *put(members *m, const char *name)
 {
+    m->of[m->n].name = name; /* their number is known */
+    return &m->of[m->n++].value;
+}
+
+static bal_status put_text_or_null(members *m, const char *name, const char *text)
+{
+    bal_buf *b = put(m, name);
     return text != NULL && text[0] != '\0' ? bal_json_put_text(b, text) : bal_buf_text(b, "null");
 }
 
-static bal_status put_start(bal_buf *b, const char *init)
+static bal_status put_bool(members *m, const char *name, bool value)
 {
-    return strcmp(init, "lora") == 0 ? bal_buf_text(b, "true") : bal_json_put_text(b, init);
+    return bal_buf_text(put(m, name), value ? "true" : "false");
 }
 
-static bal_status put_number(bal_buf *b, const char *before, double value)
+static bal_status put_null(members *m, const char *name)
 {
-    bal_status status = bal_buf_text(b, before);
-    return status == BAL_OK ? bal_json_put_f64(b, value) : status;
+    return bal_buf_text(put(m, name), "null");
 }
 
-static bal_status put_config(bal_buf *b, const bal_adapter *a, const char *init)
+static bal_status put_number(members *m, const char *name, double value)
+{
+    return bal_json_put_f64(put(m, name), value);
+}
+
+static bal_status put_list(members *m, const char *name, char *const *list, size_t n)
+{
+    bal_buf *b = put(m, name);
+    bal_status status = bal_buf_text(b, "[");
+    for (size_t i = 0; i < n && status == BAL_OK; i++) {
+        status = bal_buf_text(b, i > 0 ? ",\n    " : "\n    ");
+        if (status == BAL_OK)
+            status = bal_json_put_text(b, list[i]);
+    }
+    return status == BAL_OK ? bal_buf_text(b, n > 0 ? "\n  ]" : "]") : status;
+}
+
+static bal_status put_keys(members *m, const bal_adapter_config *c)
+{
+    bal_status status = BAL_OK;
+    const bal_method *method = bal_method_of(c);
+    for (size_t i = 0; i < BAL_METHOD_KEYS && method->keys[i].name != NULL && status == BAL_OK; i++) {
+        const char *name = method->keys[i].name;
+        const bal_key_value *v = &c->keys[i];
+        switch (method->keys[i].type) {
+        case BAL_KEY_NUMBER:
+            status = put_number(m, name, v->number);
+            break;
+        case BAL_KEY_BOOL:
+            status = put_bool(m, name, v->number != 0);
+            break;
+        case BAL_KEY_TEXT:
+            status = put_text_or_null(m, name, v->text);
+            break;
+        case BAL_KEY_LIST:
+            status = v->list == NULL ? put_null(m, name) : put_list(m, name, v->list, v->n_list);
+            break;
+        }
+    }
+    return status;
+}
+
+static bal_status put_config(members *m, const bal_adapter *a, bool initial)
 {
     const bal_adapter_config *c = &a->config;
+    const bal_method *method = initial ? bal_method_named("lora") : bal_method_of(c);
+    const char *init = initial ? "lora" : c->init;
     bal_status status = BAL_OK;
-    BAL_TRY(bal_buf_text(b, "{\n  \"auto_mapping\": null,\n  \"base_model_name_or_path\": "));
-    BAL_TRY(put_text_or_null(b, c->base_model));
-    BAL_TRY(bal_buf_text(b, ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": "));
-    BAL_TRY(bal_buf_text(b, c->fan_in_fan_out ? "true" : "false"));
-    BAL_TRY(bal_buf_text(b, ",\n  \"inference_mode\": true,\n  \"init_lora_weights\": "));
-    BAL_TRY(put_start(b, init));
-    BAL_TRY(put_number(
-        b, ",\n  \"layers_pattern\": null,\n  \"layers_to_transform\": null,\n  \"lora_alpha\": ", c->lora_alpha));
-    BAL_TRY(put_number(b, ",\n  \"lora_dropout\": ", c->lora_dropout));
-    BAL_TRY(bal_buf_printf(b,
-                           ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": %zu,\n"
-                           "  \"revision\": null,\n  \"target_modules\": ",
-                           c->r));
-    BAL_TRY(put_targets(b, a));
-    BAL_TRY(bal_buf_text(b, ",\n  \"task_type\": "));
-    BAL_TRY(put_text_or_null(b, c->task_type));
-    BAL_TRY(bal_buf_text(b, c->use_rslora ? ",\n  \"use_rslora\": true\n}\n" : "\n}\n"));
+    BAL_TRY(put_null(m, "auto_mapping"));
+    BAL_TRY(put_text_or_null(m, "base_model_name_or_path", c->base_model));
+    BAL_TRY(put_bool(m, "inference_mode", true));
+    BAL_TRY(put_text_or_null(m, "peft_type", method->peft_type));
+    BAL_TRY(put_null(m, "revision"));
+    BAL_TRY(put_null(m, "modules_to_save"));
+    BAL_TRY(put_targets(put(m, "target_modules"), a));
+    BAL_TRY(put_text_or_null(m, "task_type", c->task_type));
+    if (strcmp(method->peft_type, "LORA") == 0) {
+        BAL_TRY(bal_buf_text(put(m, "bias"), "\"none\""));
+        BAL_TRY(put_bool(m, "fan_in_fan_out", c->fan_in_fan_out));
+    }
+    if (!method->no_rank) {
+        BAL_TRY(bal_buf_printf(put(m, "r"), "%zu", c->r));
+        BAL_TRY(put_null(m, "layers_pattern"));
+        BAL_TRY(put_null(m, "layers_to_transform"));
+    }
+    if (method->init_key != NULL && strcmp(init, "lora") == 0)
+        BAL_TRY(put_bool(m, method->init_key, true));
+    else if (method->init_key != NULL)
+        BAL_TRY(put_text_or_null(m, method->init_key, init));
+    if (method->alpha_key != NULL)
+        BAL_TRY(put_number(m, method->alpha_key, c->lora_alpha));
+    if (method->dropout_key != NULL)
+        BAL_TRY(put_number(m, method->dropout_key, c->lora_dropout));
+    if (c->use_rslora)
+        BAL_TRY(put_bool(m, "use_rslora", true));
+    if (method->flag != NULL)
+        BAL_TRY(put_bool(m, method->flag, true));
+    if (!initial)
+        BAL_TRY(put_keys(m, c));
 out:
     return status;
 }
 
-bal_status bal_peft_config_write(const bal_adapter *a, const char *init, const char *path)
+static int compare_members(const void *a, const void *b)
+{
+    return strcmp(((const member *)a)->name, ((const member *)b)->name);
+}
+
+bal_status bal_peft_config_write(const bal_adapter *a, bool initial, const char *path)
 {
     bal_buf b = {0};
-    bal_status status = put_config(&b, a, init);
+    members m = {0};
+    bal_status status = put_config(&m, a, initial);
+    qsort(m.of, m.n, sizeof *m.of, compare_members);
+    for (size_t i = 0; i < m.n && status == BAL_OK; i++)
+        status =
+            bal_buf_printf(&b, "%s  \"%s\": %s", i > 0 ? ",\n" : "{\n", m.of[i].name, bal_buf_cstr(&m.of[i].value));
+    if (status == BAL_OK)
+        status = bal_buf_text(&b, "\n}\n");
     if (status == BAL_OK)
         status = bal_file_replace(path, b.data, b.len);
+    for (size_t i = 0; i < m.n; i++)
+        bal_buf_dispose(&m.of[i].value);
     bal_buf_dispose(&b);
     return status;
 }

@@ -1,6 +1,7 @@
 /* Reading PEFT folders.  The tensor file says which modules are adapted; target_modules is checked against it.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "lib/adapter/adapter_impl.h"
+#include "lib/adapter/method.h"
 #include "lib/adapter/peft.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
@@ -13,9 +14,9 @@
 
 static const char PREFIX[] = "base_model.model.";
 
-typedef struct factors { /* the two tensors of a module, NULL when the file lacks one */
-    const bal_tensor *a, *b;
-} factors;
+typedef struct found_tensors { /* of a module or of all of them, NULL where the file has none */
+    const bal_tensor *t[BAL_SITE_TENSORS];
+} found_tensors;
 
 static bal_status open_tensors(bal_safetensors **out, const char *dir)
 {
@@ -36,29 +37,27 @@ static bal_status open_tensors(bal_safetensors **out, const char *dir)
     return status;
 }
 
-/* Which module and factor a tensor belongs to: "base_model.model.<module>.lora_A.weight". */
-static bool split_name(const char *name, const char **module, size_t *n, char *which)
+/* Which module and tensor of a site a name means: "base_model.model.<module>.<key>"; the longest key counts. */
+static bool split_name(const char *name, const bal_site *site, const char **module, size_t *n, size_t *which)
 {
-    static const char tail_a[] = ".lora_A.weight", tail_b[] = ".lora_B.weight";
-    if (!bal_starts_with(name, PREFIX) || strlen(name) <= sizeof PREFIX - 1 + sizeof tail_a - 1)
+    size_t best = 0;
+    if (!bal_starts_with(name, PREFIX))
         return false;
     *module = name + sizeof PREFIX - 1;
-    *n = strlen(*module) - (sizeof tail_a - 1);
-    *which = bal_ends_with(name, tail_a) ? 'A' : 'B';
-    return *which == 'A' || bal_ends_with(name, tail_b);
+    for (size_t k = 0; k < site->n_tensors; k++) {
+        size_t len = strlen(site->tensor[k].key), whole = strlen(*module);
+        if (len <= best || whole <= len + 1 || (*module)[whole - len - 1] != '.' ||
+            strcmp(*module + whole - len, site->tensor[k].key) != 0)
+            continue;
+        best = len;
+        *n = whole - len - 1;
+        *which = k;
+    }
+    return best > 0;
 }
 
-static bal_status check_shape(const bal_tensor *t, char which, size_t r, const bal_module *m)
+static bal_status check_dtype(const bal_tensor *t)
 {
-    size_t rows = which == 'A' ? r : m->w->rows, cols = which == 'A' ? m->w->cols : r;
-    if (t->n_dims != 2)
-        return bal_fail(BAL_EFORMAT, "adapter tensor '%s' in %s has %zu dimensions instead of 2", t->name, t->file,
-                        t->n_dims);
-    if (t->shape[0] != rows || t->shape[1] != cols)
-        return bal_fail(BAL_EFORMAT,
-                        "adapter tensor '%s' in %s is %zu x %zu, but rank %zu on this model's '%s' (%zu x %zu) "
-                        "needs %zu x %zu; is it the adapter of another base model?",
-                        t->name, t->file, t->shape[0], t->shape[1], r, m->name, m->w->rows, m->w->cols, rows, cols);
     if (t->dtype != BAL_DTYPE_F32 && t->dtype != BAL_DTYPE_F16 && t->dtype != BAL_DTYPE_BF16 &&
         t->dtype != BAL_DTYPE_F64)
         return bal_fail(BAL_EUNSUPPORTED, "adapter tensor '%s' in %s has dtype %s; F32, F16 and BF16 are read", t->name,
@@ -66,53 +65,109 @@ static bal_status check_shape(const bal_tensor *t, char which, size_t r, const b
     return BAL_OK;
 }
 
-/* found[i]: the tensors of modules[i].  Every tensor must belong to a module, and every pair be complete. */
-static bal_status collect(const bal_safetensors *file, size_t r, const bal_module *modules, size_t n, factors *found)
+static bal_status check_shape(const bal_tensor *t, const bal_site *s, const bal_site_tensor *want)
 {
+    size_t cols = t->n_dims == 2 ? t->shape[1] : 1;
+    if (t->n_dims != want->n_dims)
+        return bal_fail(BAL_EFORMAT, "adapter tensor '%s' in %s has %zu dimensions instead of %zu", t->name, t->file,
+                        t->n_dims, want->n_dims);
+    if (t->shape[0] != want->rows || cols != want->cols)
+        return bal_fail(BAL_EFORMAT,
+                        "adapter tensor '%s' in %s is %zu x %zu, but rank %zu on this model's '%s' (%zu x %zu) "
+                        "needs %zu x %zu; is it the adapter of another base model?",
+                        t->name, t->file, t->shape[0], cols, s->r, s->module, s->out, s->in, want->rows, want->cols);
+    return check_dtype(t);
+}
+
+static bal_status not_of_method(const bal_tensor *t, const bal_adapter_config *c, const bal_site *probe)
+{
+    bal_buf keys = {0};
+    for (size_t k = 0; k < probe->n_tensors; k++)
+        (void)bal_buf_printf(&keys, "%s\u2026%s", k > 0 ? ", " : "", probe->tensor[k].key);
+    bal_status status =
+        bal_fail(BAL_EUNSUPPORTED, "tensor '%s' in %s does not belong to a %s adapter, which consists of %s", t->name,
+                 t->file, bal_method_of(c)->title, bal_buf_cstr(&keys));
+    bal_buf_dispose(&keys);
+    return status;
+}
+
+/* Keys of the method's tensors: as a site of the first module has them. */
+static bal_status describe_probe(bal_site *probe, bal_adapter *of, const bal_adapter_config *c, const bal_module *m)
+{
+    of->config = *c;
+    *probe = (bal_site){.method = bal_method_of(c),
+                        .adapter = of,
+                        .module = (char *)(uintptr_t)m->name, /* only read */
+                        .out = m->w->rows,
+                        .in = m->w->cols,
+                        .r = c->r,
+                        .scale = 1};
+    return probe->method->describe(probe);
+}
+
+/* found[i]: the tensors of modules[i], found[n] the shared ones (checked later).  Every tensor must belong to a
+ * module. */
+static bal_status collect(const bal_safetensors *file, const bal_adapter_config *c, const bal_module *modules, size_t n,
+                          found_tensors *found)
+{
+    bal_adapter of = {0};
+    bal_site probe;
+    bal_status status = BAL_OK;
+    if (n == 0)
+        return bal_fail(BAL_EINVAL, "the model has no module that an adapter could be on");
+    BAL_TRY(describe_probe(&probe, &of, c, &modules[0]));
+    of.sites = &probe;
+    of.n_sites = 1;
+    if (probe.method->describe_shared != NULL)
+        BAL_TRY(probe.method->describe_shared(&of));
     for (size_t i = 0; i < bal_safetensors_count(file); i++) {
         const bal_tensor *t = bal_safetensors_at(file, i);
         const char *module = NULL;
-        size_t len = 0, m = 0;
-        char which = 0;
-        if (!split_name(t->name, &module, &len, &which))
-            return bal_fail(BAL_EUNSUPPORTED,
-                            "tensor '%s' in %s is not a LoRA factor (…lora_A.weight, …lora_B.weight); adapters "
-                            "with other tensors are not supported yet",
-                            t->name, t->file);
+        size_t len = 0, m = 0, which = 0, k = 0;
+        while (k < of.n_shared && (!bal_starts_with(t->name, "base_model.") ||
+                                   strcmp(t->name + strlen("base_model."), of.shared[k].key) != 0))
+            k++;
+        if (k < of.n_shared) {
+            found[n].t[k] = t;
+            continue;
+        }
+        if (!split_name(t->name, &probe, &module, &len, &which))
+            BAL_TRY(not_of_method(t, c, &probe));
         while (m < n && (strlen(modules[m].name) != len || strncmp(modules[m].name, module, len) != 0))
             m++;
         if (m == n)
-            return bal_fail(BAL_EFORMAT,
-                            "adapter tensor '%s' in %s has no module in this model; is it the adapter of another base "
-                            "model?",
-                            t->name, t->file);
-        *(which == 'A' ? &found[m].a : &found[m].b) = t;
-        bal_status status = check_shape(t, which, r, &modules[m]);
-        if (status != BAL_OK)
-            return status;
+            BAL_TRY(bal_fail(BAL_EFORMAT,
+                             "adapter tensor '%s' in %s has no module in this model; is it the adapter of another base "
+                             "model?",
+                             t->name, t->file));
+        found[m].t[which] = t;
     }
-    return BAL_OK;
+out:
+    return status;
 }
 
-static bal_status check_complete(const peft_config *c, const char *dir, const bal_module *modules, size_t n,
-                                 const factors *found, size_t *n_found)
+static bool any_found(const found_tensors *f)
 {
-    *n_found = 0;
-    for (size_t i = 0; i < n; i++) {
-        bool wanted = c->exact_targets && bal_adapter_targets(&c->config, modules[i].name);
-        if (found[i].a == NULL && found[i].b == NULL && !wanted)
-            continue;
-        if (found[i].a == NULL || found[i].b == NULL)
-            return bal_fail(BAL_EFORMAT, "adapter %s lacks tensor '%s%s.lora_%c.weight'", dir, PREFIX, modules[i].name,
-                            found[i].a == NULL ? 'A' : 'B');
-        ++*n_found;
-    }
-    if (*n_found == 0)
-        return bal_fail(BAL_EFORMAT, "adapter %s holds no LoRA tensors", dir);
+    for (size_t k = 0; k < BAL_SITE_TENSORS; k++)
+        if (f->t[k] != NULL)
+            return true;
+    return false;
+}
+
+/* picked: the modules that the file holds tensors of. */
+static bal_status pick(const peft_config *c, const char *dir, const bal_module *modules, size_t n,
+                       const found_tensors *found, size_t *picked, size_t *n_picked)
+{
+    *n_picked = 0;
+    for (size_t i = 0; i < n; i++)
+        if (any_found(&found[i]) || (c->exact_targets && bal_adapter_targets(&c->config, modules[i].name)))
+            picked[(*n_picked)++] = i;
+    if (*n_picked == 0)
+        return bal_fail(BAL_EFORMAT, "adapter %s holds no %s tensors", dir, bal_method_of(&c->config)->title);
     return BAL_OK;
 }
 
-static bal_status read_factor(const bal_tensor *t, real_t *out)
+static bal_status read_values(const bal_tensor *t, real_t *out)
 {
     bal_view v;
     bal_status status = bal_tensor_view(t, &v);
@@ -124,6 +179,22 @@ static bal_status read_factor(const bal_tensor *t, real_t *out)
             return bal_fail(BAL_ENUMERIC, "adapter tensor '%s' in %s holds %g at row %zu, column %zu", t->name, t->file,
                             (double)out[i], i / v.cols, i % v.cols);
     return BAL_OK;
+}
+
+static bal_status read_tensors(const char *dir, const bal_site *s, const bal_site_tensor *t, size_t n,
+                               const found_tensors *found)
+{
+    bal_status status = BAL_OK;
+    for (size_t k = 0; k < n; k++) {
+        if (found->t[k] == NULL && s->module == NULL)
+            return bal_fail(BAL_EFORMAT, "adapter %s lacks tensor 'base_model.%s'", dir, t[k].key);
+        if (found->t[k] == NULL)
+            return bal_fail(BAL_EFORMAT, "adapter %s lacks tensor '%s%s.%s'", dir, PREFIX, s->module, t[k].key);
+        BAL_TRY(check_shape(found->t[k], s, &t[k]));
+        BAL_TRY(read_values(found->t[k], t[k].v));
+    }
+out:
+    return status;
 }
 
 /* When the file names its modules by a pattern or by layers, the list of their full paths says the same. */
@@ -147,30 +218,29 @@ static bal_status name_targets(peft_config *c, const bal_module *modules, const 
     return BAL_OK;
 }
 
-/* A and B of the folder, without any initial factors; picked (n entries) receives the modules in order. */
+/* The tensors of the folder, without any initial factors; picked (n entries) receives the modules in order. */
 static bal_status load_pair(bal_adapter **out, peft_config *c, const char *dir, const bal_module *modules, size_t n,
                             size_t *picked, bool train)
 {
     bal_status status = BAL_OK;
     bal_adapter *a = NULL;
     bal_safetensors *file = NULL;
-    size_t n_found = 0, k = 0;
-    factors *found = bal_alloc(n, sizeof *found);
+    size_t k = 0;
+    found_tensors *found = bal_alloc(n + 1, sizeof *found);
     if (found == NULL)
         BAL_TRY(BAL_ENOMEM);
     BAL_TRY(bal_peft_config_read(c, dir));
     BAL_TRY(open_tensors(&file, dir));
-    BAL_TRY(collect(file, c->config.r, modules, n, found));
-    BAL_TRY(check_complete(c, dir, modules, n, found, &n_found));
-    for (size_t i = 0; i < n; i++)
-        if (found[i].a != NULL)
-            picked[k++] = i;
+    BAL_TRY(collect(file, &c->config, modules, n, found));
+    BAL_TRY(pick(c, dir, modules, n, found, picked, &k));
     BAL_TRY(name_targets(c, modules, picked, k));
     BAL_TRY(bal_adapter_build(&a, &c->config, modules, picked, k, train));
-    for (size_t i = 0; i < k; i++) {
-        BAL_TRY(read_factor(found[picked[i]].a, a->loras[i].a));
-        BAL_TRY(read_factor(found[picked[i]].b, a->loras[i].b));
-    }
+    for (size_t i = 0; i < k; i++)
+        BAL_TRY(read_tensors(dir, &a->sites[i], a->sites[i].tensor, a->sites[i].n_tensors, &found[picked[i]]));
+    const bal_site whole = {.method = bal_method_of(&a->config)};
+    BAL_TRY(read_tensors(dir, &whole, a->shared, a->n_shared, &found[n]));
+    if (whole.method->loaded != NULL)
+        BAL_TRY(whole.method->loaded(a));
     *out = a;
     a = NULL;
 out:
@@ -188,7 +258,13 @@ static bal_status load_initial(bal_adapter *a, const char *dir, const bal_module
     size_t *picked = bal_alloc(n, sizeof *picked);
     if (picked == NULL)
         return BAL_ENOMEM;
+    if (!bal_method_of(&a->config)->low_rank)
+        BAL_TRY(bal_fail(BAL_EINVAL, "an initial adapter is given (%s), but a %s adapter has no low-rank factors", dir,
+                         bal_method_of(&a->config)->title));
     BAL_TRY(load_pair(&start, &c, dir, modules, n, picked, false));
+    if (!bal_method_of(&start->config)->low_rank)
+        BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s is of the method %s; it must be a LoRA", dir,
+                         bal_method_of(&start->config)->title));
     if (start->config.r != a->config.r)
         BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has rank %zu, the adapter has %zu", dir, start->config.r,
                          a->config.r));
@@ -196,12 +272,13 @@ static bal_status load_initial(bal_adapter *a, const char *dir, const bal_module
         BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has %zu modules, the adapter has %zu", dir,
                          start->n_loras, a->n_loras));
     BAL_TRY(bal_adapter_make_initial(a));
-    memcpy(a->initial, start->params.values, a->params.n * sizeof(real_t));
     for (size_t i = 0; i < a->n_loras; i++) {
         bal_lora *l = &a->loras[i];
         if (strcmp(l->module, start->loras[i].module) != 0)
             BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has module '%s', the adapter '%s'", dir,
                              start->loras[i].module, l->module));
+        memcpy(a->initial + (l->a - a->params.values), start->loras[i].a, l->r * l->in * sizeof(real_t));
+        memcpy(a->initial + (l->b - a->params.values), start->loras[i].b, l->r * l->out * sizeof(real_t));
         /* one scale for both products: a start written with another alpha is brought to this one */
         double ratio = start->loras[i].scale / l->scale;
         real_t *b0 = a->initial + (l->b - a->params.values);

@@ -8,24 +8,54 @@
 
 #include <string.h>
 
-static bal_status write_tensors(const bal_adapter *a, const real_t *values, const char *path)
+static bal_status add_tensors(bal_safetensors_writer *w, const char *module, const bal_site_tensor *t, size_t n)
+{
+    bal_buf name = {0};
+    bal_status status = BAL_OK;
+    for (size_t k = 0; k < n; k++) {
+        const size_t shape[2] = {t[k].rows, t[k].cols};
+        name.len = 0;
+        BAL_TRY(module != NULL ? bal_buf_printf(&name, "base_model.model.%s.%s", module, t[k].key)
+                               : bal_buf_printf(&name, "base_model.%s", t[k].key));
+        BAL_TRY(bal_safetensors_writer_add_real(w, bal_buf_cstr(&name), t[k].n_dims, shape, t[k].v));
+    }
+out:
+    bal_buf_dispose(&name);
+    return status;
+}
+
+/* The start of a residual adapter as a plain LoRA of its factors. */
+static bal_status add_initial(bal_safetensors_writer *w, const bal_adapter *a)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < a->n_sites && status == BAL_OK; i++) {
+        bal_site_tensor t[2] = {a->sites[i].tensor[0], a->sites[i].tensor[1]};
+        for (size_t k = 0; k < 2; k++)
+            t[k].v = a->initial + (t[k].v - a->params.values);
+        status = add_tensors(w, a->sites[i].module, t, 2);
+    }
+    return status;
+}
+
+static bal_status write_tensors(const bal_adapter *a, bool initial, const char *path)
 {
     bal_status status = BAL_OK;
     bal_safetensors_writer *w = NULL;
     BAL_TRY(bal_safetensors_writer_new(&w));
     BAL_TRY(bal_safetensors_writer_metadata(w, "format", "pt"));
-    for (size_t i = 0; i < a->params.n_segments; i++) {
-        const bal_segment *s = &a->params.segments[i];
-        const size_t shape[2] = {s->rows, s->cols};
-        BAL_TRY(bal_safetensors_writer_add_real(w, s->name, 2, shape, values + s->offset));
-    }
+    if (initial)
+        BAL_TRY(add_initial(w, a));
+    for (size_t i = 0; !initial && i < a->n_sites; i++)
+        BAL_TRY(add_tensors(w, a->sites[i].module, a->sites[i].tensor, a->sites[i].n_tensors));
+    if (!initial)
+        BAL_TRY(add_tensors(w, NULL, a->shared, a->n_shared));
     BAL_TRY(bal_safetensors_writer_commit(w, path));
 out:
     bal_safetensors_writer_free(w);
     return status;
 }
 
-static bal_status write_folder(const bal_adapter *a, const real_t *values, const char *init, const char *dir)
+static bal_status write_folder(const bal_adapter *a, bool initial, const char *dir)
 {
     bal_status status = BAL_OK;
     char *config = bal_path_join(dir, "adapter_config.json"),
@@ -33,8 +63,8 @@ static bal_status write_folder(const bal_adapter *a, const real_t *values, const
     if (config == NULL || tensors == NULL)
         BAL_TRY(BAL_ENOMEM);
     BAL_TRY(bal_folder_make(dir));
-    BAL_TRY(write_tensors(a, values, tensors));
-    BAL_TRY(bal_peft_config_write(a, init, config));
+    BAL_TRY(write_tensors(a, initial, tensors));
+    BAL_TRY(bal_peft_config_write(a, initial, config));
 out:
     bal_free(config);
     bal_free(tensors);
@@ -43,14 +73,14 @@ out:
 
 bal_status bal_adapter_save(const bal_adapter *a, const char *dir)
 {
-    return write_folder(a, a->params.values, a->config.init, dir);
+    return write_folder(a, false, dir);
 }
 
 bal_status bal_adapter_save_initial(const bal_adapter *a, const char *dir)
 {
     if (a->initial == NULL)
         return bal_fail(BAL_EINVAL, "a %s adapter has no initial factors to save in %s", a->config.init, dir);
-    return write_folder(a, a->initial, "lora", dir);
+    return write_folder(a, true, dir);
 }
 
 bal_status bal_adapter_write_final(const bal_adapter *a, const char *dir)

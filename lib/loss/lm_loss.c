@@ -69,7 +69,7 @@ static void carve(bal_lm_loss *l, bal_arena *a)
 static bal_status check(const bal_model *m, const bal_loss_config *c)
 {
     bool any_teacher = on(c->lambda_consistency) || c->need_teacher;
-    if (m->head.lora != NULL)
+    if (m->head.site != NULL)
         return bal_fail(BAL_EUNSUPPORTED,
                         "an adapter on the output head ('%s') cannot be trained or scored yet; leave it out of "
                         "target_modules",
@@ -337,7 +337,7 @@ bal_status bal_lm_logits(const bal_model *m, const real_t *final, const uint32_t
     real_t *X = bal_alloc(step * h.D, sizeof *X);
     if (panel == NULL || X == NULL)
         BAL_TRY(BAL_ENOMEM);
-    if (m->head.lora != NULL)
+    if (m->head.site != NULL)
         BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "an adapter on the output head ('%s') is not supported yet", m->head.name));
     for (size_t i = 0; i < n; i += step) {
         size_t count = n - i < step ? n - i : step;

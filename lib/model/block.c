@@ -274,7 +274,7 @@ static bool attention_trains(const bal_block *b)
     static const bal_norm_place places[] = {BAL_NORM_ATTENTION_IN, BAL_NORM_Q, BAL_NORM_K, BAL_NORM_ATTENTION_OUT};
     for (size_t i = 0; i < sizeof slots / sizeof *slots; i++) {
         const bal_linear *l = &b->linear[slots[i]];
-        if (l->lora != NULL || l->dw != NULL || l->dbias != NULL)
+        if (l->site != NULL || l->dw != NULL || l->dbias != NULL)
             return true;
     }
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)

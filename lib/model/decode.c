@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/model/decode_impl.h"
 
+#include "lib/adapter/method.h"
 #include "lib/base/mem.h"
 #include "lib/base/threads.h"
 #include "lib/nn/layer_norm.h"
@@ -21,18 +22,42 @@ size_t bal_decoder_position_bytes(const bal_model *m)
     return 2 * c->n_layers * c->n_kv_heads * c->head_dim * sizeof(real_t);
 }
 
-static size_t widest_lora(const bal_model *m)
+/* The i-th linear of all blocks, then the head; NULL after it. */
+static const bal_linear *linear_at(const bal_model *m, size_t i)
 {
-    size_t widest = 1;
-    for (size_t i = 0; i < m->config.n_layers; i++)
-        for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
-            const bal_lora *l = m->blocks[i].linear[s].lora;
-            if (l != NULL && bal_lora_hidden(l) > widest)
-                widest = bal_lora_hidden(l);
-        }
-    if (m->head.lora != NULL && bal_lora_hidden(m->head.lora) > widest)
-        widest = bal_lora_hidden(m->head.lora);
-    return widest;
+    size_t n = m->config.n_layers * BAL_SLOT_COUNT;
+    return i < n ? &m->blocks[i / BAL_SLOT_COUNT].linear[i % BAL_SLOT_COUNT] : i == n ? &m->head : NULL;
+}
+
+/* What the attached adapters want of the buffers. */
+typedef struct site_needs {
+    size_t hidden, scratch, input, sites, dense; /* dense: values of all dense changes */
+} site_needs;
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static site_needs needs_of(const bal_model *m, size_t rows)
+{
+    site_needs n = {.hidden = 1, .scratch = 1, .input = 1, .sites = 1, .dense = 1};
+    const bal_linear *l;
+    for (size_t i = 0; (l = linear_at(m, i)) != NULL; i++) {
+        const bal_site *s = l->site;
+        if (s == NULL)
+            continue;
+        n.hidden = larger(n.hidden, bal_site_hidden(s));
+        n.scratch = larger(n.scratch, bal_site_scratch(s, rows));
+        if (s->method->prepare_scratch != NULL)
+            n.scratch = larger(n.scratch, s->method->prepare_scratch(s));
+        if (s->method->input != NULL)
+            n.input = larger(n.input, rows * s->in);
+        n.sites = s->adapter->n_sites;
+        if (s->method->dense)
+            n.dense += s->out * s->in;
+    }
+    return n;
 }
 
 /* Carves all buffers from the arena (or counts them). */
@@ -46,7 +71,8 @@ static bool carve(bal_decoder *d, bal_arena *a)
     if (c->intermediate > widest)
         widest = c->intermediate;
     d->kv_stride = d->o.capacity * c->head_dim;
-    d->low_cols = widest_lora(d->m);
+    const site_needs needs = needs_of(d->m, larger(rows, d->o.logits));
+    d->low_cols = needs.hidden;
     d->scores_stride = d->o.capacity;
     if (d->low_cols > widest)
         widest = d->low_cols;
@@ -81,6 +107,9 @@ static bool carve(bal_decoder *d, bal_arena *a)
         {&d->logits, whole > piece ? whole : piece, real},
         {&d->scores, bal_threads_count(), d->scores_stride * real},
         {&d->scratch, bal_rowdot_scratch(widest), real},
+        {&d->site_scratch, needs.scratch, real},
+        {&d->changed, needs.input, real},
+        {&d->dense, needs.dense, real},
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         *parts[i].at = bal_arena_take(a, parts[i].n, parts[i].size);
@@ -89,7 +118,8 @@ static bool carve(bal_decoder *d, bal_arena *a)
     }
     d->asking = bal_arena_take(a, rows, sizeof *d->asking);
     d->running = bal_arena_take(a, rows > d->o.logits ? rows : d->o.logits, sizeof *d->running);
-    return a->base == NULL || (d->asking != NULL && d->running != NULL);
+    d->dense_of = bal_arena_take(a, needs.sites, sizeof *d->dense_of); // NOLINT(bugprone-sizeof-expression)
+    return a->base == NULL || (d->asking != NULL && d->running != NULL && d->dense_of != NULL);
 }
 
 size_t bal_decoder_bytes(const bal_model *m, const bal_decoder_options *o)
@@ -121,6 +151,24 @@ static bal_status fill_rope(bal_decoder *d)
     return BAL_OK;
 }
 
+/* What the adapters derive from their parameters, once: they do not change while a decoder lives. */
+static void prepare_sites(bal_decoder *d)
+{
+    const bal_linear *l;
+    real_t *next = d->dense;
+    for (size_t i = 0; (l = linear_at(d->m, i)) != NULL; i++) {
+        const bal_site *s = l->site;
+        if (s != NULL && s->method->prepare != NULL)
+            s->method->prepare(s, &l->w, d->site_scratch);
+        if (s == NULL || !s->method->dense)
+            continue;
+        memset(next, 0, s->out * s->in * sizeof *next);
+        s->method->effective(s, 0, s->out, next, s->in);
+        d->dense_of[s - s->adapter->sites] = next;
+        next += s->out * s->in;
+    }
+}
+
 bal_status bal_decoder_new(bal_decoder **out, const bal_model *m, const bal_decoder_options *o)
 {
     bal_status status;
@@ -147,6 +195,7 @@ bal_status bal_decoder_new(bal_decoder **out, const bal_model *m, const bal_deco
     /* a last block of keys is read whole: what no key has filled yet must be a number */
     memset(d->keys, 0, m->config.n_layers * o->slots * m->config.n_kv_heads * d->kv_stride * sizeof *d->keys);
     BAL_TRY(fill_rope(d));
+    prepare_sites(d);
     *out = d;
     d = NULL;
 out:
@@ -216,34 +265,54 @@ void bal_decoder_norm(const bal_decoder *d, const real_t *x, const bal_norm *w, 
     bal_parallel_for(rows, 8, norm_rows, &j);
 }
 
-/* y += s (x A^T) B^T, and minus the initial factors of a residual start. */
-static void side_path(bal_decoder *d, const bal_lora *l, size_t n, const real_t *x, real_t *y)
+/* y = the adapted linear of x, when base is not computed yet; else y holds it (additive methods). */
+static void adapted(bal_decoder *d, const bal_linear *l, size_t n, const real_t *x, real_t *y, bool base)
 {
-    size_t r = l->r, ld = bal_lora_hidden(l);
-    real_t s = (real_t)l->scale;
-    bal_rowdot_job down[2] = {{.w = bal_view_of(l->a, r, l->in), .y = d->low, .ldy = ld}};
-    size_t n_down = 1;
-    if (l->a0 != NULL)
-        down[n_down++] = (bal_rowdot_job){.w = bal_view_of(l->a0, r, l->in), .y = d->low + r, .ldy = ld};
-    bal_rowdot(down, n_down, n, x, l->in, d->scratch);
-    bal_rowdot_job plus = {.w = bal_view_of(l->b, l->out, r), .y = y, .ldy = l->out, .add = true, .scale = s};
-    bal_rowdot(&plus, 1, n, d->low, ld, d->scratch);
-    if (l->a0 == NULL)
-        return;
-    bal_rowdot_job minus = {.w = bal_view_of(l->b0, l->out, r), .y = y, .ldy = l->out, .add = true, .scale = -s};
-    bal_rowdot(&minus, 1, n, d->low + r, ld, d->scratch);
+    const bal_site *s = l->site;
+    const bal_method *m = s->method;
+    bal_site_call c = {.site = s,
+                       .w = &l->w,
+                       .M = n,
+                       .x = x,
+                       .xa = x,
+                       .ldx = s->in,
+                       .y = y,
+                       .ldy = s->out,
+                       .h = d->low,
+                       .scratch = d->site_scratch,
+                       .rowwise = d->scratch};
+    if (base) {
+        bal_rowdot_job job = {.w = l->w, .bias = m->output_without_bias ? NULL : l->bias, .y = y, .ldy = s->out};
+        if (m->input != NULL)
+            m->input(&c, d->changed);
+        bal_rowdot(&job, 1, n, m->input != NULL ? d->changed : x, s->in, d->scratch);
+    }
+    if (m->dense)
+        bal_site_product(&c, s->out, s->in, 1, x, s->in, d->dense_of[s - s->adapter->sites], 1, y, s->out);
+    if (m->forward != NULL)
+        m->forward(&c);
+    for (size_t i = 0; base && m->output_without_bias && l->bias != NULL && i < n * s->out; i++)
+        y[i] += l->bias[i % s->out];
+}
+
+/* The linear's base product can be computed together with others of the same input. */
+static bool plain_base(const bal_linear *l)
+{
+    return l->site == NULL || (l->site->method->input == NULL && !l->site->method->output_without_bias);
 }
 
 void bal_decoder_linears(bal_decoder *d, const bal_linear *const *l, real_t *const *y, size_t n_linears,
                          const real_t *x, size_t n)
 {
     bal_rowdot_job jobs[3] = {{.y = NULL}};
+    size_t n_jobs = 0;
     for (size_t i = 0; i < n_linears; i++)
-        jobs[i] = (bal_rowdot_job){.w = l[i]->w, .bias = l[i]->bias, .y = y[i], .ldy = l[i]->w.rows};
-    bal_rowdot(jobs, n_linears, n, x, l[0]->w.cols, d->scratch);
+        if (plain_base(l[i]))
+            jobs[n_jobs++] = (bal_rowdot_job){.w = l[i]->w, .bias = l[i]->bias, .y = y[i], .ldy = l[i]->w.rows};
+    bal_rowdot(jobs, n_jobs, n, x, l[0]->w.cols, d->scratch);
     for (size_t i = 0; i < n_linears; i++)
-        if (l[i]->lora != NULL)
-            side_path(d, l[i]->lora, n, x, y[i]);
+        if (l[i]->site != NULL)
+            adapted(d, l[i], n, x, y[i], !plain_base(l[i]));
 }
 
 static const bal_decode_row *query_rows(const bal_decoder *d)

@@ -118,7 +118,7 @@ bal_status bal_decoder_scores(bal_decoder *d, size_t first, size_t n, const int3
     bal_status status = check_wanted(d, first, n);
     if (status != BAL_OK)
         return status;
-    if (head->lora != NULL) { /* its outputs are not made in pieces */
+    if (head->site != NULL) { /* its outputs are not made in pieces */
         for (size_t i = 0; i < n; i++) {
             const real_t *logits = NULL;
             status = bal_decoder_logits(d, first + i, 1, &logits);

@@ -29,6 +29,8 @@ struct bal_decoder {
     real_t *fused;                                     /* [rows][the widest matrix that is several] */
     real_t *x, *h, *q, *k, *v, *att, *gate, *up, *low; /* [rows][...] */
     real_t *picked, *logits, *scores, *scratch;
+    real_t *site_scratch, *changed, *dense; /* of the adapters; an input that a method changed; dense changes of W */
+    real_t **dense_of;                      /* [site] where in dense */
     size_t low_cols, scores_stride, n_want; /* n_want: also the rows of x after a step */
     const bal_decode_row *rows;             /* of the running step */
     const uint32_t *want;                   /* its wanted rows */

@@ -1,4 +1,4 @@
-/* A linear module with its adapter: y = x W^T + b + s drop(x) A^T B^T.  SPDX-License-Identifier: Apache-2.0 */
+/* A linear module with its adapter: the order in which the functions of lib/adapter/method.h are called.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/threads.h"
 #include "lib/model/pass_impl.h"
 #include "lib/nn/ops.h"
@@ -75,28 +75,121 @@ static void dropout(const bal_linear_call *c, const real_t *in, real_t *out, boo
     bal_parallel_for(p->T, 8, accumulate ? undrop_range : drop_range, &job);
 }
 
+static void add_bias(const bal_linear_call *c, real_t *Y)
+{
+    row_job job = {.n = c->l->w.rows, .in = c->l->bias, .out = Y, .ops = BAL_ISA_PICK(bal_nn_ops)};
+    if (c->l->bias != NULL)
+        bal_parallel_for(c->p->T, 32, bias_range, &job);
+}
+
+/* The adapter's view of this application. */
+static bal_site_call site_call(const bal_linear_call *c, const real_t *X)
+{
+    bal_pass *p = c->p;
+    return (bal_site_call){.site = c->l->site,
+                           .w = &c->l->w,
+                           .M = p->T,
+                           .x = X,
+                           .xa = X,
+                           .ldx = c->l->w.cols,
+                           .ldy = c->l->w.rows,
+                           .h = c->h,
+                           .scratch = p->site_scratch,
+                           .dropout = p->options.dropout > 0,
+                           .backward_follows = p->options.backward,
+                           .compute = p->options.compute,
+                           .panel = p->panel};
+}
+
+static void adapted_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y)
+{
+    bal_pass *p = c->p;
+    const bal_linear *l = c->l;
+    const bal_method *m = l->site->method;
+    size_t T = p->T, in = l->w.cols, out = l->w.rows;
+    bal_site_call k = site_call(c, X);
+    bool apart = !m->additive && beta != 0; /* the method needs the output alone, and Y is a sum */
+    k.y = apart ? p->alone : Y;
+    if (m->input != NULL) {
+        m->input(&k, p->dropped);
+        X = p->dropped;
+    }
+    bal_gemm_view_nt(p->options.compute, T, X, in, &l->w, apart ? 0 : beta, k.y, out, p->panel);
+    if (!m->output_without_bias)
+        add_bias(c, k.y);
+    if (m->forward != NULL) {
+        if (k.dropout) {
+            dropout(c, k.x, p->dropped, false);
+            k.xa = p->dropped;
+        }
+        m->forward(&k);
+    }
+    if (m->output_without_bias)
+        add_bias(c, k.y);
+    if (apart)
+        bal_pass_add(T * out, k.y, Y);
+}
+
 void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y)
 {
     const bal_linear *l = c->l;
-    size_t T = c->p->T, in = l->w.cols, out = l->w.rows;
-    bool panel = bal_linear_uses_panel(c, false);
+    bool adapted = c->adapted && l->site != NULL;
     if (c->p->input_watch != NULL)
-        c->p->input_watch(c->p->input_watch_context, l, X, T);
-    if (panel)
+        c->p->input_watch(c->p->input_watch_context, l, X, c->p->T);
+    if (adapted && bal_linear_uses_panel(c, false)) {
         bal_linear_panel_forward(c, X, beta, Y);
-    else
-        bal_gemm_view_nt(c->p->options.compute, T, X, in, &l->w, beta, Y, out, c->p->panel);
-    if (l->bias != NULL) {
-        row_job job = {.n = out, .in = l->bias, .out = Y, .ops = BAL_ISA_PICK(bal_nn_ops)};
-        bal_parallel_for(T, 32, bias_range, &job);
+        add_bias(c, Y);
+    } else if (adapted) {
+        adapted_forward(c, X, beta, Y);
+    } else {
+        bal_gemm_view_nt(c->p->options.compute, c->p->T, X, l->w.cols, &l->w, beta, Y, l->w.rows, c->p->panel);
+        add_bias(c, Y);
     }
-    if (panel || !c->adapted || l->lora == NULL)
+}
+
+/* The adapter's share of dX and its gradients, with the input that the forward gave it. */
+static void adapter_back(const bal_linear_call *c, bal_site_call *k, real_t *dX)
+{
+    bal_pass *p = c->p;
+    size_t n = p->T * c->l->w.cols;
+    k->dx = dX;
+    if (!k->dropout) {
+        c->l->site->method->backward(k);
         return;
-    if (c->p->options.dropout > 0) {
-        dropout(c, X, c->p->dropped, false);
-        X = c->p->dropped;
     }
-    bal_lora_forward(l->lora, T, X, in, Y, out, c->h);
+    dropout(c, k->x, p->dropped, false);
+    memset(p->ddropped, 0, n * sizeof *p->ddropped);
+    k->xa = p->dropped;
+    k->dx = dX == NULL ? NULL : p->ddropped;
+    c->l->site->method->backward(k);
+    if (dX != NULL)
+        dropout(c, p->ddropped, dX, true);
+}
+
+static void adapted_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX)
+{
+    bal_pass *p = c->p;
+    const bal_linear *l = c->l;
+    const bal_method *m = l->site->method;
+    size_t T = p->T, in = l->w.cols, out = l->w.rows;
+    bal_site_call k = site_call(c, X);
+    const real_t *dO = dY;
+    k.dy = dY;
+    if (m->backward_output != NULL) {
+        m->backward_output(&k, p->alone);
+        dO = p->alone;
+    }
+    if (m->input_back != NULL) {
+        if (dX != NULL && beta == 0)
+            memset(dX, 0, T * in * sizeof *dX);
+        k.dx = dX;
+        bal_gemm_view_nn(p->options.compute, T, dO, out, &l->w, 0, p->ddropped, in, p->panel);
+        m->input_back(&k, p->ddropped);
+    } else if (dX != NULL) {
+        bal_gemm_view_nn(p->options.compute, T, dO, out, &l->w, beta, dX, in, p->panel);
+    }
+    if (m->backward != NULL)
+        adapter_back(c, &k, dX);
 }
 
 void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX)
@@ -104,27 +197,17 @@ void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t
     bal_pass *p = c->p;
     const bal_linear *l = c->l;
     size_t T = p->T, in = l->w.cols, out = l->w.rows;
+    bool adapted = c->adapted && l->site != NULL;
     if (l->dw != NULL)
         bal_gemm(true, false, out, in, T, 1, dY, out, X, in, 1, l->dw, in);
     if (l->dbias != NULL) {
         row_job job = {.n_rows = T, .n = out, .in = dY, .out = l->dbias};
         bal_parallel_for(out, 64, dbias_range, &job);
     }
-    if (dX != NULL && bal_linear_uses_panel(c, true)) {
+    if (adapted && (l->site->method->dense || (dX != NULL && bal_linear_uses_panel(c, true))))
         bal_linear_panel_backward(c, X, dY, beta, dX);
-        return;
-    }
-    if (dX != NULL)
+    else if (adapted)
+        adapted_backward(c, X, dY, beta, dX);
+    else if (dX != NULL)
         bal_gemm_view_nn(p->options.compute, T, dY, out, &l->w, beta, dX, in, p->panel);
-    if (!c->adapted || l->lora == NULL)
-        return;
-    if (p->options.dropout <= 0) {
-        bal_lora_backward(l->lora, T, X, in, dY, out, c->h, dX, in, p->back.lora);
-        return;
-    }
-    dropout(c, X, p->dropped, false);
-    memset(p->ddropped, 0, T * in * sizeof *p->ddropped);
-    bal_lora_backward(l->lora, T, p->dropped, in, dY, out, c->h, dX == NULL ? NULL : p->ddropped, in, p->back.lora);
-    if (dX != NULL)
-        dropout(c, p->ddropped, dX, true);
 }

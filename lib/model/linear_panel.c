@@ -1,14 +1,15 @@
-/* The second way to apply an adapter: the effective weight W + s (B A - B0 A0) is written into the panel, and one
- * product does what four to six would.  The update of the panel costs 2 r in out whatever the rows; the side path costs
- * 2 r rows (in + out), so the panel pays for many rows (DESIGN section 5.1).  Not with dropout, whose adapter sees
- * another input, nor with bf16 operands, which would round the update away.  SPDX-License-Identifier: Apache-2.0 */
+/* The second way to apply an adapter: the effective weight is written into the panel, and one product does what four to
+ * six would.  For LoRA, W + s (B A - B0 A0) costs 2 r in out whatever the rows and the side path 2 r rows (in + out), so
+ * the panel pays for many rows (DESIGN section 5.1).  Not with dropout, whose adapter sees another input, nor with bf16
+ * operands, which would round the update away.  A method whose change of W is a dense matrix has no other way; its
+ * product is in f32 always.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/model/pass_impl.h"
 #include "lib/tensor/gemm.h"
 
-static bool possible(const bal_linear_call *c)
+static bool possible(const bal_linear *l, const bal_pass_options *o)
 {
-    const bal_pass_options *o = &c->p->options;
-    return c->adapted && c->l->lora != NULL && o->dropout <= 0 && o->compute == BAL_COMPUTE_F32;
+    return l->site != NULL && l->site->method->panel && o->dropout <= 0 && o->compute == BAL_COMPUTE_F32 &&
+           o->adapter_path != BAL_ADAPTER_SIDE;
 }
 
 /* The rows above which the panel needs fewer operations.  Forward: the products with B, A0 and B0 fall away (that with A
@@ -25,19 +26,20 @@ static bool pays(const bal_lora *l, size_t rows, bool backward)
 
 bool bal_linear_uses_panel(const bal_linear_call *c, bool backward)
 {
-    bal_adapter_path path = c->p->options.adapter_path;
-    if (!possible(c) || path == BAL_ADAPTER_SIDE || c->l->w.rows * c->l->w.cols > c->p->panel_elements)
+    const bal_pass_options *o = &c->p->options;
+    if (c->l->site->method->dense)
+        return true;
+    if (!possible(c->l, o) || c->l->w.rows * c->l->w.cols > c->p->panel_elements)
         return false;
-    return path == BAL_ADAPTER_PANEL || pays(c->l->lora, c->p->T, backward);
+    return o->adapter_path == BAL_ADAPTER_PANEL || pays(c->l->site->lora, c->p->T, backward);
 }
 
 size_t bal_linear_panel_size(const bal_linear *l, const bal_pass_options *o)
 {
     size_t stored = bal_panel_size(o->compute, &l->w, o->max_tokens), whole = l->w.rows * l->w.cols;
-    bool panel = l->lora != NULL && o->dropout <= 0 && o->compute == BAL_COMPUTE_F32 &&
-                 o->adapter_path != BAL_ADAPTER_SIDE &&
-                 (o->adapter_path == BAL_ADAPTER_PANEL || pays(l->lora, o->max_tokens, false) ||
-                  pays(l->lora, o->max_tokens, true));
+    bool panel = possible(l, o) && (o->adapter_path == BAL_ADAPTER_PANEL || pays(l->site->lora, o->max_tokens, false) ||
+                                    pays(l->site->lora, o->max_tokens, true));
+    panel = panel || (l->site != NULL && l->site->method->dense);
     return panel && whole > stored ? whole : stored;
 }
 
@@ -46,23 +48,30 @@ static const real_t *effective(const bal_linear_call *c)
     const bal_view *w = &c->l->w;
     real_t *panel = c->p->panel;
     bal_view_dequant_parallel(w, 0, w->rows, panel, w->cols);
-    bal_lora_add_delta(c->l->lora, 0, w->rows, panel, w->cols);
+    c->l->site->method->effective(c->l->site, 0, w->rows, panel, w->cols);
     return panel;
 }
 
 void bal_linear_panel_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y)
 {
-    const bal_lora *l = c->l->lora;
+    const bal_site *s = c->l->site;
     size_t T = c->p->T;
-    bal_gemm(false, true, T, l->out, l->in, 1, X, l->in, effective(c), l->in, beta, Y, l->out);
-    if (c->p->options.backward)
-        bal_gemm(false, true, T, l->r, l->in, 1, X, l->in, l->a, l->in, 0, c->h, bal_lora_hidden(l));
+    bal_gemm(false, true, T, s->out, s->in, 1, X, s->in, effective(c), s->in, beta, Y, s->out);
+    if (c->p->options.backward && s->lora != NULL)
+        bal_gemm(false, true, T, s->r, s->in, 1, X, s->in, s->lora->a, s->in, 0, c->h, bal_lora_hidden(s->lora));
 }
 
 void bal_linear_panel_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX)
 {
-    const bal_lora *l = c->l->lora;
+    const bal_site *s = c->l->site;
     bal_pass *p = c->p;
-    bal_gemm(false, false, p->T, l->in, l->out, 1, dY, l->out, effective(c), l->in, beta, dX, l->in);
-    bal_lora_backward(l, p->T, X, l->in, dY, l->out, c->h, NULL, l->in, p->back.lora);
+    if (dX != NULL)
+        bal_gemm(false, false, p->T, s->in, s->out, 1, dY, s->out, effective(c), s->in, beta, dX, s->in);
+    if (!s->method->dense) {
+        bal_lora_backward(s->lora, p->T, X, s->in, dY, s->out, c->h, NULL, s->in, p->site_scratch);
+    } else if (bal_site_trains(s)) {
+        real_t *G = p->site_scratch; /* gradient of the whole matrix */
+        bal_gemm(true, false, s->out, s->in, p->T, 1, dY, s->out, X, s->in, 0, G, s->in);
+        s->method->dense_back(s, G, G + s->out * s->in);
+    }
 }

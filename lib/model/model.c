@@ -1,6 +1,7 @@
 /* A model in memory: allocation, attachment of adapters, checks.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/model/model.h"
 
+#include "lib/adapter/method.h"
 #include "lib/base/mem.h"
 #include "lib/model/model_impl.h"
 
@@ -113,25 +114,57 @@ out:
     return status;
 }
 
+void bal_linear_merged(const bal_linear *l, size_t row0, size_t n_rows, real_t *out)
+{
+    if (n_rows > 1)
+        bal_view_dequant_parallel(&l->w, row0, n_rows, out, l->w.cols);
+    else
+        bal_view_dequant(&l->w, row0, n_rows, out, l->w.cols);
+    if (l->site != NULL)
+        l->site->method->effective(l->site, row0, n_rows, out, l->w.cols);
+}
+
+void bal_vector_merged(const bal_linear *of, const real_t *vector, size_t from, size_t n, real_t *out)
+{
+    memcpy(out, vector + from, n * sizeof *out);
+    if (of != NULL && of->site != NULL && of->site->method->effective_bias != NULL)
+        of->site->method->effective_bias(of->site, from, n, out);
+}
+
+bal_status bal_model_mergeable(const bal_model *m)
+{
+    for (size_t i = 0; i <= m->config.n_layers * BAL_SLOT_COUNT; i++) {
+        const bal_site *s = i < m->config.n_layers * BAL_SLOT_COUNT
+                                ? m->blocks[i / BAL_SLOT_COUNT].linear[i % BAL_SLOT_COUNT].site
+                                : m->head.site;
+        if (s != NULL && s->method->effective == NULL)
+            return bal_fail(BAL_EUNSUPPORTED,
+                            "a %s adapter computes what no weight of the model does, so that it cannot be merged; use "
+                            "it with --adapter",
+                            s->method->title);
+    }
+    return BAL_OK;
+}
+
 bal_status bal_model_attach(bal_model *m, bal_adapter *a)
 {
     for (size_t i = 0; i < m->config.n_layers; i++) {
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
             bal_linear *l = &m->blocks[i].linear[s];
-            l->lora = a == NULL || !bal_linear_there(l) ? NULL : bal_adapter_find(a, l->name);
+            l->site = a == NULL || !bal_linear_there(l) ? NULL : bal_adapter_site(a, l->name);
         }
     }
-    m->head.lora = a == NULL || m->config.tied_head ? NULL : bal_adapter_find(a, m->head.name);
-    for (size_t i = 0; a != NULL && i < a->n_loras; i++) {
-        const bal_lora *lora = &a->loras[i];
+    m->head.site = a == NULL || m->config.tied_head ? NULL : bal_adapter_site(a, m->head.name);
+    for (size_t i = 0; a != NULL && i < a->n_sites; i++) {
+        const bal_site *site = &a->sites[i];
         bool found = false;
         for (size_t j = 0; j < m->n_modules && !found; j++)
-            found = strcmp(m->modules[j].name, lora->module) == 0 && m->modules[j].w->rows == lora->out &&
-                    m->modules[j].w->cols == lora->in;
+            found = strcmp(m->modules[j].name, site->module) == 0 && m->modules[j].w->rows == site->out &&
+                    m->modules[j].w->cols == site->in;
         if (!found) {
             (void)bal_model_attach(m, NULL);
             return bal_fail(BAL_EINVAL, "the adapter of '%s' (%zu x %zu) fits no module of the model '%s'",
-                            lora->module, lora->out, lora->in, m->path);
+                            site->module, site->out, site->in, m->path);
         }
     }
     return BAL_OK;

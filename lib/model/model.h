@@ -75,7 +75,7 @@ typedef struct bal_linear {
     char *name; /* Hugging Face path without ".weight" */
     bal_view w;
     real_t *bias;       /* out values, NULL if none */
-    bal_lora *lora;     /* NULL when not adapted */
+    bal_site *site;     /* NULL when not adapted */
     real_t *dw, *dbias; /* gradients when all weights are trained, else NULL */
 } bal_linear;
 
@@ -134,7 +134,7 @@ bal_status bal_model_check(const bal_model *m);
 bal_status bal_model_new(bal_model **out, const char *config_json, uint64_t seed);
 /* Copies all weights to f32 and gives them gradients (full fine-tuning). */
 bal_status bal_model_make_trainable(bal_model *m);
-/* Points the linears at the adapter's loras (NULL detaches). */
+/* Points the linears at the adapter's sites (NULL detaches). */
 bal_status bal_model_attach(bal_model *m, bal_adapter *a);
 /* The same weights under another adapter (NULL: none), so that several can be used at once: m must outlive it, and not be
  * made trainable. */

@@ -18,6 +18,13 @@ bal_status bal_model_allocate(bal_model **out, const bal_model_config *c, const 
 /* Fills modules and n_parameters once the views are set. */
 bal_status bal_model_list_modules(bal_model *m);
 
+/* Rows of the linear's weight with its adapter: what a merged model holds.  A method that cannot be merged is refused
+ * by bal_model_mergeable(). */
+void bal_linear_merged(const bal_linear *l, size_t row0, size_t n_rows, real_t *out);
+/* Values from.. of a vector; of: the linear whose bias it is, or NULL for a norm. */
+void bal_vector_merged(const bal_linear *of, const real_t *vector, size_t from, size_t n, real_t *out);
+bal_status bal_model_mergeable(const bal_model *m);
+
 /* A tensor of a model, as it is called in a Hugging Face file. */
 typedef enum bal_part_kind { BAL_PART_MATRIX, BAL_PART_BIAS, BAL_PART_NORM } bal_part_kind;
 typedef struct bal_part {

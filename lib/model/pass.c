@@ -16,8 +16,27 @@ static real_t *take(bal_arena *a, size_t rows, size_t cols)
 
 static size_t adapter_width(const bal_model *m, size_t layer, size_t slot)
 {
-    const bal_lora *lora = m->blocks[layer].linear[slot].lora;
-    return lora == NULL ? 0 : bal_lora_hidden(lora);
+    const bal_site *site = m->blocks[layer].linear[slot].site;
+    return site == NULL ? 0 : bal_site_hidden(site);
+}
+
+static bal_site_needs needs_of(const bal_model *m, size_t max_tokens)
+{
+    bal_site_needs n = {0};
+    for (size_t i = 0; i < m->config.n_layers; i++)
+        for (size_t slot = 0; slot < BAL_SLOT_COUNT; slot++) {
+            const bal_site *s = m->blocks[i].linear[slot].site;
+            if (s == NULL)
+                continue;
+            size_t scratch = bal_site_scratch(s, max_tokens) + (s->method->dense ? s->out * s->in : 0);
+            size_t prepare = s->method->prepare_scratch != NULL ? s->method->prepare_scratch(s) : 0;
+            bool output = !s->method->additive && !s->method->dense;
+            scratch = prepare > scratch ? prepare : scratch;
+            n.scratch = scratch > n.scratch ? scratch : n.scratch;
+            n.output = output && s->out > n.output ? s->out : n.output;
+            n.input = n.input || s->method->input != NULL;
+        }
+    return n;
 }
 
 /* All but x of a cache; widths: of the adapters' inner values. */
@@ -50,18 +69,15 @@ static void carve_cache(bal_block_cache *c, bal_arena *a, const bal_model *model
 }
 
 /* The widest of all layers, for buffers that serve any of them. */
-static size_t widest_adapter(const bal_model *m, size_t widths[BAL_SLOT_COUNT])
+static void widest_adapters(const bal_model *m, size_t widths[BAL_SLOT_COUNT])
 {
-    size_t widest = 0;
     for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
         widths[s] = 0;
         for (size_t i = 0; i < m->config.n_layers; i++) {
             size_t w = adapter_width(m, i, s);
             widths[s] = w > widths[s] ? w : widths[s];
         }
-        widest = widths[s] > widest ? widths[s] : widest;
     }
-    return widest;
 }
 
 static void carve_kept(bal_pass *p, bal_arena *a, size_t T)
@@ -95,7 +111,7 @@ static size_t widest_input(const bal_model_config *m)
     return attention > widest ? attention : widest;
 }
 
-static void carve_back(bal_pass *p, bal_arena *a, size_t T, size_t lora_width)
+static void carve_back(bal_pass *p, bal_arena *a, size_t T)
 {
     const bal_model_config *m = &p->m->config;
     const bal_block *b = &p->m->blocks[0];
@@ -116,7 +132,6 @@ static void carve_back(bal_pass *p, bal_arena *a, size_t T, size_t lora_width)
         s->dk_raw = take(a, T, m->n_kv_heads * m->head_dim);
     if (b->norm[BAL_NORM_ATTENTION_OUT].w != NULL || b->norm[BAL_NORM_MLP_OUT].w != NULL)
         s->dbranch = take(a, T, m->hidden);
-    s->lora = take(a, T, lora_width);
 }
 
 static size_t widest_panel(const bal_model *m, const bal_pass_options *o)
@@ -161,7 +176,9 @@ static void carve(bal_pass *p, bal_arena *a)
 {
     const bal_pass_options *o = &p->options;
     const bal_model_config *m = &p->m->config;
-    size_t T = o->max_tokens, widths[BAL_SLOT_COUNT], widest = widest_adapter(p->m, widths);
+    size_t T = o->max_tokens, widths[BAL_SLOT_COUNT];
+    widest_adapters(p->m, widths);
+    p->needs = needs_of(p->m, T);
     for (size_t role = 0; role < (o->teacher ? 2 : 1); role++)
         p->final[role] = take(a, T, m->hidden);
     p->normed = take(a, T, m->hidden);
@@ -178,15 +195,18 @@ static void carve(bal_pass *p, bal_arena *a)
         p->want = bal_arena_take(a, T, sizeof *p->want);
     }
     p->attention.scratch = take(a, bal_threads_count(), bal_attention_scratch());
-    if (o->dropout > 0)
+    bool changed_input = o->dropout > 0 || p->needs.input;
+    if (changed_input)
         p->dropped = take(a, T, widest_input(m));
+    p->alone = take(a, T, p->needs.output);
+    p->site_scratch = take(a, p->needs.scratch, 1);
     if (!o->backward) {
         carve_work(p, a, T, widths);
         return;
     }
     carve_kept(p, a, T);
     p->dfinal = take(a, T, m->hidden);
-    if (o->dropout > 0)
+    if (changed_input)
         p->ddropped = take(a, T, widest_input(m));
     size_t mark = a->used, used = mark;
     if (o->teacher || o->checkpoint_activations)
@@ -195,7 +215,7 @@ static void carve(bal_pass *p, bal_arena *a)
         used = a->used;
         a->used = mark;
     }
-    carve_back(p, a, T, widest);
+    carve_back(p, a, T);
     if (a->used < used)
         a->used = used;
 }
@@ -324,6 +344,9 @@ static bal_status check_batch(const bal_pass *p, const bal_batch *b)
 /* The adapters must be those that the buffers were made for. */
 static bal_status check_adapters(const bal_pass *p)
 {
+    const bal_site_needs now = needs_of(p->m, p->options.max_tokens);
+    if ((now.input && !p->needs.input) || now.output > p->needs.output || now.scratch > p->needs.scratch)
+        return bal_fail(BAL_EINVAL, "the model has an adapter of another kind than the pass was made for");
     for (size_t i = 0; i < p->m->config.n_layers; i++) {
         const bal_block_cache *c = p->options.backward && !p->options.checkpoint_activations ? &p->kept[i] : &p->work;
         for (size_t s = 0; s < BAL_SLOT_COUNT; s++)
@@ -359,6 +382,17 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
         for (size_t i = 0; i < n; i++)
             p->rope_row[begin + i] = (uint32_t)(row + i);
     }
+}
+
+/* What the methods derive from their parameters, which may have changed since the last forward. */
+static void prepare_adapters(const bal_pass *p)
+{
+    for (size_t i = 0; i < p->m->config.n_layers; i++)
+        for (size_t slot = 0; slot < BAL_SLOT_COUNT; slot++) {
+            const bal_linear *l = &p->m->blocks[i].linear[slot];
+            if (l->site != NULL && l->site->method->prepare != NULL)
+                l->site->method->prepare(l->site, &l->w, p->site_scratch);
+        }
 }
 
 static void final_norm(const bal_pass *p, const real_t *x, real_t *y)
@@ -404,6 +438,7 @@ bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role)
     p->T = b->n_tokens;
     place_tokens(p, b);
     if (student) {
+        prepare_adapters(p);
         p->dropout_key = bal_rng_next(&p->rng);
         p->forward_tokens = keep ? p->T : 0;
     }
@@ -450,7 +485,7 @@ static bool layer_trains(const bal_block *b)
             return true;
     for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
         const bal_linear *l = &b->linear[s];
-        if (l->dw != NULL || l->dbias != NULL || (l->lora != NULL && (l->lora->da != NULL || l->lora->db != NULL)))
+        if (l->dw != NULL || l->dbias != NULL || (l->site != NULL && bal_site_trains(l->site)))
             return true;
     }
     return false;

@@ -2,6 +2,7 @@
 #ifndef BAL_MODEL_PASS_IMPL_H
 #define BAL_MODEL_PASS_IMPL_H
 
+#include "lib/adapter/method.h"
 #include "lib/base/mem.h"
 #include "lib/model/pass.h"
 #include "lib/nn/attention.h"
@@ -26,9 +27,15 @@ typedef struct bal_block_scratch {
     real_t *dq_raw, *dk_raw;
     real_t *dq, *dk, *dv, *dattention;
     real_t *dact, *dgate; /* T x I */
-    real_t *delta, *lora;
+    real_t *delta;
     real_t *moments; /* what the backward of a norm keeps of each row, at most two values */
 } bal_block_scratch;
+
+/* What the attached adapters want of a pass's buffers, beside the inner values of each. */
+typedef struct bal_site_needs {
+    bool input;             /* a method changes the input */
+    size_t output, scratch; /* widest output that a method changes; values of scratch */
+} bal_site_needs;
 
 struct bal_pass {
     bal_model *m;
@@ -42,7 +49,10 @@ struct bal_pass {
     real_t *final[2], *dfinal;
     real_t *normed, *act, *panel; /* scratch of a block */
     size_t panel_elements;
-    real_t *dropped, *ddropped; /* T x widest input, with dropout */
+    real_t *dropped, *ddropped;  /* T x widest input, with dropout or methods that change the input */
+    real_t *alone;               /* T x widest output, with methods that change it */
+    real_t *site_scratch;        /* of the adapters' methods */
+    struct bal_site_needs needs; /* what the buffers were made for */
     bal_block_scratch back;
     real_t *fused;                 /* T x the widest matrix that is several */
     real_t *cosines[2], *sines[2]; /* [1]: of the layers with a window, when their base is another */

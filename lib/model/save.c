@@ -22,6 +22,7 @@ static const char *const k_side_files[] = {
 typedef struct tensor_source {
     const bal_linear *linear; /* of a matrix */
     const real_t *vector;     /* of a bias or norm */
+    const bal_linear *owner;  /* of a bias, whose adapter may change it */
     bal_dtype dtype;
     char *name;
     bool turned;   /* the file has the matrix the other way round */
@@ -37,9 +38,7 @@ static bal_status fill_turned(tensor_source *s, size_t row0, size_t n_rows, real
         s->whole = bal_alloc(rows * cols, sizeof *s->whole);
         if (s->whole == NULL)
             return BAL_ENOMEM;
-        bal_view_dequant_parallel(&l->w, 0, rows, s->whole, cols);
-        if (l->lora != NULL)
-            bal_lora_add_delta(l->lora, 0, rows, s->whole, cols);
+        bal_linear_merged(l, 0, rows, s->whole);
     }
     for (size_t c = 0; c < n_rows; c++)
         for (size_t r = 0; r < rows; r++)
@@ -60,11 +59,9 @@ static bal_status fill_tensor(void *context, size_t row0, size_t n_rows, real_t 
         if (status != BAL_OK)
             return status;
     } else if (s->linear != NULL) {
-        bal_view_dequant_parallel(&s->linear->w, row0, n_rows, out, cols);
-        if (s->linear->lora != NULL)
-            bal_lora_add_delta(s->linear->lora, row0, n_rows, out, cols);
+        bal_linear_merged(s->linear, row0, n_rows, out);
     } else {
-        memcpy(out, s->vector + row0, n_rows * sizeof *out);
+        bal_vector_merged(s->owner, s->vector, row0, n_rows, out);
     }
     for (size_t i = 0; i < n_rows * cols; i++) {
         if (!isfinite(out[i]))
@@ -131,6 +128,7 @@ static bal_status add_part(void *context, const bal_part *part)
     char file[64];
     *source = (tensor_source){.linear = matrix ? part->linear : NULL,
                               .vector = matrix ? NULL : *part->vector,
+                              .owner = matrix ? NULL : part->linear,
                               .dtype = s->dtype,
                               .turned = turned,
                               .name = bal_strdup(part->name)};
@@ -355,6 +353,7 @@ bal_status bal_model_save_sharded(const bal_model *m, const char *dir, bal_dtype
         status = bal_fail(BAL_EINVAL, "the model in '%s' is being read from there; write to another folder", dir);
         goto out;
     }
+    BAL_TRY(bal_model_mergeable(m));
     BAL_TRY(config_text(m, dtype, &config));
     BAL_TRY(bal_folder_make(dir));
     BAL_TRY(save_weights(m, dir, dtype, shard_bytes));

@@ -17,9 +17,10 @@ enum { MAX_NAME = 192 };
 typedef struct source {
     const bal_linear *linear;
     const real_t *vector;
-    size_t turned; /* head size when rows change places */
-    real_t factor; /* of the values, for what the file cannot say otherwise */
-    real_t plus;   /* then added to a vector: the 1 of a norm, times the factor */
+    const bal_linear *owner; /* of a bias, whose adapter may change it */
+    size_t turned;           /* head size when rows change places */
+    real_t factor;           /* of the values, for what the file cannot say otherwise */
+    real_t plus;             /* then added to a vector: the 1 of a norm, times the factor */
 } source;
 
 typedef struct saver {
@@ -35,27 +36,22 @@ typedef struct saver {
 static void fill_matrix(const source *s, size_t row0, size_t n_rows, real_t *out)
 {
     size_t cols = s->linear->w.cols;
-    const bal_lora *lora = s->linear->lora;
     if (s->turned == 0) {
-        bal_view_dequant_parallel(&s->linear->w, row0, n_rows, out, cols);
-        if (lora != NULL)
-            bal_lora_add_delta(lora, row0, n_rows, out, cols);
+        bal_linear_merged(s->linear, row0, n_rows, out);
         return;
     }
-    for (size_t i = 0; i < n_rows; i++) {
-        size_t row = bal_gguf_row(row0 + i, s->turned);
-        bal_view_dequant(&s->linear->w, row, 1, out + i * cols, cols);
-        if (lora != NULL)
-            bal_lora_add_delta(lora, row, 1, out + i * cols, cols);
-    }
+    for (size_t i = 0; i < n_rows; i++)
+        bal_linear_merged(s->linear, bal_gguf_row(row0 + i, s->turned), 1, out + i * cols);
 }
 
 static bal_status fill_tensor(void *context, size_t row0, size_t n_rows, real_t *out)
 {
     const source *s = context;
     if (s->linear == NULL) {
-        for (size_t i = 0; i < n_rows; i++)
-            out[i] = s->factor * s->vector[bal_gguf_row(row0 + i, s->turned)] + s->plus;
+        for (size_t i = 0; i < n_rows; i++) {
+            bal_vector_merged(s->owner, s->vector, bal_gguf_row(row0 + i, s->turned), 1, &out[i]);
+            out[i] = s->factor * out[i] + s->plus;
+        }
         return BAL_OK;
     }
     fill_matrix(s, row0, n_rows, out);
@@ -96,6 +92,7 @@ static bal_status add_part(void *context, const bal_part *part)
     double factor = bal_gguf_factor(s->m, s->family, part->name);
     *from = (source){.linear = matrix ? part->linear : NULL,
                      .vector = matrix ? NULL : *part->vector,
+                     .owner = matrix ? NULL : part->linear,
                      .turned = bal_gguf_turned(s->m, s->family, part->name),
                      .factor = (real_t)factor,
                      .plus = part->kind == BAL_PART_NORM && s->family->gguf_norm_plus ? (real_t)factor : 0};

@@ -92,6 +92,7 @@ static bal_status name_part(void *context, const bal_part *part)
     s->cols = part->cols;
     s->n = s->rows * s->cols;
     s->decay = part->kind == BAL_PART_MATRIX;
+    s->vector = !s->decay;
     s->name = bal_strdup(part->name);
     b->params.n += s->n;
     return s->name == NULL ? BAL_ENOMEM : BAL_OK;

@@ -21,6 +21,7 @@ typedef struct bal_segment {
     char *name;        /* tensor name in the file it is saved to (owned) */
     size_t offset, n;  /* in values and grads */
     size_t rows, cols; /* cols * rows = n */
+    bool vector;       /* saved with one dimension */
     bool decay;        /* weight decay applies (matrices yes; norms and biases no) */
     bal_group group;
 } bal_segment;

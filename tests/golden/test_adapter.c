@@ -161,7 +161,7 @@ TEST(pefts_folders)
                  {"adp_gemma2_lora", BAL_OK, 0},
                  {"adp_mistral_lora", BAL_OK, 0},
                  {"adp_subset_layers", BAL_OK, 2},
-                 {"adp_dora", BAL_EUNSUPPORTED, 0},
+                 {"adp_dora", BAL_OK, 14},
                  {"adp_lora_bias", BAL_EUNSUPPORTED, 0},
                  {"adp_patterns", BAL_EUNSUPPORTED, 0},
                  {"adp_embedding", BAL_EUNSUPPORTED, 0}};

@@ -21,9 +21,6 @@ enum { MAX_PATH = 1024, MAX_WORDS = 64 };
 static const struct {
     const char *name, *why;
 } k_later[] = {
-    {"adp_dora", "DoRA"},
-    {"adp_gemma2_dora_rslora", "DoRA"},
-    {"adp_mistral_dora", "DoRA"},
     {"adp_embedding", "LoRA on the embedding"},
     {"adp_lm_head", "LoRA on the output head"},
     {"adp_lora_bias", "lora_bias"},

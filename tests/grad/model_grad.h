@@ -3,7 +3,7 @@
 #ifndef BAL_TESTS_GRAD_MODEL_GRAD_H
 #define BAL_TESTS_GRAD_MODEL_GRAD_H
 
-#include "lib/adapter/adapter.h"
+#include "lib/adapter/method.h"
 #include "lib/base/rng.h"
 #include "lib/model/pass.h"
 #include "tests/test.h"
@@ -29,6 +29,7 @@ static struct {
     bal_rng start; /* of the dropout stream, for each forward the same */
     real_t weight[TOKENS * HIDDEN];
     mutation mutation;
+    const char *only;                   /* check these segments alone; NULL: all */
     void (*spoil)(bal_model_config *c); /* makes the backward that of another model; may be NULL */
 } g;
 
@@ -36,6 +37,7 @@ typedef struct model_setup {
     const char *config, *init, *targets; /* init NULL: all weights are trained */
     double dropout;
     bool checkpoint;
+    const char *method; /* NULL: lora */
 } model_setup;
 
 static bal_adapter_path g_path; /* how the next set_up() applies adapters */
@@ -55,6 +57,10 @@ static bool make_adapter(const model_setup *s)
     bal_adapter_config c = {
         .r = 2, .lora_alpha = 3, .target_modules = targets, .n_target_modules = 1, .task_type = "CAUSAL_LM"};
     (void)snprintf(c.init, sizeof c.init, "%s", s->init);
+    c.method = bal_method_named(s->method != NULL ? s->method : "lora");
+    if (!CHECK(c.method != NULL))
+        return false;
+    bal_adapter_config_defaults(&c);
     (void)snprintf(target, sizeof target, "%s", s->targets);
     return CHECK_OK(bal_adapter_new(&g.adapter, &c, g.model->modules, g.model->n_modules, 3, true)) &&
            CHECK_OK(bal_model_attach(g.model, g.adapter));
@@ -153,7 +159,8 @@ static void check_gradients(void)
     g.model->config = keep;
     mutate();
     for (size_t i = 0; i < g.params->n_segments; i++)
-        if (strcmp(g.params->segments[i].name, "lm_head.weight") != 0) /* the head is the losses' */
+        if (strcmp(g.params->segments[i].name, "lm_head.weight") != 0 && /* the head is the losses' */
+            (g.only == NULL || strstr(g.params->segments[i].name, g.only) != NULL))
             check_segment(&g.params->segments[i]);
 }
 

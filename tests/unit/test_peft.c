@@ -75,8 +75,8 @@ TEST(configs_of_other_programs)
     CHECK_OK(load_with(CONFIG("")));
     CHECK_OK(load_with(CONFIG(",\"new_key_of_peft_9\":[1,2],\"rank_pattern\":{},\"use_dora\":false")));
     CHECK_OK(load_with("{\"peft_type\":\"LORA\",\"r\":3,\"target_modules\":\".*proj\"}"));
-    CHECK_STATUS(load_with(CONFIG(",\"use_dora\":true")), BAL_EUNSUPPORTED);
-    CHECK(strstr(bal_error_message(), "use_dora") != NULL);
+    CHECK_STATUS(load_with(CONFIG(",\"use_dora\":true")), BAL_EFORMAT);
+    CHECK(strstr(bal_error_message(), "lora_magnitude_vector") != NULL);
     CHECK_STATUS(load_with(CONFIG(",\"rank_pattern\":{\"q_proj\":2}")), BAL_EUNSUPPORTED);
     CHECK_STATUS(load_with(CONFIG(",\"modules_to_save\":[\"lm_head\"]")), BAL_EUNSUPPORTED);
     CHECK_STATUS(load_with(CONFIG(",\"bias\":\"all\"")), BAL_EUNSUPPORTED);

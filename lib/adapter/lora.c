@@ -1,11 +1,9 @@
-/* The side path of an adapter: y += s (x A^T) B^T, and its gradients.
+/* LoRA (Hu et al. 2021, arXiv 2106.09685): y += s (x A^T) B^T, and its gradients.
  *   h = x A^T,  y += s h B^T
  *   dB += s dy^T h,  g = dy B,  dA += s g^T x,  dx += s g A
  * With a residual start the same product of (A0, B0) is taken off; these two have no gradient.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "lib/adapter/adapter.h"
-
-#include "lib/tensor/gemm.h"
+#include "lib/adapter/lora.h"
 
 size_t bal_lora_hidden(const bal_lora *l)
 {
@@ -52,3 +50,68 @@ void bal_lora_add_delta(const bal_lora *l, size_t row0, size_t n_rows, real_t *o
     if (l->a0 != NULL)
         bal_gemm(false, false, n_rows, l->in, r, -s, l->b0 + row0 * r, r, l->a0, l->in, 1, out, ld);
 }
+
+/* ---- the row of the table ---- */
+
+bal_status bal_lora_describe(bal_site *s)
+{
+    bal_site_add(s, "lora_A.weight", 2, s->r, s->in);
+    bal_site_add(s, "lora_B.weight", 2, s->out, s->r);
+    return BAL_OK;
+}
+
+static size_t hidden(const bal_site *s)
+{
+    return bal_lora_hidden(s->lora);
+}
+
+static size_t scratch(const bal_site *s, size_t M)
+{
+    return M * bal_lora_hidden(s->lora);
+}
+
+void bal_lora_site_forward(const bal_site_call *c, real_t *y, size_t ldy)
+{
+    const bal_lora *l = c->site->lora;
+    size_t r = l->r, ldh = bal_lora_hidden(l);
+    real_t s = (real_t)l->scale;
+    bal_site_product(c, r, l->in, 1, c->xa, c->ldx, l->a, 0, c->h, ldh);
+    bal_site_product(c, l->out, r, s, c->h, ldh, l->b, 1, y, ldy);
+    if (l->a0 == NULL)
+        return;
+    bal_site_product(c, r, l->in, 1, c->xa, c->ldx, l->a0, 0, c->h + r, ldh);
+    bal_site_product(c, l->out, r, -s, c->h + r, ldh, l->b0, 1, y, ldy);
+}
+
+static void forward(const bal_site_call *c)
+{
+    bal_lora_site_forward(c, c->y, c->ldy);
+}
+
+static void backward(const bal_site_call *c)
+{
+    bal_lora_backward(c->site->lora, c->M, c->xa, c->ldx, c->dy, c->ldy, c->h, c->dx, c->ldx, c->scratch);
+}
+
+static void effective(const bal_site *s, size_t row0, size_t n_rows, real_t *out, size_t ld)
+{
+    bal_lora_add_delta(s->lora, row0, n_rows, out, ld);
+}
+
+const bal_method bal_method_lora = {
+    .name = "lora",
+    .title = "LoRA",
+    .peft_type = "LORA",
+    .alpha_key = "lora_alpha",
+    .dropout_key = "lora_dropout",
+    .init_key = "init_lora_weights",
+    .low_rank = true,
+    .additive = true,
+    .panel = true,
+    .describe = bal_lora_describe,
+    .hidden = hidden,
+    .scratch = scratch,
+    .forward = forward,
+    .backward = backward,
+    .effective = effective,
+};

@@ -1,0 +1,222 @@
+/* DoRA (Liu et al. 2024, arXiv 2402.09353): a magnitude for each row of W + s B A, whose direction LoRA changes.
+ *   V = W + s (B A - B0 A0),  n = |V| of each row,  y = (m / n) V x + b
+ * n is a constant for the gradient (section 4.3 of the paper, as peft):
+ *   dm = sum_t dy (V x) / n;  B, A and x see dy m / n
+ * With dropout peft lets the base see the whole input once: y = W x + (m/n) V x' - W x', x' after dropout.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "lib/adapter/lora.h"
+#include "lib/base/mem.h"
+#include "lib/base/threads.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { NORM_ROWS = 256 };
+
+static bal_status describe(bal_site *s)
+{
+    bal_status status = bal_lora_describe(s);
+    bal_site_add(s, "lora_magnitude_vector", 1, s->out, 1);
+    s->n_state = 2 * s->out; /* m / n, and 1 / n */
+    return status;
+}
+
+static const real_t *factor_of(const bal_site *s)
+{
+    return s->state;
+}
+
+static double norm_of(const real_t *row, size_t n)
+{
+    double sum[4] = {0};
+    for (size_t i = 0; i < n; i++)
+        sum[i % 4] += (double)row[i] * (double)row[i];
+    return sqrt((sum[0] + sum[1]) + (sum[2] + sum[3]));
+}
+
+typedef struct norm_job {
+    const real_t *rows;
+    const bal_site *s;
+    size_t row0;
+} norm_job;
+
+static void norm_range(void *context, size_t begin, size_t end, size_t thread)
+{
+    const norm_job *j = context;
+    const bal_site *s = j->s;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        double n = norm_of(j->rows + i * s->in, s->in);
+        size_t o = j->row0 + i;
+        s->state[o] = (real_t)((double)s->tensor[2].v[o] / n);
+        s->state[s->out + o] = (real_t)(1 / n);
+    }
+}
+
+static size_t norm_rows(const bal_site *s)
+{
+    return s->out < NORM_ROWS ? s->out : NORM_ROWS;
+}
+
+static size_t prepare_scratch(const bal_site *s)
+{
+    return norm_rows(s) * s->in;
+}
+
+static void prepare(const bal_site *s, const bal_view *w, real_t *scratch)
+{
+    for (size_t row0 = 0, n; row0 < s->out; row0 += n) {
+        n = s->out - row0 < norm_rows(s) ? s->out - row0 : norm_rows(s);
+        bal_view_dequant_parallel(w, row0, n, scratch, s->in);
+        bal_lora_add_delta(s->lora, row0, n, scratch, s->in);
+        norm_job j = {scratch, s, row0};
+        bal_parallel_for(n, 16, norm_range, &j);
+    }
+}
+
+/* m = |W + s(BA - B0A0)|, so that the start changes nothing. */
+static bal_status init(bal_site *s, const bal_view *w, bal_rng *rng)
+{
+    real_t *row = bal_alloc(s->in, sizeof *row);
+    (void)rng;
+    if (row == NULL)
+        return BAL_ENOMEM;
+    for (size_t o = 0; o < s->out; o++) {
+        bal_view_dequant(w, o, 1, row, s->in);
+        bal_lora_add_delta(s->lora, o, 1, row, s->in);
+        s->tensor[2].v[o] = (real_t)norm_of(row, s->in);
+    }
+    bal_free(row);
+    return BAL_OK;
+}
+
+static size_t hidden(const bal_site *s)
+{
+    return bal_lora_hidden(s->lora) + s->out; /* (V x) after LoRA's part: dm needs it */
+}
+
+static size_t scratch(const bal_site *s, size_t M)
+{
+    return M * (bal_lora_hidden(s->lora) + s->out);
+}
+
+typedef struct scale_job {
+    const real_t *x, *factor, *less; /* x(M, n) times factor - shift, minus less */
+    real_t *y;
+    size_t ldx, ldy, n;
+    real_t shift;
+    bool add;
+} scale_job;
+
+static void scale_range(void *context, size_t begin, size_t end, size_t thread)
+{
+    const scale_job *j = context;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        const real_t *x = j->x + t * j->ldx, *less = j->less == NULL ? NULL : j->less + t * j->n;
+        real_t *y = j->y + t * j->ldy;
+        for (size_t o = 0; o < j->n; o++) {
+            real_t v = x[o] * (j->factor[o] - j->shift);
+            if (less != NULL)
+                v -= less[o];
+            y[o] = j->add ? y[o] + v : v;
+        }
+    }
+}
+
+static void forward(const bal_site_call *c)
+{
+    const bal_site *s = c->site;
+    size_t out = s->out;
+    real_t *v = c->h + c->M * bal_lora_hidden(s->lora); /* M x out */
+    scale_job j = {.x = v, .ldx = out, .factor = factor_of(s), .y = c->y, .ldy = c->ldy, .n = out};
+    if (c->dropout) {
+        bal_site_base_product(c, c->xa, c->ldx, 0, c->scratch, out);
+        memcpy(v, c->scratch, c->M * out * sizeof *v);
+        j.less = c->scratch;
+        j.add = true;
+    } else {
+        for (size_t t = 0; t < c->M; t++)
+            memcpy(v + t * out, c->y + t * c->ldy, out * sizeof *v);
+    }
+    bal_lora_site_forward(c, v, out);
+    bal_parallel_for(c->M, 16, scale_range, &j);
+}
+
+typedef struct magnitude_job {
+    const bal_site_call *c;
+    const real_t *v;
+} magnitude_job;
+
+/* Columns are shared out, so that each sum has one order. */
+static void magnitude_range(void *context, size_t begin, size_t end, size_t thread)
+{
+    const magnitude_job *j = context;
+    const bal_site *s = j->c->site;
+    (void)thread;
+    for (size_t o = begin; o < end; o++) {
+        double sum = 0;
+        for (size_t t = 0; t < j->c->M; t++)
+            sum += (double)j->c->dy[t * j->c->ldy + o] * (double)j->v[t * s->out + o];
+        s->tensor[2].d[o] += (real_t)(sum * (double)s->state[s->out + o]);
+    }
+}
+
+static void backward_output(const bal_site_call *c, real_t *dout)
+{
+    const bal_site *s = c->site;
+    magnitude_job m = {c, c->h + c->M * bal_lora_hidden(s->lora)};
+    scale_job j = {.x = c->dy, .ldx = c->ldy, .factor = factor_of(s), .y = dout, .ldy = s->out, .n = s->out};
+    if (s->tensor[2].d != NULL)
+        bal_parallel_for(s->out, 64, magnitude_range, &m);
+    if (!c->dropout)
+        bal_parallel_for(c->M, 16, scale_range, &j);
+    for (size_t t = 0; c->dropout && t < c->M; t++)
+        memcpy(dout + t * s->out, c->dy + t * c->ldy, s->out * sizeof *dout);
+}
+
+static void backward(const bal_site_call *c)
+{
+    const bal_site *s = c->site;
+    real_t *g = c->scratch, *rest = c->scratch + c->M * s->out;
+    scale_job j = {.x = c->dy, .ldx = c->ldy, .factor = factor_of(s), .y = g, .ldy = s->out, .n = s->out};
+    bal_parallel_for(c->M, 16, scale_range, &j);
+    bal_lora_backward(s->lora, c->M, c->xa, c->ldx, g, s->out, c->h, c->dx, c->ldx, rest);
+    if (!c->dropout || c->dx == NULL)
+        return;
+    j.shift = 1; /* the (m/n) W x' - W x' of the forward */
+    bal_parallel_for(c->M, 16, scale_range, &j);
+    bal_site_base_back(c, g, s->out, 1, c->dx);
+}
+
+static void effective(const bal_site *s, size_t row0, size_t n_rows, real_t *out, size_t ld)
+{
+    bal_lora_add_delta(s->lora, row0, n_rows, out, ld);
+    for (size_t i = 0; i < n_rows; i++) {
+        double f = (double)s->tensor[2].v[row0 + i] / norm_of(out + i * ld, s->in);
+        for (size_t k = 0; k < s->in; k++)
+            out[i * ld + k] = (real_t)((double)out[i * ld + k] * f);
+    }
+}
+
+const bal_method bal_method_dora = {
+    .name = "dora",
+    .title = "DoRA",
+    .peft_type = "LORA",
+    .flag = "use_dora",
+    .alpha_key = "lora_alpha",
+    .dropout_key = "lora_dropout",
+    .init_key = "init_lora_weights",
+    .low_rank = true,
+    .output_without_bias = true,
+    .describe = describe,
+    .init = init,
+    .hidden = hidden,
+    .scratch = scratch,
+    .prepare = prepare,
+    .prepare_scratch = prepare_scratch,
+    .forward = forward,
+    .backward_output = backward_output,
+    .backward = backward,
+    .effective = effective,
+};

@@ -1,0 +1,12 @@
+/* What methods built on LoRA's factors take from it.  SPDX-License-Identifier: Apache-2.0 */
+#ifndef BAL_ADAPTER_LORA_H
+#define BAL_ADAPTER_LORA_H
+
+#include "lib/adapter/methods.h"
+
+/* The tensors lora_A.weight and lora_B.weight. */
+bal_status bal_lora_describe(bal_site *s);
+/* y += s (B A - B0 A0) xa by products that are right in training and inference; h: M x bal_lora_hidden(). */
+void bal_lora_site_forward(const bal_site_call *c, real_t *y, size_t ldy);
+
+#endif

@@ -1,0 +1,41 @@
+/* Every row of the table of adapter methods on a whole model: gradients of every trainable number, and mutations that
+ * must be noticed.  What a method holds constant on purpose (DoRA's norms) is checked in a file of its own.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "tests/grad/model_grad.h"
+
+static const char k_config[] =
+    "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 10, \"num_attention_heads\": 4, "
+    "\"num_key_value_heads\": 2, \"head_dim\": 6, \"intermediate_size\": 7, \"vocab_size\": 13, \"attention_bias\": "
+    "true, \"mlp_bias\": true, \"tie_word_embeddings\": true, \"initializer_range\": 0.4, \"rms_norm_eps\": 0.01, "
+    "\"max_position_embeddings\": 4}";
+
+/* Segments whose gradient is not that of the loss; NULL: none. */
+static const char *checked(const char *method)
+{
+    return strcmp(method, "dora") == 0 ? "lora_magnitude_vector" : NULL;
+}
+
+static void check_method(const char *method, const char *start, double dropout, bool checkpoint)
+{
+    const model_setup s = {k_config, start, "all-linear", dropout, checkpoint, method};
+    if (set_up_model(&s)) {
+        g.only = checked(method);
+        check_model();
+    }
+    free_all();
+}
+
+TEST(every_method)
+{
+    if (!BAL_REAL_IS_DOUBLE)
+        SKIP("finite differences need MODE=f64");
+    for (size_t i = 0; i < bal_method_count(); i++) {
+        const bal_method *m = bal_method_at(i);
+        check_method(m->name, "lora", 0, false);
+        check_method(m->name, "lora", 0, true);
+        if (m->dropout_key != NULL)
+            check_method(m->name, "lora", 0.4, false);
+        if (m->low_rank)
+            check_method(m->name, "pissa", 0, false);
+    }
+}
