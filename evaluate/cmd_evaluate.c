@@ -5,7 +5,8 @@
 #define AT(FIELD) offsetof(evaluate_config, FIELD)
 static const bal_option k_options[] = {
     {"model", 'm', BAL_OPTION_PATH, AT(model), NULL, 0, 0, NULL, NULL, "Model", "Hugging Face folder or GGUF file"},
-    {"adapter", 'a', BAL_OPTION_PATH, AT(adapter), NULL, 0, 0, NULL, NULL, "Model", "adapter folder (PEFT)"},
+    {"adapter", 'a', BAL_OPTION_PATHS, AT(adapters), NULL, 0, 0, NULL, NULL, "Model",
+     "adapter folder (PEFT); several: the model's own figures and those of each, side by side"},
     {"initial_adapter", 0, BAL_OPTION_PATH, AT(initial_adapter), NULL, 0, 0, NULL, NULL, "Model",
      "initial factors of a PiSSA adapter that lacks them"},
     {"tokenizer", 0, BAL_OPTION_PATH, AT(tokenizer), NULL, 0, 0, NULL, NULL, "Model",
@@ -75,7 +76,7 @@ static const bal_option k_options[] = {
 
 static const bal_command k_command = {
     .name = "evaluate",
-    .usage = "--model PATH [--adapter DIR] --tasks A,B | --requests FILE | --perplexity FILE [options]\n"
+    .usage = "--model PATH [--adapter DIR ...] --tasks A,B | --requests FILE | --perplexity FILE [options]\n"
              "       balora evaluate --compare RUN RUN | --across A,B,... | --rescore RUN | --list | --show TASK "
              "--item N [options]",
     .summary = "scores a model on tasks",
@@ -155,7 +156,9 @@ static bal_status evaluate(const evaluate_config *c, const bal_options *options,
     BAL_TRY(bal_bundle_load(&b, c->model, c->adapter, c->initial_adapter, c->tokenizer));
     if (b.note[0] != '\0')
         bal_log_line(&common->log, BAL_LOG_INFO, "%s", b.note);
-    if (c->requests != NULL)
+    if (c->adapters.n > 1)
+        status = evaluate_several(c, common, &b, argc, argv);
+    else if (c->requests != NULL)
         status = evaluate_requests(c, common, &b);
     else if (c->perplexity != NULL)
         status = evaluate_perplexity(c, common, &b);
@@ -172,6 +175,8 @@ int cmd_evaluate(int argc, char **argv)
     bal_options *options = NULL;
     bool help = false;
     bal_status status = bal_options_parse(&options, &k_command, argc, argv, &c, &help);
+    if (status == BAL_OK && c.adapters.n == 1)
+        c.adapter = c.adapters.items[0];
     if (status == BAL_OK && !help)
         status = evaluate(&c, options, argc, argv);
     status = bal_command_finish(&k_command, status);

@@ -16,6 +16,8 @@ typedef struct evaluate_config {
     int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples, item, repeats, seed;
     int64_t equivalence_timeout;
     bool list, apply_chat_template, fewshot_as_multiturn;
+    bal_text_list adapters; /* --adapter; `adapter` is the one in work */
+    bal_buf *document;      /* where the JSON of the figures goes instead of standard output; NULL: there */
 } evaluate_config;
 
 /* Engine options that the flags ask for. */
@@ -28,6 +30,9 @@ bal_status evaluate_perplexity(const evaluate_config *c, const bal_common *commo
 /* --tasks. */
 bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, const bal_bundle *b, int argc,
                           char **argv);
+/* Several adapters: what is asked, for the base and for each over the same weights; b is the base.  Figures side by side. */
+bal_status evaluate_several(const evaluate_config *c, const bal_common *common, const bal_bundle *b, int argc,
+                            char **argv);
 /* --rescore: the stored outputs of runs, judged again as a new run; several runs (shards) become one. */
 bal_status evaluate_rescore(const evaluate_config *c, const bal_common *common, int argc, char **argv);
 /* --list: the tasks; --show TASK --item N: the exact prompt, target and requests of an item. */

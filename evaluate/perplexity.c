@@ -210,7 +210,9 @@ static bal_status report(const texts *t, const evaluate_config *c, const bal_com
     BAL_TRY(bal_buf_text(&out, "}\n"));
     if (c->out != NULL)
         BAL_TRY(evaluate_write(c->out, &rows));
-    if (common->json)
+    if (c->document != NULL)
+        status = bal_buf_append(c->document, out.data, out.len);
+    else if (common->json)
         (void)fputs(out.data, stdout);
     else if (c->out == NULL || strcmp(c->out, "-") != 0)
         printf("perplexity %.6g (mean negative log-likelihood %.6g over %zu tokens of %zu texts)\n",

@@ -281,8 +281,12 @@ bal_status evaluate_requests(const evaluate_config *c, const bal_common *common,
     bal_progress_done(&q.progress);
     for (size_t i = 0; i < q.n; i++)
         BAL_TRY(bal_buf_append(&out, bal_buf_cstr(&q.entries[i].answer), q.entries[i].answer.len));
-    BAL_TRY(evaluate_write(c->out, &out));
-    if (common->json && c->out != NULL && strcmp(c->out, "-") != 0)
+    if (c->document != NULL)
+        status = bal_buf_append(c->document, bal_buf_cstr(&out), out.len);
+    else
+        status = evaluate_write(c->out, &out);
+    BAL_TRY(status);
+    if (common->json && c->document == NULL && c->out != NULL && strcmp(c->out, "-") != 0)
         BAL_TRY(print_stats(&q, &stats));
     if (q.dropped > 0)
         bal_log_line(&common->log, BAL_LOG_WARN,

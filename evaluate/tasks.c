@@ -325,7 +325,11 @@ bal_status session_report(session *s, const char *config, double seconds)
     if (!s->common->json)
         BAL_TRY(report_table(&out, s, results));
     BAL_TRY(write_files(s, results, &document));
-    BAL_TRY(evaluate_write(NULL, s->common->json ? &document : &out));
+    if (s->c->document != NULL)
+        status = bal_buf_append(s->c->document, bal_buf_cstr(&document), document.len);
+    else
+        status = evaluate_write(NULL, s->common->json ? &document : &out);
+    BAL_TRY(status);
     if (!s->common->json)
         bal_log_line(&s->common->log, BAL_LOG_INFO, "run %lld (%s) in %s", (long long)s->run, uuid, s->common->db);
 out:

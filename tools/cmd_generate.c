@@ -15,17 +15,18 @@
 enum { MAX_INPUT_BYTES = 1 << 26, MAX_LINE = 1 << 16 };
 
 typedef struct config {
-    const char *model, *adapter, *initial_adapter, *tokenizer, *prompt, *input, *system;
+    const char *model, *initial_adapter, *tokenizer, *prompt, *input, *system;
     bool chat, raw, greedy, ignore_eos;
     int64_t max_new_tokens, top_k, seed;
     double temperature, top_p;
-    bal_text_list stop;
+    bal_text_list stop, adapters;
 } config;
 
 #define AT(FIELD) offsetof(config, FIELD)
 static const bal_option k_options[] = {
     {"model", 'm', BAL_OPTION_PATH, AT(model), NULL, 0, 0, NULL, NULL, "Model", "Hugging Face folder or GGUF file"},
-    {"adapter", 'a', BAL_OPTION_PATH, AT(adapter), NULL, 0, 0, NULL, NULL, "Model", "adapter folder (PEFT)"},
+    {"adapter", 'a', BAL_OPTION_PATHS, AT(adapters), NULL, 0, 0, NULL, NULL, "Model",
+     "adapter folder (PEFT); several: the model's own answer and that of each"},
     {"initial_adapter", 0, BAL_OPTION_PATH, AT(initial_adapter), NULL, 0, 0, NULL, NULL, "Model",
      "initial factors of a PiSSA adapter that lacks them"},
     {"tokenizer", 0, BAL_OPTION_PATH, AT(tokenizer), NULL, 0, 0, NULL, NULL, "Model",
@@ -54,10 +55,11 @@ static const bal_option k_options[] = {
 
 static const bal_command k_command = {
     .name = "generate",
-    .usage = "--model PATH [--adapter DIR] --prompt TEXT | --chat [options]",
+    .usage = "--model PATH [--adapter DIR ...] --prompt TEXT | --chat [options]",
     .summary = "one prompt or a chat with a model",
     .description = "  balora generate --model M --prompt 'The capital of France is' --max-new-tokens 20\n"
                    "  balora generate --model M --adapter A --chat --prompt 'Name three rivers.'\n"
+                   "  balora generate --model M --adapter A --adapter B --prompt 'Name three rivers.'\n"
                    "  balora generate --model M --chat --temperature 0.7 --top-p 0.9\n"
                    "The text goes to standard output as it is made, the speed to standard error.",
     .options = k_options,
@@ -72,6 +74,7 @@ typedef struct job {
     size_t printed;     /* bytes of the answer on standard output */
     bal_buf text;       /* of the answer so far */
     bal_buf *documents; /* [n] JSON of each answer */
+    bal_buf *sink;      /* for the JSON of all; NULL: standard output */
     bal_buf answer;     /* text of the last answer */
     size_t n_dropped;   /* tokens at the left of prompts that were longer than the context */
 } job;
@@ -171,7 +174,10 @@ static bal_status print_documents(const job *j, size_t n, const bal_engine_stats
     BAL_TRY(bal_buf_text(&out, ", \"tokens_per_second\": "));
     BAL_TRY(bal_json_put_f64(&out, stats->seconds > 0 ? (double)stats->new_tokens / stats->seconds : 0));
     BAL_TRY(bal_buf_text(&out, "}\n"));
-    (void)fputs(out.data, stdout);
+    if (j->sink != NULL)
+        status = bal_buf_append(j->sink, out.data, out.len);
+    else
+        (void)fputs(out.data, stdout);
 out:
     bal_buf_dispose(&out);
     return status;
@@ -321,27 +327,18 @@ out:
     return status;
 }
 
-static bal_status generate(const config *c, const bal_options *options)
+/* What the options ask of one model. */
+static bal_status ask(const config *c, const bal_common *common, bal_bundle *bundle, bal_buf *sink)
 {
-    const bal_common *common = bal_options_common(options);
-    bal_bundle bundle = {0};
-    job j = {.config = c, .bundle = &bundle, .json = common->json};
+    job j = {.config = c, .bundle = bundle, .json = common->json, .sink = sink};
     bal_status status;
-    if (c->model == NULL || (c->prompt == NULL && c->input == NULL && !c->chat) ||
-        (c->prompt != NULL && c->input != NULL))
-        return bal_fail(BAL_EINVAL, "--model and one of --prompt, --input or --chat are needed");
-    if (c->chat && (c->raw || c->input != NULL))
-        return bal_fail(BAL_EINVAL, "--chat goes neither with --raw nor with --input");
-    BAL_TRY(bal_options_start(options));
-    bal_interrupt_install();
-    BAL_TRY(bal_bundle_load(&bundle, c->model, c->adapter, c->initial_adapter, c->tokenizer));
-    if (bundle.note[0] != '\0')
-        bal_log_line(&common->log, BAL_LOG_INFO, "%s", bundle.note);
+    if (bundle->note[0] != '\0')
+        bal_log_line(&common->log, BAL_LOG_INFO, "%s", bundle->note);
     if (c->input != NULL && c->stop.n == 0) {
         status = from_ids(&j, common);
         goto out;
     }
-    BAL_TRY(bal_bundle_need_tokenizer(&bundle));
+    BAL_TRY(bal_bundle_need_tokenizer(bundle));
     j.stream = !common->json && c->input == NULL;
     if (c->input != NULL)
         status = from_ids(&j, common);
@@ -352,6 +349,60 @@ static bal_status generate(const config *c, const bal_options *options)
 out:
     bal_buf_dispose(&j.text);
     bal_buf_dispose(&j.answer);
+    return status;
+}
+
+/* The base and each adapter over the same weights, one after the other: a heading and the answer, or one document
+ * {"models": [{"adapter": null, "answer": ...}, ...]}. */
+static bal_status ask_each(const config *c, const bal_common *common, const bal_bundle *base)
+{
+    bool json = common->json || c->input != NULL;
+    bal_status status = BAL_OK;
+    bal_buf out = {0};
+    bal_bundle view = {0};
+    BAL_TRY(bal_buf_text(&out, "{\"models\": ["));
+    for (size_t i = 0; i <= c->adapters.n; i++) {
+        const char *adapter = i == 0 ? NULL : c->adapters.items[i - 1];
+        BAL_TRY(bal_bundle_view(&view, base, adapter));
+        BAL_TRY(bal_buf_text(&out, i == 0 ? "\n{\"adapter\": " : ",\n{\"adapter\": "));
+        BAL_TRY(adapter == NULL ? bal_buf_text(&out, "null") : bal_json_put_text(&out, adapter));
+        BAL_TRY(bal_buf_text(&out, ", \"answer\": "));
+        if (!json) {
+            printf("%s== %s ==\n", i == 0 ? "" : "\n", adapter == NULL ? "base" : adapter);
+            (void)fflush(stdout);
+        }
+        BAL_TRY(ask(c, common, &view, json ? &out : NULL));
+        BAL_TRY(bal_buf_text(&out, "}"));
+        bal_bundle_dispose(&view);
+    }
+    BAL_TRY(bal_buf_text(&out, "\n]}\n"));
+    if (json)
+        (void)fputs(out.data, stdout);
+out:
+    bal_bundle_dispose(&view);
+    bal_buf_dispose(&out);
+    return status;
+}
+
+static bal_status generate(const config *c, const bal_options *options)
+{
+    const bal_common *common = bal_options_common(options);
+    bal_bundle bundle = {0};
+    bal_status status;
+    bool several = c->adapters.n > 1;
+    if (c->model == NULL || (c->prompt == NULL && c->input == NULL && !c->chat) ||
+        (c->prompt != NULL && c->input != NULL))
+        return bal_fail(BAL_EINVAL, "--model and one of --prompt, --input or --chat are needed");
+    if (c->chat && (c->raw || c->input != NULL))
+        return bal_fail(BAL_EINVAL, "--chat goes neither with --raw nor with --input");
+    if (several && ((c->chat && c->prompt == NULL) || c->initial_adapter != NULL))
+        return bal_fail(BAL_EINVAL, "several adapters need a --prompt or --input, and go without --initial-adapter");
+    BAL_TRY(bal_options_start(options));
+    bal_interrupt_install();
+    BAL_TRY(bal_bundle_load(&bundle, c->model, c->adapters.n == 1 ? c->adapters.items[0] : NULL, c->initial_adapter,
+                            c->tokenizer));
+    status = several ? ask_each(c, common, &bundle) : ask(c, common, &bundle, NULL);
+out:
     bal_bundle_dispose(&bundle);
     return status;
 }

@@ -112,7 +112,8 @@ static bal_status add_word(word_list *list, bal_option_entry *entry, const char 
 {
     char name[MAX_NAME];
     for (size_t i = 0; i < list->n; i++)
-        if (list->words[i].entry == entry && entry->option->type != BAL_OPTION_LIST)
+        if (list->words[i].entry == entry && entry->option->type != BAL_OPTION_LIST &&
+            entry->option->type != BAL_OPTION_PATHS)
             return bal_fail(BAL_EINVAL, "--%s is given twice", spell(entry->option->name, true, name));
     if (list->n == list->cap) {
         size_t cap = 2 * list->cap + 16;

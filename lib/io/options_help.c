@@ -21,6 +21,8 @@ static const char *value_word(const bal_option *o)
         return " PATH";
     case BAL_OPTION_CHOICE:
         return " WORD";
+    case BAL_OPTION_PATHS:
+        return " PATH,...";
     case BAL_OPTION_LIST:
         return " A,B,...";
     }

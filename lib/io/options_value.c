@@ -149,6 +149,7 @@ static bal_status set_by_type(bal_options *o, bal_option_entry *e, const char *t
     case BAL_OPTION_CHOICE:
         return set_choice(o, e, text);
     case BAL_OPTION_LIST:
+    case BAL_OPTION_PATHS:
         list_clear_before(e, source);
         return list_add_commas(o, e, text);
     }
@@ -192,18 +193,34 @@ static bal_status set_json_int(bal_option_entry *e, const cJSON *v)
     return set_int(e, text);
 }
 
+/* text is copied before *out, which may hold it, changes. */
+static bal_status own_path(bal_options *o, const char *text, const char *folder, const char **out)
+{
+    if (folder == NULL || text[0] == '\0' || strcmp(text, "-") == 0)
+        return own_text(o, text, strlen(text), out);
+    char *path = bal_path_join(strcmp(folder, ".") == 0 ? NULL : folder, text);
+    if (path == NULL)
+        return BAL_ENOMEM;
+    bal_status status = own_text(o, path, strlen(path), out);
+    bal_free(path);
+    return status;
+}
+
 static bal_status set_json_text(bal_options *o, bal_option_entry *e, const char *text, const char *folder)
 {
     if (e->option->type == BAL_OPTION_CHOICE)
         return set_choice(o, e, text);
-    bool relative = e->option->type == BAL_OPTION_PATH && folder != NULL && text[0] != '\0' && strcmp(text, "-") != 0;
-    if (!relative)
-        return own_text(o, text, strlen(text), e->field);
-    char *path = bal_path_join(strcmp(folder, ".") == 0 ? NULL : folder, text);
-    if (path == NULL)
-        return BAL_ENOMEM;
-    bal_status status = own_text(o, path, strlen(path), e->field);
-    bal_free(path);
+    return e->option->type == BAL_OPTION_PATH ? own_path(o, text, folder, e->field)
+                                              : own_text(o, text, strlen(text), e->field);
+}
+
+/* Paths in a recipe are relative to it. */
+static bal_status paths_of_recipe(bal_options *o, const bal_option_entry *e, const char *folder)
+{
+    const bal_text_list *list = e->field;
+    bal_status status = BAL_OK;
+    for (size_t i = 0; e->option->type == BAL_OPTION_PATHS && status == BAL_OK && i < list->n; i++)
+        status = own_path(o, list->items[i], folder, &list->items[i]);
     return status;
 }
 
@@ -248,7 +265,10 @@ static bal_status set_json_by_type(bal_options *o, bal_option_entry *e, const cJ
     case BAL_OPTION_CHOICE:
         return cJSON_IsString(v) ? set_json_text(o, e, v->valuestring, folder) : wrong_kind("a text", v);
     case BAL_OPTION_LIST:
-        return set_json_list(o, e, v, source);
+    case BAL_OPTION_PATHS: {
+        bal_status status = set_json_list(o, e, v, source);
+        return status == BAL_OK ? paths_of_recipe(o, e, folder) : status;
+    }
     }
     return bal_fail(BAL_EINVAL, "option '%s' has no type", e->option->name);
 }
@@ -287,6 +307,7 @@ bal_status bal_option_reset(bal_options *o, bal_option_entry *e)
         *(const char **)e->field = NULL;
         break;
     case BAL_OPTION_LIST:
+    case BAL_OPTION_PATHS:
         ((bal_text_list *)e->field)->n = 0;
         break;
     }
@@ -306,7 +327,7 @@ bal_status bal_option_put_json(const bal_option_entry *e, bal_buf *b)
         return bal_buf_printf(b, "%lld", (long long)*(const int64_t *)e->field);
     if (e->option->type == BAL_OPTION_REAL)
         return bal_json_put_f64(b, *(const double *)e->field);
-    if (e->option->type != BAL_OPTION_LIST)
+    if (e->option->type != BAL_OPTION_LIST && e->option->type != BAL_OPTION_PATHS)
         return bal_json_put_text(b, *(const char *const *)e->field);
     const bal_text_list *list = e->field;
     bal_status status = bal_buf_text(b, "[");

@@ -27,9 +27,28 @@ out:
     return status;
 }
 
+bal_status bal_bundle_view(bal_bundle *out, const bal_bundle *of, const char *adapter)
+{
+    bal_status status = BAL_OK;
+    *out = *of;
+    out->view = true;
+    out->model = NULL;
+    out->adapter = NULL;
+    out->note[0] = '\0';
+    if (adapter != NULL)
+        BAL_TRY(bal_adapter_load(&out->adapter, adapter, NULL, of->model->modules, of->model->n_modules, false,
+                                 out->note, sizeof out->note));
+    status = bal_model_share(&out->model, of->model, out->adapter);
+out:
+    if (status != BAL_OK)
+        bal_bundle_dispose(out);
+    return status;
+}
+
 void bal_bundle_dispose(bal_bundle *b)
 {
-    bal_tokenizer_free(b->tokenizer);
+    if (!b->view)
+        bal_tokenizer_free(b->tokenizer);
     bal_model_free(b->model);
     bal_adapter_free(b->adapter);
     *b = (bal_bundle){0};

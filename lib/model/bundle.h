@@ -12,11 +12,14 @@ typedef struct bal_bundle {
     bal_tokenizer *tokenizer; /* NULL: the model has none; why is kept in no_tokenizer */
     char no_tokenizer[512];
     char note[256]; /* what the adapter's loading has to say, or "" */
+    bool view;      /* of bal_bundle_view(): weights and tokenizer are another bundle's */
 } bal_bundle;
 
 /* adapter, initial_adapter and tokenizer (all may be NULL): folders or files; without tokenizer the model's own. */
 bal_status bal_bundle_load(bal_bundle *out, const char *model, const char *adapter, const char *initial_adapter,
                            const char *tokenizer);
+/* The model of `of` with another adapter (NULL: none) over the same weights; `of` must outlive it. */
+bal_status bal_bundle_view(bal_bundle *out, const bal_bundle *of, const char *adapter);
 void bal_bundle_dispose(bal_bundle *b);
 /* BAL_EINVAL with the reason if there is no tokenizer. */
 bal_status bal_bundle_need_tokenizer(const bal_bundle *b);

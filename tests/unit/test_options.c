@@ -14,7 +14,7 @@ typedef struct settings {
     int64_t r, big;
     double lr;
     const char *method, *model, *note;
-    bal_text_list modules;
+    bal_text_list modules, folders;
 } settings;
 
 #define AT(f) offsetof(settings, f)
@@ -27,6 +27,7 @@ static const bal_option options[] = {
     {"note", 0, BAL_OPTION_TEXT, AT(note), NULL, 0, 0, NULL, NULL, "Files", "free text"},
     {"target_modules", 0, BAL_OPTION_LIST, AT(modules), "q_proj,v_proj", 0, 0, NULL, NULL, "Adapter", "names"},
     {"use_bias", 'b', BAL_OPTION_FLAG, AT(bias), NULL, 0, 0, NULL, NULL, "Adapter", "switch"},
+    {"folders", 0, BAL_OPTION_PATHS, AT(folders), NULL, 0, 0, NULL, NULL, "Files", "folders"},
     {"fast", 'f', BAL_OPTION_FLAG, AT(fast), "true", 0, 0, NULL, NULL, "Adapter", "switch"},
 };
 static const bal_preset presets[] = {
@@ -119,6 +120,26 @@ TEST(lists_replace_and_grow)
     bal_options_free(o);
     if (CHECK_OK(parse_recipe("{\"target_modules\": [\"x,y\", 3]}", "", &s, &o)))
         CHECK(s.modules.n == 2 && strcmp(s.modules.items[0], "x,y") == 0 && strcmp(s.modules.items[1], "3") == 0);
+    bal_options_free(o);
+}
+
+TEST(lists_of_paths)
+{
+    settings s;
+    bal_options *o = NULL;
+    char path[300];
+    (void)snprintf(path, sizeof path, "%s/x", test_folder());
+    if (CHECK_OK(parse("--folders|a,b|--folders|c", &s, &o)))
+        CHECK(s.folders.n == 3 && strcmp(s.folders.items[0], "a") == 0);
+    bal_options_free(o);
+    if (CHECK_OK(parse_recipe("{\"folders\": [\"x\", \"/y\"]}", "", &s, &o)) && CHECK(s.folders.n == 2)) {
+        CHECK_TEXT(s.folders.items[0], path); /* relative to the recipe */
+        CHECK_TEXT(s.folders.items[1], "/y");
+        CHECK(strstr(bal_options_json(o), "\"/y\"]") != NULL);
+    }
+    bal_options_free(o);
+    if (CHECK_OK(parse_recipe("{\"folders\": \"x\"}", "", &s, &o)) && CHECK(s.folders.n == 1))
+        CHECK_TEXT(s.folders.items[0], path);
     bal_options_free(o);
 }
 
