@@ -1,6 +1,7 @@
 /* What a run says about itself.  SPDX-License-Identifier: Apache-2.0 */
 #include "train/train.h"
 
+#include "lib/adapter/method.h"
 #include "lib/base/clock.h"
 #include "lib/io/json.h"
 
@@ -64,6 +65,26 @@ static void say_loss(const trainer *t)
                      t->n_micro);
 }
 
+static void say_adapter(const trainer *t)
+{
+    const train_config *c = t->config;
+    const bal_adapter_config *a = &t->adapter->config;
+    const bal_method *m = bal_method_of(a);
+    char scale[80] = "", start[300] = "";
+    if (m->alpha_key != NULL)
+        (void)snprintf(scale, sizeof scale, " r %zu, alpha %g%s,", a->r, a->lora_alpha,
+                       a->use_rslora ? " (rsLoRA)" : "");
+    else if (!m->no_rank)
+        (void)snprintf(scale, sizeof scale, " r %zu,", a->r);
+    if (c->init_adapter != NULL || c->adapter != NULL)
+        (void)snprintf(start, sizeof start, " start %s,", c->init_adapter != NULL ? c->init_adapter : c->adapter);
+    else if (m->low_rank)
+        (void)snprintf(start, sizeof start, " start %s,", a->init);
+    bal_log_line(t->log, BAL_LOG_INFO, "method    %s:%s%s %zu matrices, %.3f M trainable (%.3f %%)", c->method, scale,
+                 start, t->adapter->n_sites, (double)t->params->n / 1e6,
+                 100.0 * (double)t->params->n / (double)t->model->n_parameters);
+}
+
 void train_announce(const trainer *t)
 {
     const train_config *c = t->config;
@@ -78,15 +99,7 @@ void train_announce(const trainer *t)
         bal_log_line(t->log, BAL_LOG_INFO, "method    full: all %.3f M parameters are trained",
                      (double)t->params->n / 1e6);
     else
-        bal_log_line(t->log, BAL_LOG_INFO,
-                     "method    %s: r %zu, alpha %g%s, start %s, %zu matrices, %.3f M trainable (%.3f %%)", c->method,
-                     t->adapter->config.r, t->adapter->config.lora_alpha,
-                     t->adapter->config.use_rslora ? " (rsLoRA)" : "",
-                     c->init_adapter != NULL ? c->init_adapter
-                     : c->adapter != NULL    ? c->adapter
-                                             : t->adapter->config.init,
-                     t->adapter->n_loras, (double)t->params->n / 1e6,
-                     100.0 * (double)t->params->n / (double)t->model->n_parameters);
+        say_adapter(t);
     if (t->residual && t->resume_from == NULL && bal_starts_with(t->adapter->config.init, "pissa"))
         bal_log_line(t->log, BAL_LOG_INFO,
                      "          the start holds %.2f %% of the energy of an exact one in every matrix%s",

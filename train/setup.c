@@ -69,27 +69,13 @@ static bal_status calibrated_adapter(trainer *t, const bal_adapter_config *a)
 static bal_status new_adapter(trainer *t)
 {
     const train_config *c = t->config;
-    bal_adapter_config a = {
-        .r = (size_t)c->r, .lora_alpha = c->lora_alpha, .lora_dropout = c->lora_dropout, .use_rslora = c->use_rslora};
-    (void)snprintf(a.init, sizeof a.init, "%s", c->init);
-    (void)snprintf(a.task_type, sizeof a.task_type, "CAUSAL_LM");
-    a.base_model = bal_strdup(c->model);
-    a.target_modules = bal_alloc(c->target_modules.n, sizeof *a.target_modules);
-    bal_status status = a.base_model != NULL && a.target_modules != NULL ? BAL_OK : BAL_ENOMEM;
-    for (size_t i = 0; status == BAL_OK && i < c->target_modules.n; i++) {
-        a.target_modules[i] = bal_strdup(c->target_modules.items[i]);
-        a.n_target_modules++;
-        if (a.target_modules[i] == NULL)
-            status = BAL_ENOMEM;
-    }
+    bal_adapter_config a;
+    bal_status status = train_adapter_config(t, &a);
     if (status == BAL_OK && is(c->init, "corda"))
         status = calibrated_adapter(t, &a);
     else if (status == BAL_OK)
         status = bal_adapter_new(&t->adapter, &a, t->model->modules, t->model->n_modules, (uint64_t)c->seed, true);
-    for (size_t i = 0; a.target_modules != NULL && i < a.n_target_modules; i++)
-        bal_free(a.target_modules[i]);
-    bal_free(a.target_modules);
-    bal_free(a.base_model);
+    bal_adapter_config_dispose(&a);
     return status;
 }
 
@@ -101,6 +87,8 @@ static bal_status given_adapter(trainer *t, char *note, size_t note_bytes)
     const char *initial = c->init_adapter == NULL ? c->initial_adapter : t->residual ? dir : NULL;
     bal_status status =
         bal_adapter_load(&t->adapter, dir, initial, t->model->modules, t->model->n_modules, true, note, note_bytes);
+    if (status == BAL_OK)
+        status = train_check_method(t, dir);
     return status == BAL_OK ? check_start(t, dir) : status;
 }
 

@@ -23,8 +23,12 @@ typedef struct train_config {
     const char *validation_data, *resume, *metrics_out, *name, *experiment, *dtype, *teacher_cache,
         *teacher_cache_dtype, *compute;
     const char *corda_method, *calibration_data, *calibration_format;
-    bal_text_list target_modules;
+    const char *non_linearity;
+    bal_text_list target_modules, feedforward_modules;
     bal_loss_options loss;
+    bool decompose_both, save_projection;
+    int64_t decompose_factor, projection_prng_key;
+    double alpha, vera_dropout, d_initial, reduction_factor;
     bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, share_prefix, overwrite, store, memory_check;
     int64_t r, batch_size, micro_batch_size, max_steps, warmup_steps, seed, limit, model_max_length, eval_steps;
     int64_t early_stopping_patience, save_steps, save_total_limit, log_steps, stop_after, calibration_samples;
@@ -74,8 +78,9 @@ typedef struct trainer {
     const char *command; /* "train" or "pretrain" */
     int argc;
     char **argv;
-    bool full, residual; /* residual: PiSSA start */
-    bool made_out;       /* --out was not there before */
+    bool full, residual;             /* residual: PiSSA start */
+    const struct bal_method *method; /* of the adapter; NULL for full */
+    bool made_out;                   /* --out was not there before */
     bal_model *model;
     bal_adapter *adapter; /* NULL for full */
     bal_params *params;
@@ -108,6 +113,12 @@ typedef struct trainer {
 
 /* train_options.c: what the options mean together; fills the resolved parts of t that need no model. */
 bal_status train_resolve(trainer *t, train_config *c);
+
+/* method.c: t->method of config.method, and what its options may be; the adapter's configuration once the model is
+ * loaded (the caller disposes of it); a given adapter must be of the method that the recipe names. */
+bal_status train_resolve_row(trainer *t, train_config *c);
+bal_status train_adapter_config(const trainer *t, bal_adapter_config *a);
+bal_status train_check_method(const trainer *t, const char *dir);
 
 /* setup.c: model, adapter, data, batches; then the step (buffers), after the memory estimate. */
 bal_status train_setup(trainer *t);

@@ -115,9 +115,10 @@ static const bal_option k_train_options[] = {
      .help = "Hugging Face folder or GGUF file"},
     PATH("tokenizer", tokenizer, "Model", "tokenizer.json, folder or GGUF; otherwise the model's own"),
     DATA_ROWS,
-    CHOICE("method", method, "lora", "full|lora|rslora|pissa|ba-lora-nlg", G_ADAPTER, "what is trained"),
+    CHOICE("method", method, "lora", "full|lora|rslora|dora|pissa|ba-lora-nlg|loha|lokr|ia3|vera|houlsby|pfeiffer",
+           G_ADAPTER, "what is trained"),
     TEXT("init", init, NULL, G_ADAPTER, "start of the adapter: " BAL_START_NAMES "; otherwise the method's"),
-    INT("r", r, "16", 1, 65536, G_ADAPTER, "rank"),
+    INT("r", r, "16", 1, 65536, G_ADAPTER, "rank; when not given 8 with loha and lokr, 256 with vera"),
     REAL_("lora_alpha", lora_alpha, "0", 0, 1e6, G_ADAPTER, "scale = alpha / r; 0: alpha = r"),
     REAL_("lora_dropout", lora_dropout, "0", 0, 0.99, G_ADAPTER, "of the adapters' inputs"),
     {.name = "target_modules",
@@ -125,7 +126,27 @@ static const bal_option k_train_options[] = {
      .offset = FIELD(target_modules),
      .default_text = "all-linear",
      .group = G_ADAPTER,
-     .help = "names of the adapted matrices; all-linear: all but the head"},
+     .help = "names of the adapted matrices; all-linear: all but the head; when not given, loha, lokr, ia3, vera adapt "
+             "what "
+             "peft does, houlsby and pfeiffer what ends attention and MLP"},
+    REAL_("alpha", alpha, "0", 0, 1e6, G_ADAPTER, "loha, lokr: scale = alpha / r; 0: alpha = r"),
+    FLAG("decompose_both", decompose_both, "false", G_ADAPTER, "lokr: the smaller factor has a rank, too"),
+    INT("decompose_factor", decompose_factor, "-1", -1, 65536, G_ADAPTER,
+        "lokr: one factor of each dimension; -1: near its square root"),
+    {.name = "feedforward_modules",
+     .type = BAL_OPTION_LIST,
+     .offset = FIELD(feedforward_modules),
+     .group = G_ADAPTER,
+     .help = "ia3: modules whose inputs are scaled, not their outputs; otherwise peft's"},
+    REAL_("vera_dropout", vera_dropout, "0", 0, 0.99, G_ADAPTER, "vera: of the adapters' inputs"),
+    REAL_("d_initial", d_initial, "0.1", -1e6, 1e6, G_ADAPTER, "vera: first value of d"),
+    INT("projection_prng_key", projection_prng_key, "0", 0, 4294967295.0, G_ADAPTER,
+        "vera: seed of the shared matrices, which are peft's"),
+    FLAG("save_projection", save_projection, "true", G_ADAPTER, "vera: write the shared matrices, too"),
+    REAL_("reduction_factor", reduction_factor, "16", 1e-3, 1e6, G_ADAPTER,
+          "houlsby, pfeiffer: width of the model over that of the bottleneck"),
+    TEXT("non_linearity", non_linearity, NULL, G_ADAPTER,
+         "houlsby, pfeiffer: swish, relu, gelu or gelu_new; otherwise swish and relu"),
     FLAG("use_rslora", use_rslora, "false", G_ADAPTER, "scale = alpha / sqrt(r)"),
     PATH("init_adapter", init_adapter, G_ADAPTER, "PEFT folder whose factors are the start (A0, B0 of a PiSSA start)"),
     CHOICE("corda_method", corda_method, "ipm", "kpm|ipm", G_ADAPTER,
@@ -180,7 +201,7 @@ static const bal_preset k_train_presets[] = {
 const bal_command train_command = {
     .name = "train",
     .usage = "--model PATH --data FILE --out DIR [options]",
-    .summary = "fine-tune a model with LoRA, PiSSA or BA-LoRA; writes a PEFT folder",
+    .summary = "fine-tune a model with BA-LoRA, LoRA and its kin, or bottleneck adapters; writes a PEFT folder",
     .description =
         "  balora train --model SmolLM2.gguf --data gsm8k/train.jsonl --format gsm8k_metamath --method ba-lora-nlg "
         "--out run1\n"
@@ -239,6 +260,9 @@ static bal_status resolve_method(trainer *t, train_config *c)
             return bal_fail(BAL_EINVAL, "method full has no B whose rate loraplus_lr_ratio could set; leave it out");
         return BAL_OK;
     }
+    bal_status status = train_resolve_row(t, c);
+    if (status != BAL_OK)
+        return status;
     bool residual_method = is(c->method, "pissa") || is(c->method, "ba-lora-nlg");
     if (c->init == NULL)
         c->init = residual_method ? "pissa" : "lora";

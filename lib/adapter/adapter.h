@@ -63,7 +63,8 @@ typedef struct bal_site_tensor {
     const char *key; /* what follows "base_model.model.<module>." in the file: "lora_A.weight" */
     size_t n_dims;   /* 2, or 1 for a vector (rows values, cols 1) */
     size_t rows, cols;
-    bool frozen; /* saved and read, but not trained: lies in a->frozen */
+    bool frozen;    /* saved and read, but not trained: lies in a->frozen */
+    bool not_saved; /* in no file: the method makes it again (loaded()) */
     bool no_decay;
     real_t *v, *d; /* values; gradients, accumulated, NULL when not trained */
 } bal_site_tensor;

@@ -60,6 +60,17 @@ typedef struct bal_method_step {
     bool before_update; /* the parameters still have the values that the gradients belong to */
 } bal_method_step;
 
+/* Modules that a method adapts when none are named (targets.c): all but the head; peft's for LoRA's kin; peft's for
+ * (IA)^3; those that end attention and MLP; that which ends the MLP. */
+typedef enum bal_default_targets {
+    BAL_TARGETS_ALL,
+    BAL_TARGETS_ATTENTION,
+    BAL_TARGETS_IA3,
+    BAL_TARGETS_HALVES,
+    BAL_TARGETS_MLP,
+    BAL_TARGETS_COUNT
+} bal_default_targets;
+
 typedef struct bal_method {
     const char *name;        /* a word of --method: "lora" */
     const char *title;       /* in messages: "LoRA" */
@@ -70,12 +81,16 @@ typedef struct bal_method {
     const char *init_key;    /* "init_lora_weights"; NULL: none */
     bool no_rank;            /* there is no r */
     bool not_in_peft;        /* a peft_type of our own */
-    bool low_rank; /* tensors 0 and 1 are the factors A (r x in) and B (out x r): filled by the starts of start.h, the
+    bool low_rank;  /* tensors 0 and 1 are the factors A (r x in) and B (out x r): filled by the starts of start.h, the
                          residual ones too, before init() */
-    bool additive; /* forward() adds to y whatever y holds; else y must be the module's own output */
-    bool panel;    /* y = x (W + s(BA - B0A0))^T may stand for the forward (bal_lora_add_delta()) */
-    bool dense;    /* the change of W is a dense matrix that effective() adds: dense_back() instead of the others */
-    bool output_without_bias; /* forward() wants y without the bias, which is added after it */
+    bool additive;  /* forward() adds to y whatever y holds; else y must be the module's own output */
+    bool panel;     /* y = x (W + s(BA - B0A0))^T may stand for the forward (bal_lora_add_delta()) */
+    bool dense;     /* the change of W is a dense matrix that effective() adds: dense_back() instead of the others */
+    bool on_stream; /* on a module that ends a half block: forward() and backward_output() work on the residual stream
+                       after that half instead of the module's output */
+    bool output_without_bias;    /* forward() wants y without the bias, which is added after it */
+    bal_default_targets targets; /* what is adapted when nothing is named */
+    size_t default_r;            /* 0: the caller's */
     bal_method_key keys[BAL_METHOD_KEYS];
 
     /* Sets tensor[] and n_tensors, n_state and variant of a site whose module, in, out, r, scale and adapter (its
@@ -128,5 +143,10 @@ const bal_key_value *bal_config_key(const bal_adapter_config *c, const char *nam
 size_t bal_site_hidden(const bal_site *s);
 size_t bal_site_scratch(const bal_site *s, size_t M);
 bool bal_site_trains(const bal_site *s);
+/* Uniform in +-1/sqrt(columns): kaiming_uniform with a = sqrt 5. */
+void bal_site_fill_uniform(const bal_site_tensor *t, bal_rng *rng);
+/* Names, comma between, for models of a Hugging Face model_type; NULL: not known, they must be named. */
+const char *bal_method_targets(const bal_method *m, const char *model_type);
+const char *bal_feedforward_modules(const char *model_type); /* of those of (IA)^3 */
 
 #endif

@@ -4,6 +4,7 @@
 #include "lib/tensor/rowdot.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #define ADDRESS(name) &bal_method_##name,
@@ -64,6 +65,13 @@ bool bal_site_trains(const bal_site *s)
         if (s->tensor[i].d != NULL)
             return true;
     return false;
+}
+
+void bal_site_fill_uniform(const bal_site_tensor *t, bal_rng *rng)
+{
+    double bound = 1 / sqrt((double)t->cols);
+    for (size_t i = 0; i < t->rows * t->cols; i++)
+        t->v[i] = (real_t)(bound * (2 * bal_rng_uniform(rng) - 1));
 }
 
 void bal_site_product(const bal_site_call *c, size_t n, size_t k, real_t scale, const real_t *x, size_t ldx,

@@ -6,8 +6,14 @@
 #include "lib/adapter/method.h"
 
 #define BAL_METHODS(row)                                                                                               \
-    row(lora)     /* lora.c */                                                                                         \
-        row(dora) /* dora.c */
+    row(lora)         /* lora.c */                                                                                     \
+        row(dora)     /* dora.c */                                                                                     \
+        row(loha)     /* loha.c */                                                                                     \
+        row(lokr)     /* lokr.c */                                                                                     \
+        row(ia3)      /* ia3.c */                                                                                      \
+        row(vera)     /* vera.c */                                                                                     \
+        row(houlsby)  /* bottleneck.c */                                                                               \
+        row(pfeiffer) /* bottleneck.c */
 
 #define BAL_METHOD_DECLARE(name) extern const bal_method bal_method_##name;
 BAL_METHODS(BAL_METHOD_DECLARE)

@@ -105,6 +105,33 @@ static bal_status describe_probe(bal_site *probe, bal_adapter *of, const bal_ada
     return probe->method->describe(probe);
 }
 
+/* The module whose name a tensor's name begins with, and which of the tensors of its own site it is: sites of a method
+ * may consist of other tensors for other shapes. */
+static bal_status find_place(const char *name, bal_adapter *of, const bal_adapter_config *c, const bal_module *modules,
+                             size_t n, size_t *m, size_t *which, bool *found)
+{
+    *found = false;
+    if (!bal_starts_with(name, PREFIX))
+        return BAL_OK;
+    for (size_t i = 0; i < n && !*found; i++) {
+        const char *rest = name + sizeof PREFIX - 1;
+        size_t len = strlen(modules[i].name);
+        bal_site site;
+        if (strncmp(rest, modules[i].name, len) != 0 || rest[len] != '.')
+            continue;
+        bal_status status = describe_probe(&site, of, c, &modules[i]);
+        if (status != BAL_OK)
+            return status;
+        for (size_t k = 0; k < site.n_tensors; k++)
+            if (strcmp(rest + len + 1, site.tensor[k].key) == 0) {
+                *m = i;
+                *which = k;
+                *found = true;
+            }
+    }
+    return BAL_OK;
+}
+
 /* found[i]: the tensors of modules[i], found[n] the shared ones (checked later).  Every tensor must belong to a
  * module. */
 static bal_status collect(const bal_safetensors *file, const bal_adapter_config *c, const bal_module *modules, size_t n,
@@ -131,11 +158,11 @@ static bal_status collect(const bal_safetensors *file, const bal_adapter_config 
             found[n].t[k] = t;
             continue;
         }
-        if (!split_name(t->name, &probe, &module, &len, &which))
+        bool there = false;
+        BAL_TRY(find_place(t->name, &of, c, modules, n, &m, &which, &there));
+        if (!there && !split_name(t->name, &probe, &module, &len, &which))
             BAL_TRY(not_of_method(t, c, &probe));
-        while (m < n && (strlen(modules[m].name) != len || strncmp(modules[m].name, module, len) != 0))
-            m++;
-        if (m == n)
+        if (!there)
             BAL_TRY(bal_fail(BAL_EFORMAT,
                              "adapter tensor '%s' in %s has no module in this model; is it the adapter of another base "
                              "model?",
@@ -186,6 +213,8 @@ static bal_status read_tensors(const char *dir, const bal_site *s, const bal_sit
 {
     bal_status status = BAL_OK;
     for (size_t k = 0; k < n; k++) {
+        if (t[k].not_saved)
+            continue;
         if (found->t[k] == NULL && s->module == NULL)
             return bal_fail(BAL_EFORMAT, "adapter %s lacks tensor 'base_model.%s'", dir, t[k].key);
         if (found->t[k] == NULL)

@@ -14,6 +14,8 @@ static bal_status add_tensors(bal_safetensors_writer *w, const char *module, con
     bal_status status = BAL_OK;
     for (size_t k = 0; k < n; k++) {
         const size_t shape[2] = {t[k].rows, t[k].cols};
+        if (t[k].not_saved)
+            continue;
         name.len = 0;
         BAL_TRY(module != NULL ? bal_buf_printf(&name, "base_model.model.%s.%s", module, t[k].key)
                                : bal_buf_printf(&name, "base_model.%s", t[k].key));

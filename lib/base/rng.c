@@ -71,15 +71,23 @@ void bal_rng_shuffle(bal_rng *r, uint32_t *items, size_t n)
     }
 }
 
-/* Matsumoto, Nishimura 1998; seeding as init_by_array with the 32-bit words of the seed, as CPython does. */
+/* Matsumoto, Nishimura 1998: init_genrand. */
+void bal_mt_seed(bal_mt19937 *m, uint32_t seed)
+{
+    uint32_t *s = m->state;
+    s[0] = seed;
+    for (uint32_t i = 1; i < 624; i++)
+        s[i] = 1812433253U * (s[i - 1] ^ (s[i - 1] >> 30)) + i;
+    m->index = 624;
+}
+
+/* Seeding as init_by_array with the 32-bit words of the seed, as CPython does. */
 void bal_mt_init(bal_mt19937 *m, uint64_t seed)
 {
     uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     size_t n_key = key[1] != 0 ? 2 : 1;
     uint32_t *s = m->state;
-    s[0] = 19650218U;
-    for (uint32_t i = 1; i < 624; i++)
-        s[i] = 1812433253U * (s[i - 1] ^ (s[i - 1] >> 30)) + i;
+    bal_mt_seed(m, 19650218U);
     uint32_t i = 1;
     size_t j = 0;
     for (int k = 624; k > 0; k--) {

@@ -24,6 +24,8 @@ typedef struct bal_mt19937 {
     size_t index;
 } bal_mt19937;
 
+/* As the reference program's init_genrand(), which PyTorch's generator on the CPU uses. */
+void bal_mt_seed(bal_mt19937 *m, uint32_t seed);
 /* As random.Random(seed) of CPython for 0 <= seed. */
 void bal_mt_init(bal_mt19937 *m, uint64_t seed);
 uint32_t bal_mt_next(bal_mt19937 *m);

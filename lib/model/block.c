@@ -125,7 +125,7 @@ static void project(const block_job *j, const real_t *n1)
 }
 
 /* out = x + f(slot X), with the norm f when there is one; raw: where its input is kept. */
-static void add_half(const block_job *j, bal_slot slot, bal_norm_place place, const real_t *X, const real_t *x,
+static void sum_half(const block_job *j, bal_slot slot, bal_norm_place place, const real_t *X, const real_t *x,
                      real_t *raw, real_t *out)
 {
     const bal_norm *n = norm_at(j, place);
@@ -141,6 +141,14 @@ static void add_half(const block_job *j, bal_slot slot, bal_norm_place place, co
     apply(j, slot, X, 0, raw);
     bal_pass_norm(j->p, n, j->p->T, j->m->hidden, raw, out);
     bal_pass_add(elements, x, out);
+}
+
+static void add_half(const block_job *j, bal_slot slot, bal_norm_place place, const real_t *X, const real_t *x,
+                     real_t *raw, real_t *out)
+{
+    bal_linear_call k = {j->p, &j->b->linear[slot], j->layer, slot, j->adapted, j->c->h[slot]};
+    sum_half(j, slot, place, X, x, raw, out);
+    bal_linear_stream_forward(&k, out);
 }
 
 void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapted, real_t *out)
@@ -181,11 +189,13 @@ void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapt
 }
 
 /* From the gradient s->dx of x + f(b): returns that of b; s->dx becomes the residual's share of that of x. */
-static const real_t *branch_back(const block_job *j, bal_norm_place place, const real_t *raw)
+static const real_t *branch_back(const block_job *j, bal_slot slot, bal_norm_place place, const real_t *raw)
 {
     bal_block_scratch *s = &j->p->back;
+    bal_linear_call k = {j->p, &j->b->linear[slot], j->layer, slot, true, j->c->h[slot]};
     const bal_norm *n = norm_at(j, place);
     size_t bytes = j->p->T * j->m->hidden * sizeof *raw;
+    bal_linear_stream_backward(&k, s->dx);
     if (n == NULL)
         return s->dx;
     memset(s->dbranch, 0, bytes);
@@ -204,7 +214,7 @@ static void mlp_back(const block_job *j)
     size_t I = j->m->intermediate;
     real_t *dup = s->dact;
     bool gated = there(j, BAL_SLOT_GATE), inside = norm_at(j, BAL_NORM_MLP_IN) != NULL;
-    const real_t *dbranch = branch_back(j, BAL_NORM_MLP_OUT, c->mlp_raw);
+    const real_t *dbranch = branch_back(j, BAL_SLOT_DOWN, BAL_NORM_MLP_OUT, c->mlp_raw);
     bal_glu_forward(j->m->act, p->T * I, c->gate, c->up, p->act);
     apply_back(j, BAL_SLOT_DOWN, p->act, dbranch, 0, s->dact);
     bal_glu_backward(j->m->act, p->T * I, c->gate, c->up, s->dact, s->dgate, dup);
@@ -298,7 +308,7 @@ void bal_block_backward(bal_pass *p, size_t layer, bal_block_cache *c, bool need
         p->T = T;
         return;
     }
-    const real_t *dbranch = branch_back(&j, BAL_NORM_ATTENTION_OUT, c->attention_raw);
+    const real_t *dbranch = branch_back(&j, BAL_SLOT_O, BAL_NORM_ATTENTION_OUT, c->attention_raw);
     if (j.narrow) {
         bal_pass_gather(p, c->o, j.q_width, p->act);
         o = p->act;

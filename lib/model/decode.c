@@ -311,7 +311,7 @@ void bal_decoder_linears(bal_decoder *d, const bal_linear *const *l, real_t *con
             jobs[n_jobs++] = (bal_rowdot_job){.w = l[i]->w, .bias = l[i]->bias, .y = y[i], .ldy = l[i]->w.rows};
     bal_rowdot(jobs, n_jobs, n, x, l[0]->w.cols, d->scratch);
     for (size_t i = 0; i < n_linears; i++)
-        if (l[i]->site != NULL)
+        if (l[i]->site != NULL && !l[i]->site->method->on_stream)
             adapted(d, l[i], n, x, y[i], !plain_base(l[i]));
 }
 
@@ -443,6 +443,8 @@ static void half_output(bal_decoder *d, const bal_linear *l, const bal_norm *w, 
     add_into(d->x, d->h, n * width);
     if (w->w != NULL && d->m->config.norm_after_add)
         bal_decoder_norm(d, d->x, w, d->x, n, width);
+    if (l->site != NULL && l->site->method->on_stream)
+        adapted(d, l, n, NULL, d->x, false);
 }
 
 /* The wanted rows of x into y, which may be x. */

@@ -130,10 +130,39 @@ static void adapted_forward(const bal_linear_call *c, const real_t *X, real_t be
         bal_pass_add(T * out, k.y, Y);
 }
 
+/* An adapter that works on the module itself. */
+static bool has_adapter(const bal_linear_call *c)
+{
+    return c->adapted && c->l->site != NULL && !c->l->site->method->on_stream;
+}
+
+static bool has_stream_adapter(const bal_linear_call *c)
+{
+    return c->adapted && c->l->site != NULL && c->l->site->method->on_stream;
+}
+
+void bal_linear_stream_forward(const bal_linear_call *c, real_t *Y)
+{
+    bal_site_call k = site_call(c, NULL);
+    k.y = Y;
+    if (has_stream_adapter(c))
+        c->l->site->method->forward(&k);
+}
+
+void bal_linear_stream_backward(const bal_linear_call *c, real_t *dY)
+{
+    bal_site_call k = site_call(c, NULL);
+    if (!has_stream_adapter(c))
+        return;
+    k.dy = dY;
+    c->l->site->method->backward_output(&k, c->p->alone);
+    memcpy(dY, c->p->alone, k.M * c->l->w.rows * sizeof *dY);
+}
+
 void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y)
 {
     const bal_linear *l = c->l;
-    bool adapted = c->adapted && l->site != NULL;
+    bool adapted = has_adapter(c);
     if (c->p->input_watch != NULL)
         c->p->input_watch(c->p->input_watch_context, l, X, c->p->T);
     if (adapted && bal_linear_uses_panel(c, false)) {
@@ -197,7 +226,7 @@ void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t
     bal_pass *p = c->p;
     const bal_linear *l = c->l;
     size_t T = p->T, in = l->w.cols, out = l->w.rows;
-    bool adapted = c->adapted && l->site != NULL;
+    bool adapted = has_adapter(c);
     if (l->dw != NULL)
         bal_gemm(true, false, out, in, T, 1, dY, out, X, in, 1, l->dw, in);
     if (l->dbias != NULL) {

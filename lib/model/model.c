@@ -155,6 +155,19 @@ bal_status bal_model_attach(bal_model *m, bal_adapter *a)
         }
     }
     m->head.site = a == NULL || m->config.tied_head ? NULL : bal_adapter_site(a, m->head.name);
+    for (size_t i = 0; a != NULL && i < m->config.n_layers; i++)
+        for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
+            const bal_linear *l = m->blocks[i].linear;
+            if (l[s].site == NULL || !l[s].site->method->on_stream || s == BAL_SLOT_O || s == BAL_SLOT_DOWN)
+                continue;
+            bal_status status =
+                bal_fail(BAL_EINVAL,
+                         "a %s adapter comes after attention or MLP: target_modules may name '%s' and "
+                         "'%s', not '%s'",
+                         l[s].site->method->title, l[BAL_SLOT_O].name, l[BAL_SLOT_DOWN].name, l[s].name);
+            (void)bal_model_attach(m, NULL);
+            return status;
+        }
     for (size_t i = 0; a != NULL && i < a->n_sites; i++) {
         const bal_site *site = &a->sites[i];
         bool found = false;

@@ -87,6 +87,10 @@ void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, 
 /* dX = dY W + adapter's share + beta dX (dX may be NULL); gradients of weights, bias and adapter accumulate. */
 void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX);
 
+/* An adapter of c->l that works on the residual stream after the half block that c->l ends: on Y, and on its gradient. */
+void bal_linear_stream_forward(const bal_linear_call *c, real_t *Y);
+void bal_linear_stream_backward(const bal_linear_call *c, real_t *dY);
+
 /* linear_panel.c: the same products with the adapter added to the weight; where it takes fewer operations. */
 bool bal_linear_uses_panel(const bal_linear_call *c, bool backward);
 size_t bal_linear_panel_size(const bal_linear *l, const bal_pass_options *o); /* elements of p->panel that l wants */

@@ -17,7 +17,7 @@ adapter shapes 2 24 24 self_attn.q_proj; try shapes       # a base of another wi
 adapter ranks 2 16 16 self_attn.q_proj
 echo "{$config, \"r\": 4, \"target_modules\": [\"q_proj\"]}" >ranks/adapter_config.json; try ranks
 adapter kind 2 16 16 self_attn.q_proj
-echo '{"peft_type": "IA3", "target_modules": ["q_proj"]}' >kind/adapter_config.json; try kind
+echo '{"peft_type": "OFT", "target_modules": ["q_proj"]}' >kind/adapter_config.json; try kind
 adapter json 2 16 16 self_attn.q_proj; echo '{"peft_type": ' >json/adapter_config.json; try json
 adapter zero 2 16 16 self_attn.q_proj; echo "{$config, \"r\": 0, \"target_modules\": [\"q_proj\"]}" >zero/adapter_config.json; try zero
 adapter cut 2 16 16 self_attn.q_proj; head -c 200 cut/adapter_model.safetensors >t; mv t cut/adapter_model.safetensors; try cut

@@ -8,7 +8,8 @@ balora forward --model half --input "$G/input.json" --out logits.safetensors >/d
 balora merge --model "$G/model" --adapter "$G/adapter" --out merged 2>/dev/null && exit 1 || echo "there: $?"
 balora merge --model "$G/model" --adapter "$G/adapter" --out merged --overwrite
 balora merge --model merged --adapter "$G/adapter" --out merged --overwrite 2>/dev/null && exit 1 || echo "itself: $?"
-balora merge --model "$G/model" --adapter "$G/../adp_dora/adapter" --out other 2>err && exit 1 || echo "dora: $?"
+cp -r "$G/adapter" odd && chmod -R u+w odd && sed -i 's/"LORA"/"OFT"/' odd/adapter_config.json
+balora merge --model "$G/model" --adapter odd --out other 2>err && exit 1 || echo "unknown kind: $?"
 cut -d' ' -f1-2 err
 balora merge --model "$G/model" --adapter "$SHARED/golden/decoder/adp_gemma2_lora/adapter" --out other 2>err && exit 1 || echo "other base: $?"
 grep -c "another base model" err

@@ -40,7 +40,8 @@ typedef struct model_setup {
     const char *method; /* NULL: lora */
 } model_setup;
 
-static bal_adapter_path g_path; /* how the next set_up() applies adapters */
+static void (*g_configure)(bal_adapter_config *c); /* method, rank and keys of the next set_up(); may be NULL */
+static bal_adapter_path g_path;                    /* how the next set_up() applies adapters */
 
 static void free_all(void)
 {
@@ -61,6 +62,8 @@ static bool make_adapter(const model_setup *s)
     if (!CHECK(c.method != NULL))
         return false;
     bal_adapter_config_defaults(&c);
+    if (g_configure != NULL)
+        g_configure(&c);
     (void)snprintf(target, sizeof target, "%s", s->targets);
     return CHECK_OK(bal_adapter_new(&g.adapter, &c, g.model->modules, g.model->n_modules, 3, true)) &&
            CHECK_OK(bal_model_attach(g.model, g.adapter));

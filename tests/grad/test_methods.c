@@ -17,7 +17,8 @@ static const char *checked(const char *method)
 
 static void check_method(const char *method, const char *start, double dropout, bool checkpoint)
 {
-    const model_setup s = {k_config, start, "all-linear", dropout, checkpoint, method};
+    const model_setup s = {k_config, start,      bal_method_named(method)->on_stream ? "down_proj" : "all-linear",
+                           dropout,  checkpoint, method};
     if (set_up_model(&s)) {
         g.only = checked(method);
         check_model();

@@ -1,0 +1,164 @@
+"""Makes tests/unit/data/methods: a tiny random LLaMA (with attention biases) and adapter folders as peft writes them,
+with random non-zero parameters, each with expected.safetensors: the logits of the ids below, the task loss and the
+gradient of every adapter tensor.  Bottleneck adapters (not in peft) are computed here by their definition.
+Run: python3 tests/peers/make_methods.py   (torch, transformers, peft, safetensors)   SPDX-License-Identifier: Apache-2.0
+"""
+import json, os, shutil
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+import peft
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "unit", "data", "methods")
+IDS = [[3, 7, 1, 9, 30, 2], [5, 5, 0, 17, 22, 8, 11]]
+LABELS = [[-100, -100, 1, 9, 30, 2], [-100, 5, 0, 17, -100, 8, 11]]
+
+
+def base():
+    torch.manual_seed(7)
+    config = LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+                         tie_word_embeddings=False, attention_bias=True, initializer_range=0.3,
+                         bos_token_id=1, eos_token_id=2)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "norm" in name:
+                p.copy_(1 + 0.1 * torch.randn_like(p))
+            elif name.endswith("bias"):
+                p.copy_(0.3 * torch.randn_like(p))
+    return model.eval()
+
+
+def run(model):
+    """Logits of all rows, and the mean loss over the labelled tokens of both sequences."""
+    logits, total, n = [], 0, 0
+    for ids, labels in zip(IDS, LABELS):
+        z = model(input_ids=torch.tensor([ids])).logits[0]
+        logits.append(z)
+        target = torch.tensor(labels[1:])
+        total = total + torch.nn.functional.cross_entropy(z[:-1], target, ignore_index=-100, reduction="sum")
+        n += int((target != -100).sum())
+    return torch.cat(logits), total / n
+
+
+def disturb(model, wanted):
+    g = torch.Generator().manual_seed(11)
+    for name, p in model.named_parameters():
+        if wanted(name):
+            with torch.no_grad():
+                p.add_(0.3 * torch.randn(p.shape, generator=g))
+
+
+def with_peft(name, config):
+    model = peft.get_peft_model(base(), config)
+    disturb(model, lambda n: "hada_" in n or "lokr_" in n or "ia3_l" in n or "vera_lambda" in n)
+    model.eval()
+    logits, loss = run(model)
+    loss.backward()
+    folder = os.path.join(HERE, name)
+    model.save_pretrained(folder)
+    os.remove(os.path.join(folder, "README.md"))
+    path = os.path.join(folder, "adapter_config.json")
+    with open(path) as f:
+        text = json.load(f)
+    text["base_model_name_or_path"] = None
+    with open(path, "w") as f:
+        json.dump(text, f, indent=2, sort_keys=True)
+        f.write("\n")
+    out = {"logits": logits.detach(), "loss.task": loss.detach().reshape(1)}
+    for n, p in model.named_parameters():
+        if p.grad is not None:
+            out["grad." + n.replace(".default", "")] = p.grad.contiguous()
+    tensors = load_file(os.path.join(folder, "adapter_model.safetensors"))
+    assert all(k in tensors for k in (k[5:] for k in out if k.startswith("grad."))), name
+    save_file(out, os.path.join(folder, "expected.safetensors"))
+    merged = peft.PeftModel.from_pretrained(base(), folder).merge_and_unload()
+    again, _ = run(merged)
+    print(f"{name}: loss {loss.item():.6f}, merged differs by {(again - logits).abs().max().item():.2g}")
+
+
+class Bottleneck(torch.nn.Module):
+    def __init__(self, width, inner, act):
+        super().__init__()
+        self.adapter_down = torch.nn.Sequential(torch.nn.Linear(width, inner))
+        self.adapter_up = torch.nn.Linear(inner, width)
+        self.act = act
+
+    def forward(self, x):
+        return self.adapter_up(self.act(self.adapter_down(x)))
+
+
+def with_bottleneck(name, attention, after_sum, act, act_name, reduction=4):
+    """houlsby: x + (f + A(f)) after attention and MLP; pfeiffer: (x + f) + A(x + f) after the MLP."""
+    model = base()
+    width, inner = 16, 16 // reduction
+    parts = {}
+    for i in range(len(model.model.layers)):
+        for place in (["self_attn.o_proj"] if attention else []) + ["mlp.down_proj"]:
+            parts[f"model.layers.{i}.{place}"] = Bottleneck(width, inner, act)
+
+    def block(i, layer):
+        def forward(hidden_states, attention_mask=None, position_ids=None, past_key_values=None, use_cache=False,
+                    position_embeddings=None, **kwargs):
+            x = hidden_states
+            f, _ = layer.self_attn(hidden_states=layer.input_layernorm(x), attention_mask=attention_mask,
+                                   position_ids=position_ids, position_embeddings=position_embeddings)
+            if attention:
+                f = f + parts[f"model.layers.{i}.self_attn.o_proj"](f)
+            x = x + f
+            f = layer.mlp(layer.post_attention_layernorm(x))
+            return x + f + parts[f"model.layers.{i}.mlp.down_proj"](x + f if after_sum else f)
+        layer.forward = forward
+
+    for i, layer in enumerate(model.model.layers):
+        block(i, layer)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    named = {f"base_model.model.{m}.{n}": p for m, a in parts.items() for n, p in a.named_parameters()}
+    g = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for p in named.values():
+            p.copy_(0.3 * torch.randn(p.shape, generator=g))
+    logits, loss = run(model)
+    loss.backward()
+    folder = os.path.join(HERE, name)
+    os.makedirs(folder, exist_ok=True)
+    config = {"base_model_name_or_path": None, "inference_mode": True, "non_linearity": act_name,
+              "peft_type": name.upper(), "reduction_factor": reduction,
+              "target_modules": (["down_proj", "o_proj"] if attention else ["down_proj"]), "task_type": "CAUSAL_LM"}
+    with open(os.path.join(folder, "adapter_config.json"), "w") as f:
+        json.dump(config, f, indent=2, sort_keys=True)
+        f.write("\n")
+    save_file({k: v.detach().contiguous() for k, v in named.items()},
+              os.path.join(folder, "adapter_model.safetensors"))
+    out = {"logits": logits.detach(), "loss.task": loss.detach().reshape(1)}
+    out.update({"grad." + k: p.grad.contiguous() for k, p in named.items()})
+    save_file(out, os.path.join(folder, "expected.safetensors"))
+    print(f"{name}: loss {loss.item():.6f}")
+
+
+def main():
+    shutil.rmtree(HERE, ignore_errors=True)
+    os.makedirs(HERE)
+    base().save_pretrained(os.path.join(HERE, "base"))
+    extra = os.path.join(HERE, "base", "generation_config.json")
+    if os.path.exists(extra):
+        os.remove(extra)
+    some = ["q_proj", "v_proj", "down_proj"]
+    common = {"task_type": "CAUSAL_LM"}
+    with_peft("loha", peft.LoHaConfig(r=2, alpha=3, target_modules=some, **common))
+    with_peft("lokr", peft.LoKrConfig(r=1, alpha=2, target_modules=some, decompose_both=True, **common))
+    with_peft("lokr_full", peft.LoKrConfig(r=4, alpha=3, target_modules=some, decompose_factor=2, **common))
+    with_peft("ia3", peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj", "o_proj"],
+                                    feedforward_modules=["down_proj"], **common))
+    with_peft("vera", peft.VeraConfig(r=5, target_modules=some, **common))
+    with_peft("vera_key", peft.VeraConfig(r=3, target_modules=["q_proj", "k_proj"], save_projection=False,
+                                          projection_prng_key=12345, **common))
+    with_bottleneck("houlsby", True, False, torch.nn.functional.silu, "swish")
+    with_bottleneck("pfeiffer", False, True, torch.nn.functional.relu, "relu")
+    print(sum(os.path.getsize(os.path.join(d, f)) for d, _, fs in os.walk(HERE) for f in fs), "bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Adapters of every method that balora and peft share, both ways: what `balora train` writes is loaded by
+PeftModel.from_pretrained, what peft writes by `balora forward`; the logits must be the same.
+usage: tests/peers/methods.py BALORA
+Says "skipped" where a package is missing.  SPDX-License-Identifier: Apache-2.0"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+
+BALORA = sys.argv[1]
+IDS = [[3, 7, 1, 9, 30, 2, 44, 5], [5, 5, 0, 17, 22, 8, 11]]
+SOME = ["down_proj", "q_proj", "v_proj"]
+failed = 0
+warnings.filterwarnings("ignore")
+
+try:
+    import torch
+    import peft
+    import transformers
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+except ImportError as e:
+    print("skipped:", e)
+    sys.exit(0)
+
+# name, words of balora train, configuration of peft
+METHODS = [
+    ("lora", ["--method", "lora", "--r", "4", "--lora-alpha", "6"], lambda: peft.LoraConfig(r=4, lora_alpha=6)),
+    ("dora", ["--method", "dora", "--r", "4", "--lora-alpha", "6"],
+     lambda: peft.LoraConfig(r=4, lora_alpha=6, use_dora=True)),
+    ("loha", ["--method", "loha", "--r", "2", "--lora-alpha", "6"], lambda: peft.LoHaConfig(r=2, alpha=6)),
+    ("loha, r 16", ["--method", "loha", "--r", "16", "--lora-alpha", "6"], lambda: peft.LoHaConfig(r=16, alpha=6)),
+    ("lokr", ["--method", "lokr", "--r", "4", "--lora-alpha", "6"], lambda: peft.LoKrConfig(r=4, alpha=6)),
+    ("lokr, both", ["--method", "lokr", "--r", "1", "--decompose-both"],
+     lambda: peft.LoKrConfig(r=1, alpha=1, decompose_both=True)),
+    ("lokr, factor 4", ["--method", "lokr", "--r", "2", "--decompose-factor", "4"],
+     lambda: peft.LoKrConfig(r=2, alpha=2, decompose_factor=4)),
+    ("ia3", ["--method", "ia3", "--feedforward-modules", "down_proj"],
+     lambda: peft.IA3Config(feedforward_modules=["down_proj"])),
+    ("vera", ["--method", "vera", "--r", "24"], lambda: peft.VeraConfig(r=24)),
+    ("vera, no projection", ["--method", "vera", "--r", "24", "--no-save-projection", "--projection-prng-key", "7"],
+     lambda: peft.VeraConfig(r=24, save_projection=False, projection_prng_key=7)),
+]
+
+
+def run(*words):
+    subprocess.run([BALORA, *words, "--quiet"], check=True, stdout=subprocess.DEVNULL)
+
+
+def check(what, good, text):
+    global failed
+    failed += not good
+    print(("ok    " if good else "FAIL  ") + what + ": " + text)
+
+
+def logits(model):
+    model.eval()
+    with torch.no_grad():
+        return torch.cat([model(input_ids=torch.tensor([row])).logits[0] for row in IDS])
+
+
+def difference(a, b):
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def main(folder):
+    def path(name):
+        return os.path.join(folder, name)
+    torch.manual_seed(5)
+    config = LlamaConfig(vocab_size=64, hidden_size=48, intermediate_size=80, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+                         tie_word_embeddings=False, attention_bias=True, initializer_range=0.2)
+    LlamaForCausalLM(config).save_pretrained(path("model"))
+    with open(path("ids.json"), "w") as f:
+        json.dump({"input_ids": IDS}, f)
+    with open(path("data.jsonl"), "w") as f:
+        for row in IDS * 4:
+            f.write(json.dumps({"input_ids": row, "labels": row}) + "\n")
+
+    def base():
+        return AutoModelForCausalLM.from_pretrained(path("model"), dtype=torch.float32)
+
+    def ours(adapter):
+        run("forward", "--model", path("model"), "--adapter", adapter, "--input", path("ids.json"), "--out",
+            path("out.safetensors"))
+        return load_file(path("out.safetensors"))["logits"]
+
+    plain = logits(base())
+    for name, words, make in METHODS:
+        out = path("ours-" + name)
+        run("train", "--model", path("model"), "--data", path("data.jsonl"), "--format", "tokens", *words,
+            "--target-modules", ",".join(SOME), "--lr", "0.02", "--max-steps", "6", "--batch-size", "4", "--no-store",
+            "--out", out)
+        theirs = logits(peft.PeftModel.from_pretrained(base(), out))
+        d, moved = difference(ours(out), theirs), difference(theirs, plain)
+        check(name + ", written here", d < 2e-6 and moved > 1e-3, f"logits differ by {d:.2g} (moved by {moved:.2g})")
+
+        settings = make()
+        settings.target_modules = set(SOME)
+        settings.task_type = "CAUSAL_LM"
+        model = peft.get_peft_model(base(), settings)
+        g = torch.Generator().manual_seed(11)
+        with torch.no_grad():
+            for n, p in model.named_parameters():
+                if p.requires_grad:
+                    p.add_(0.1 * torch.randn(p.shape, generator=g))
+        theirs = logits(model)
+        model.save_pretrained(path("theirs-" + name))
+        d, moved = difference(ours(path("theirs-" + name)), theirs), difference(theirs, plain)
+        check(name + ", written by peft", d < 2e-6 and moved > 1e-3, f"logits differ by {d:.2g} (moved by {moved:.2g})")
+
+
+print("peft", peft.__version__, "transformers", transformers.__version__, "torch", torch.__version__)
+with tempfile.TemporaryDirectory() as work:
+    main(work)
+sys.exit(failed != 0)

@@ -1,0 +1,182 @@
+/* What --method, and the options that are keys of one method, say of the adapter.  SPDX-License-Identifier: Apache-2.0 */
+#include "train/train.h"
+
+#include "lib/adapter/method.h"
+#include "lib/base/mem.h"
+#include "lib/base/str.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Options with the names of peft's keys, where they are kept. */
+static const struct {
+    const char *name;
+    size_t offset;
+} k_keys[] = {{"decompose_both", offsetof(train_config, decompose_both)},
+              {"decompose_factor", offsetof(train_config, decompose_factor)},
+              {"feedforward_modules", offsetof(train_config, feedforward_modules)},
+              {"d_initial", offsetof(train_config, d_initial)},
+              {"projection_prng_key", offsetof(train_config, projection_prng_key)},
+              {"save_projection", offsetof(train_config, save_projection)},
+              {"reduction_factor", offsetof(train_config, reduction_factor)},
+              {"non_linearity", offsetof(train_config, non_linearity)}};
+enum { KEYS = sizeof k_keys / sizeof *k_keys };
+
+static bool has_key(const bal_method *m, const char *name)
+{
+    for (size_t i = 0; i < BAL_METHOD_KEYS && m->keys[i].name != NULL; i++)
+        if (strcmp(m->keys[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static bool is(const char *a, const char *b)
+{
+    return a != NULL && strcmp(a, b) == 0;
+}
+
+/* An option that would change nothing is a mistake in the recipe. */
+static bal_status no_such_option(const train_config *c, const char *option)
+{
+    return bal_fail(BAL_EINVAL, "method %s has no %s; leave it out", c->method, option);
+}
+
+static bal_status check_options(const trainer *t, const train_config *c)
+{
+    const bal_method *m = t->method;
+    for (size_t i = 0; i < KEYS; i++)
+        if (bal_options_given(t->options, k_keys[i].name) && !has_key(m, k_keys[i].name))
+            return no_such_option(c, k_keys[i].name);
+    if (m->no_rank && bal_options_given(t->options, "r"))
+        return no_such_option(c, "r");
+    if (m->alpha_key == NULL && bal_options_given(t->options, "lora_alpha"))
+        return no_such_option(c, "lora_alpha");
+    if (!is(m->alpha_key, "alpha") && bal_options_given(t->options, "alpha"))
+        return no_such_option(c, "alpha");
+    if (!is(m->dropout_key, "vera_dropout") && bal_options_given(t->options, "vera_dropout"))
+        return no_such_option(c, "vera_dropout");
+    if (m->dropout_key == NULL && c->lora_dropout > 0)
+        return no_such_option(c, "lora_dropout");
+    if (!m->low_rank && c->init != NULL)
+        return no_such_option(c, "init");
+    if (!m->low_rank && c->use_rslora)
+        return no_such_option(c, "use_rslora");
+    return BAL_OK;
+}
+
+bal_status train_resolve_row(trainer *t, train_config *c)
+{
+    static const char *const on_lora[] = {"rslora", "pissa", "ba-lora-nlg"};
+    const char *row = c->method;
+    for (size_t i = 0; i < sizeof on_lora / sizeof *on_lora; i++)
+        if (is(c->method, on_lora[i]))
+            row = "lora";
+    t->method = bal_method_named(row);
+    if (t->method == NULL)
+        return bal_fail(BAL_EINVAL, "method '%s' is unknown", c->method);
+    bal_status status = check_options(t, c);
+    if (status != BAL_OK)
+        return status;
+    if (t->method->default_r > 0 && !bal_options_given(t->options, "r"))
+        c->r = (int64_t)t->method->default_r;
+    if (c->alpha > 0)
+        c->lora_alpha = c->alpha;
+    if (c->vera_dropout > 0)
+        c->lora_dropout = c->vera_dropout;
+    return BAL_OK;
+}
+
+static bal_status add_name(char ***list, size_t *n, const char *name, size_t len)
+{
+    char *copy = bal_alloc(len + 1, 1);
+    if (copy == NULL)
+        return BAL_ENOMEM;
+    memcpy(copy, name, len);
+    (*list)[(*n)++] = copy;
+    return BAL_OK;
+}
+
+/* The names of an option, or those of `names` ("a,b"). */
+static bal_status fill_list(const bal_text_list *given, const char *names, char ***list, size_t *n)
+{
+    size_t most = given->n;
+    for (const char *p = names; given->n == 0 && p != NULL; p = strchr(p, ',') == NULL ? NULL : strchr(p, ',') + 1)
+        most++;
+    *n = 0;
+    *list = bal_alloc(most, sizeof **list); // NOLINT(bugprone-sizeof-expression): an array of pointers
+    if (*list == NULL)
+        return BAL_ENOMEM;
+    for (size_t i = 0; i < given->n; i++) {
+        bal_status status = add_name(list, n, given->items[i], strlen(given->items[i]));
+        if (status != BAL_OK)
+            return status;
+    }
+    for (const char *p = names; given->n == 0 && p != NULL;) {
+        const char *comma = strchr(p, ',');
+        bal_status status = add_name(list, n, p, comma != NULL ? (size_t)(comma - p) : strlen(p));
+        if (status != BAL_OK)
+            return status;
+        p = comma != NULL ? comma + 1 : NULL;
+    }
+    return BAL_OK;
+}
+
+static bal_status fill_key(const trainer *t, const bal_method_key *k, const void *field, bal_key_value *v)
+{
+    const char *model_type = t->model->config.model_type;
+    if (k->type == BAL_KEY_LIST)
+        return fill_list(field, bal_feedforward_modules(model_type), &v->list, &v->n_list);
+    if (!bal_options_given(t->options, k->name)) /* the method's own default */
+        return BAL_OK;
+    if (k->type == BAL_KEY_BOOL)
+        v->number = *(const bool *)field;
+    else if (k->type == BAL_KEY_TEXT)
+        v->text = bal_strdup(*(const char *const *)field);
+    else if (strcmp(k->name, "decompose_factor") == 0 || strcmp(k->name, "projection_prng_key") == 0)
+        v->number = (double)*(const int64_t *)field;
+    else
+        v->number = *(const double *)field;
+    return k->type == BAL_KEY_TEXT && v->text == NULL ? BAL_ENOMEM : BAL_OK;
+}
+
+bal_status train_adapter_config(const trainer *t, bal_adapter_config *a)
+{
+    const train_config *c = t->config;
+    const bal_method *m = t->method;
+    const char *model_type = t->model->config.model_type;
+    bal_status status = BAL_OK;
+    *a = (bal_adapter_config){.method = m,
+                              .r = m->no_rank ? 1 : (size_t)c->r,
+                              .lora_alpha = c->lora_alpha,
+                              .lora_dropout = c->lora_dropout,
+                              .use_rslora = c->use_rslora};
+    (void)snprintf(a->init, sizeof a->init, "%s", c->init);
+    (void)snprintf(a->task_type, sizeof a->task_type, "CAUSAL_LM");
+    bal_adapter_config_defaults(a);
+    if ((a->base_model = bal_strdup(c->model)) == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    bool named = bal_options_given(t->options, "target_modules");
+    const char *targets = bal_method_targets(m, model_type);
+    if (!named && targets == NULL)
+        BAL_TRY(bal_fail(BAL_EINVAL,
+                         "which modules method %s adapts in a %s model is not known; name them with "
+                         "target_modules",
+                         c->method, model_type));
+    BAL_TRY(fill_list(named ? &c->target_modules : &(bal_text_list){NULL, 0}, targets, &a->target_modules,
+                      &a->n_target_modules));
+    for (size_t i = 0; i < BAL_METHOD_KEYS && m->keys[i].name != NULL; i++)
+        for (size_t k = 0; k < KEYS; k++)
+            if (strcmp(m->keys[i].name, k_keys[k].name) == 0)
+                BAL_TRY(fill_key(t, &m->keys[i], (const char *)c + k_keys[k].offset, &a->keys[i]));
+out:
+    return status;
+}
+
+bal_status train_check_method(const trainer *t, const char *dir)
+{
+    const bal_method *m = bal_method_of(&t->adapter->config);
+    if (!bal_options_given(t->options, "method") || m == t->method)
+        return BAL_OK;
+    return bal_fail(BAL_EINVAL, "method is %s, but the adapter in %s is of the method %s", t->config->method, dir,
+                    m->name);
+}
