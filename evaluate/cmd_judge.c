@@ -79,7 +79,7 @@ typedef struct session {
     int64_t run;
     mt_bench bench;
     mt_answers answers, baseline;
-    chat_client model, judge;
+    api_client model, judge;
     game *games;
     size_t n_games;
 } session;
@@ -93,8 +93,8 @@ static void session_dispose(session *s)
     bal_free(s->games);
     mt_answers_dispose(&s->answers);
     mt_answers_dispose(&s->baseline);
-    chat_client_close(&s->model);
-    chat_client_close(&s->judge);
+    api_close(&s->model);
+    api_close(&s->judge);
     mt_bench_dispose(&s->bench);
     bal_store_close(s->store);
 }
@@ -127,7 +127,7 @@ static bal_status get_answers(session *s, const bal_http_options *http)
         return local_answers(s);
     if (c->model[7] == '\0')
         return bal_fail(BAL_EINVAL, "--model 'openai:' needs a name behind it");
-    BAL_TRY(chat_client_open(&s->model, s->store, c->base_url, c->model + 7, c->key_env, http));
+    BAL_TRY(api_open(&s->model, s->store, c->base_url, c->model + 7, c->key_env, http));
     BAL_TRY(mt_answers_ask(&s->answers, &s->bench, &s->model));
     bal_log_line(&s->common->log, BAL_LOG_INFO, "answers: %zu asked, %zu from the store", s->model.n_sent,
                  s->model.n_cached);
@@ -384,8 +384,8 @@ static bal_status judge(session *s, const bal_options *options, int argc, char *
     bal_status status;
     if ((c->answers != NULL) == (c->model != NULL))
         return bal_fail(BAL_EINVAL, "one of --answers and --model is needed");
-    BAL_TRY(chat_check_url(c->base_url, c->key_env)); /* before anything is kept */
-    BAL_TRY(chat_check_url(c->judge_url, c->judge_key_env));
+    BAL_TRY(api_check_url(c->base_url, c->key_env)); /* before anything is kept */
+    BAL_TRY(api_check_url(c->judge_url, c->judge_key_env));
     BAL_TRY(bal_options_start(options));
     bal_interrupt_install();
     BAL_TRY(mt_bench_read(&s->bench, c->data));
@@ -402,7 +402,7 @@ static bal_status judge(session *s, const bal_options *options, int argc, char *
     BAL_TRY(get_answers(s, &http));
     if (c->baseline != NULL)
         BAL_TRY(mt_answers_read(&s->baseline, &s->bench, c->baseline));
-    BAL_TRY(chat_client_open(&s->judge, s->store, c->judge_url, c->judge, c->judge_key_env, &http));
+    BAL_TRY(api_open(&s->judge, s->store, c->judge_url, c->judge, c->judge_key_env, &http));
     BAL_TRY(play(s));
     BAL_TRY(report(s));
     if (c->out != NULL)

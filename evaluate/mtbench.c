@@ -260,7 +260,7 @@ out:
     return status;
 }
 
-bal_status mt_answers_ask(mt_answers *a, const mt_bench *m, chat_client *c)
+bal_status mt_answers_ask(mt_answers *a, const mt_bench *m, api_client *c)
 {
     bal_buf *bodies = bal_alloc(m->n, sizeof *bodies);
     char **texts = bal_alloc(m->n, sizeof *texts), **errors = bal_alloc(m->n, sizeof *errors);
@@ -329,7 +329,7 @@ out:
 }
 
 bal_status mt_judge_body(const mt_bench *m, size_t q, size_t t, const mt_answers *a, const mt_answers *b,
-                         const chat_client *judge, bal_buf *body)
+                         const api_client *judge, bal_buf *body)
 {
     const mt_question *x = &m->questions[q];
     const mt_answers *second = b != NULL ? b : a;

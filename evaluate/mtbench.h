@@ -34,7 +34,7 @@ typedef struct mt_answers {
 bal_status mt_answers_read(mt_answers *a, const mt_bench *m, const char *path);
 bal_status mt_answers_write(const mt_answers *a, const mt_bench *m, const char *path);
 /* Asks a served model: temperature by category, 1024 tokens, the second turn behind its own first answer. */
-bal_status mt_answers_ask(mt_answers *a, const mt_bench *m, chat_client *c);
+bal_status mt_answers_ask(mt_answers *a, const mt_bench *m, api_client *c);
 /* Asks a model here, by its chat template; the same temperatures. */
 typedef struct mt_local_options {
     size_t max_new_tokens;
@@ -49,7 +49,7 @@ void mt_answers_dispose(mt_answers *a);
 double mt_temperature(const char *category);
 /* Appends the judge's request for question q, turn t (0, 1): single grading, or pairwise when b is not NULL. */
 bal_status mt_judge_body(const mt_bench *m, size_t q, size_t t, const mt_answers *a, const mt_answers *b,
-                         const chat_client *judge, bal_buf *body);
+                         const api_client *judge, bal_buf *body);
 /* FastChat's verdict of two games, the second with swapped answers: 'A', 'B' or 'C' (a tie unless both agree); 0 when one
  * of them said nothing. */
 char mt_outcome(char first, char swapped);

@@ -87,7 +87,7 @@ static void write_bench(const char *folder)
 static void says(const mt_bench *m, size_t q, size_t t, const mt_answers *a, const mt_answers *b, const char *system,
                  const char *user)
 {
-    chat_client judge = {.model = "j\"x"};
+    api_client judge = {.model = "j\"x"};
     bal_buf body = {0};
     cJSON *json = NULL;
     if (CHECK_OK(mt_judge_body(m, q, t, a, b, &judge, &body)) &&

@@ -42,7 +42,7 @@ static bool start(running *r, const char *const more[8])
         words[n++] = more[i];
     (void)unlink(r->out);
     r->pid = test_start(NULL, words, r->out, r->err);
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < 6000; i++) {
         bal_buf_clear(&text);
         const char *colon = NULL;
         if (bal_file_read(r->out, 1000, &text) == BAL_OK)
@@ -55,6 +55,8 @@ static bool start(running *r, const char *const more[8])
     }
     (void)snprintf(r->url, sizeof r->url, "http://127.0.0.1:%d", r->port);
     bal_buf_dispose(&text);
+    if (r->port == 0)
+        (void)kill(r->pid, SIGKILL);
     return CHECK(r->port > 0);
 }
 
