@@ -1,16 +1,28 @@
 /* balora evaluate: requests from a file, perplexity, or tasks.  SPDX-License-Identifier: Apache-2.0 */
 #include "evaluate/evaluate.h"
+
+#include "evaluate/served.h"
 #include "tools/commands.h"
 
 #define AT(FIELD) offsetof(evaluate_config, FIELD)
 static const bal_option k_options[] = {
-    {"model", 'm', BAL_OPTION_PATH, AT(model), NULL, 0, 0, NULL, NULL, "Model", "Hugging Face folder or GGUF file"},
+    {"model", 'm', BAL_OPTION_PATH, AT(model), NULL, 0, 0, NULL, NULL, "Model",
+     "Hugging Face folder or GGUF file; openai:NAME: a model that --base-url serves"},
     {"adapter", 'a', BAL_OPTION_PATHS, AT(adapters), NULL, 0, 0, NULL, NULL, "Model",
      "adapter folder (PEFT); several: the model's own figures and those of each, side by side"},
     {"initial_adapter", 0, BAL_OPTION_PATH, AT(initial_adapter), NULL, 0, 0, NULL, NULL, "Model",
      "initial factors of a PiSSA adapter that lacks them"},
     {"tokenizer", 0, BAL_OPTION_PATH, AT(tokenizer), NULL, 0, 0, NULL, NULL, "Model",
      "tokenizer.json, its folder or a GGUF file (default: the model's)"},
+    {"base_url", 0, BAL_OPTION_TEXT, AT(base_url), "https://api.openai.com/v1", 0, 0, NULL, NULL, "Served model",
+     "OpenAI-compatible server of --model openai:NAME (balora serve, vLLM ...)"},
+    {"key_env", 0, BAL_OPTION_TEXT, AT(key_env), "OPENAI_API_KEY", 0, 0, NULL, NULL, "Served model",
+     "environment variable with the key for --base-url"},
+    {"at_once", 0, BAL_OPTION_INT, AT(at_once), "8", 1, 64, NULL, NULL, "Served model", "requests at a time"},
+    {"tries", 0, BAL_OPTION_INT, AT(tries), "6", 1, 100, NULL, NULL, "Served model", "tries of a request"},
+    {"timeout", 0, BAL_OPTION_INT, AT(timeout), "300", 1, 86400, NULL, NULL, "Served model", "seconds of one try"},
+    {"back_off", 0, BAL_OPTION_REAL, AT(back_off), "1", 0.001, 60, NULL, NULL, "Served model",
+     "seconds before the second try, doubled each time; Retry-After comes first"},
     {"tasks", 't', BAL_OPTION_LIST, AT(tasks), NULL, 0, 0, NULL, "task", "What",
      "names or groups (glue, gsm8k, bbq ...; --list), or task files (my.json)"},
     {"suite", 0, BAL_OPTION_TEXT, AT(suite), NULL, 0, 0, NULL, NULL, "What",
@@ -45,8 +57,8 @@ static const bal_option k_options[] = {
     {"repeats", 0, BAL_OPTION_INT, AT(repeats), "0", 0, 1024, NULL, NULL, "Tasks",
      "answers an item where a task samples; 0: the task's number"},
     {"seed", 0, BAL_OPTION_INT, AT(seed), "1234", 0, 9e15, NULL, NULL, "Tasks", "of sampled answers"},
-    {"apply_chat_template", 0, BAL_OPTION_FLAG, AT(apply_chat_template), NULL, 0, 0, NULL, NULL, "Tasks",
-     "prompts as conversations"},
+    {"apply_chat_template", 0, BAL_OPTION_FLAG, AT(apply_chat_template), NULL, 0, 0, NULL, "chat", "Tasks",
+     "prompts as conversations (--chat); of a served model: by chat completions"},
     {"fewshot_as_multiturn", 0, BAL_OPTION_FLAG, AT(fewshot_as_multiturn), "true", 0, 0, NULL, NULL, "Tasks",
      "worked examples are turns of the conversation"},
     {"system_instruction", 0, BAL_OPTION_TEXT, AT(system_instruction), NULL, 0, 0, NULL, NULL, "Tasks",
@@ -82,6 +94,7 @@ static const bal_command k_command = {
     .summary = "scores a model on tasks",
     .description =
         "  balora evaluate --model M --tasks gsm8k --data DIR --limit 100\n"
+        "  balora evaluate --model openai:NAME --base-url http://127.0.0.1:8080/v1 --tokenizer T --tasks sst2\n"
         "  balora evaluate --model M --requests in.jsonl --out out.jsonl\n"
         "  balora evaluate --model M --perplexity text.txt\n"
         "  balora evaluate --compare lora pissa\n"
@@ -153,7 +166,8 @@ static bal_status evaluate(const evaluate_config *c, const bal_options *options,
                         "--model and one of --tasks, --suite, --requests or --perplexity, or --compare, are needed");
     BAL_TRY(bal_options_start(options));
     bal_interrupt_install();
-    BAL_TRY(bal_bundle_load(&b, c->model, c->adapter, c->initial_adapter, c->tokenizer));
+    BAL_TRY(served_named(c) ? served_load(c, &b)
+                            : bal_bundle_load(&b, c->model, c->adapter, c->initial_adapter, c->tokenizer));
     if (b.note[0] != '\0')
         bal_log_line(&common->log, BAL_LOG_INFO, "%s", b.note);
     if (c->adapters.n > 1)

@@ -13,6 +13,9 @@ typedef struct evaluate_config {
     const char *requests, *out, *perplexity, *data, *log_samples, *resume, *name, *experiment;
     const char *item_range, *shard, *show, *output_path, *suite, *system_instruction, *equivalence_command;
     bal_text_list tasks, compare, rescore, across;
+    const char *base_url, *key_env;
+    int64_t at_once, tries, timeout;
+    double back_off;
     int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples, item, repeats, seed;
     int64_t equivalence_timeout;
     bool list, apply_chat_template, fewshot_as_multiturn;

@@ -77,6 +77,8 @@ bal_status session_config(const session *s, bal_buf *out)
     BAL_TRY(put_text(out, "adapter", c->adapter));
     BAL_TRY(put_text(out, "initial_adapter", c->initial_adapter));
     BAL_TRY(put_text(out, "tokenizer", c->tokenizer));
+    if (s->served != NULL)
+        BAL_TRY(put_text(out, "base_url", c->base_url));
     BAL_TRY(put_identity(out, c));
     BAL_TRY(put_text(out, "suite", c->suite));
     BAL_TRY(put_text(out, "item_range", c->item_range));

@@ -1,4 +1,5 @@
 /* One task through the engine: requests, answers, rows.  SPDX-License-Identifier: Apache-2.0 */
+#include "evaluate/served.h"
 #include "evaluate/session.h"
 
 #include "lib/base/mem.h"
@@ -34,12 +35,13 @@ static bal_status add_generate(session *s, task_run *r, size_t i)
     bal_request *q = NULL;
     request_of *of = NULL;
     bal_ids ids = {0};
-    bool kept = false;
+    /* a served model is sent messages, or the text when its tokenizer is not here */
+    bool kept = false, encode = s->served == NULL || (s->bundle->tokenizer != NULL && !s->c->apply_chat_template);
     bal_status status = BAL_OK;
     for (size_t k = 0; k < t->repeats; k++) {
         if (r->items[i].finished[k])
             continue;
-        if (ids.n == 0)
+        if (ids.n == 0 && encode)
             BAL_TRY(bal_bundle_prompt(s->bundle, bal_buf_cstr(&r->items[i].prompt), r->items[i].prompt.len, &ids));
         BAL_TRY(next_request(r, i, k, &q, &of));
         if (!kept) /* the first request of the item owns the ids */
@@ -89,7 +91,7 @@ static bal_status add_rolling(session *s, task_run *r, size_t i)
 {
     item_run *it = &r->items[i];
     const char *text = bal_buf_cstr(&it->pairs.items[0].continuation);
-    size_t length = s->bundle->model->config.max_positions, n_context = 0;
+    size_t length = s->served != NULL ? s->served_length : s->bundle->model->config.max_positions, n_context = 0;
     bal_request *q = NULL;
     request_of *of = NULL;
     bal_ids ids = {0};
@@ -246,7 +248,8 @@ bal_status session_run_task(session *s, task_run *r)
     if (there > 0)
         bal_log_line(&s->common->log, BAL_LOG_INFO, "%s: %zu of %zu items are there already", r->task.name, there, all);
     bal_progress_start(&s->progress, &s->common->log, r->task.name, "items", all - there, s->common->progress);
-    BAL_TRY(bal_engine_run(s->bundle->model, &o, r->requests, r->n_requests, NULL));
+    BAL_TRY(s->served != NULL ? served_ask(s, r, on_answer)
+                              : bal_engine_run(s->bundle->model, &o, r->requests, r->n_requests, NULL));
     bal_progress_done(&s->progress);
     if (r->n_dropped > 0)
         bal_log_line(&s->common->log, BAL_LOG_WARN,

@@ -55,7 +55,9 @@ typedef struct session {
     const bal_bundle *bundle; /* NULL: judged again, without a model */
     bal_tokenizer *tokenizer; /* of --show without a model */
     chat_form chat;
-    equivalence *outside; /* of --equivalence-command, or NULL */
+    equivalence *outside;      /* of --equivalence-command, or NULL */
+    struct api_client *served; /* of --model openai:NAME, else NULL */
+    size_t served_length;      /* of its context */
     bal_store *store;
     int64_t run;
     char **names;

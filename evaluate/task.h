@@ -63,9 +63,9 @@ typedef struct task_change {
 
 /* The conversation form of a prompt; NULL where it is plain text. */
 typedef struct chat_form {
-    const bal_tokenizer *tokenizer;
-    const char *system; /* may be NULL */
-    bool multiturn;     /* worked examples are turns of their own */
+    const bal_tokenizer *tokenizer; /* NULL: the messages as JSON, for a served model */
+    const char *system;             /* may be NULL */
+    bool multiturn;                 /* worked examples are turns of their own */
 } chat_form;
 
 /* The names that --tasks takes: those of the files, and of groups ("glue"), as their tasks.  Appends to names. */

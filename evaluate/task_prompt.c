@@ -101,6 +101,20 @@ out:
     return status;
 }
 
+/* As JSON, for a server that has the template. */
+static bal_status put_messages(const bal_message *messages, size_t n, bal_buf *out)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < n; i++) {
+        BAL_TRY(bal_buf_printf(out, "%s{\"role\": \"%s\", \"content\": ", i == 0 ? "[" : ", ", messages[i].role));
+        BAL_TRY(bal_json_put_text(out, messages[i].content));
+        BAL_TRY(bal_buf_text(out, "}"));
+    }
+    status = bal_buf_text(out, "]");
+out:
+    return status;
+}
+
 /* The messages of a conversation; texts holds what they point to. */
 static bal_status put_chat(const task *t, const cJSON *row, const chat_form *chat, bal_buf *out)
 {
@@ -136,6 +150,10 @@ static bal_status put_chat(const task *t, const cJSON *row, const chat_form *cha
     BAL_TRY(put_question(t, row, &texts[n]));
     messages[n] = (bal_message){"user", bal_buf_cstr(&texts[n])};
     n++;
+    if (chat->tokenizer == NULL) {
+        status = put_messages(messages, n, out);
+        goto out;
+    }
     BAL_TRY(bal_chat_render(chat->tokenizer, messages, n, true, out));
     if (t->gen_prefix != NULL)
         BAL_TRY(task_render(t->gen_prefix, row, t->name, out, NULL));

@@ -2,6 +2,7 @@
 #include "evaluate/evaluate.h"
 
 #include "evaluate/report.h"
+#include "evaluate/served.h"
 #include "evaluate/session.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
@@ -41,6 +42,7 @@ void session_dispose(session *s)
     bal_free(s->names);
     bal_tokenizer_free(s->tokenizer);
     equivalence_close(s->outside);
+    served_close(s);
     bal_store_close(s->store);
 }
 
@@ -56,6 +58,18 @@ static bal_status add_name(void *context, const char *name)
     return s->names[s->n_names++] == NULL ? BAL_ENOMEM : BAL_OK;
 }
 
+/* A task whose answers would not fit in the context is not run. */
+static void check_context(const session *s, task_run *r, size_t context)
+{
+    if (s->c->max_length > 0 && (size_t)s->c->max_length < context)
+        context = (size_t)s->c->max_length;
+    if (r->not_run[0] == '\0' && r->task.scorer->kind == SCORER_GENERATE && r->task.max_gen_toks >= context)
+        (void)snprintf(r->not_run, sizeof r->not_run,
+                       "task '%.60s': an answer may take %zu tokens, but the context holds %zu with the prompt "
+                       "(--max-gen-toks takes fewer)",
+                       r->task.name, r->task.max_gen_toks, context);
+}
+
 /* A task whose file is missing, or whose scorer cannot work here, does not stop the others. */
 static bal_status read_task(session *s, const char *name, const char *data)
 {
@@ -69,14 +83,8 @@ static bal_status read_task(session *s, const char *name, const char *data)
             goto out;
         }
     status = task_read_data(&r->task, data);
-    size_t context = s->bundle == NULL ? 0 : s->bundle->model->config.max_positions;
-    if (s->c->max_length > 0 && (size_t)s->c->max_length < context)
-        context = (size_t)s->c->max_length;
-    if (status == BAL_OK && context > 0 && r->task.scorer->kind == SCORER_GENERATE && r->task.max_gen_toks >= context)
-        (void)snprintf(r->not_run, sizeof r->not_run,
-                       "task '%.60s': an answer may take %zu tokens, but the context holds %zu with the prompt "
-                       "(--max-gen-toks takes fewer)",
-                       r->task.name, r->task.max_gen_toks, context);
+    if (status == BAL_OK && s->bundle != NULL && s->bundle->model != NULL)
+        check_context(s, r, s->bundle->model->config.max_positions);
     if (status == BAL_ENOENT) {
         (void)snprintf(r->not_run, sizeof r->not_run, "%.590s", bal_error_message());
         status = BAL_OK;
@@ -351,9 +359,16 @@ bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, co
     if (s == NULL)
         return BAL_ENOMEM;
     *s = (session){.c = c, .common = common, .bundle = b};
-    BAL_TRY(bal_bundle_need_tokenizer(b));
-    s->chat = (chat_form){b->tokenizer, c->system_instruction, c->fewshot_as_multiturn};
+    if (!served_named(c))
+        BAL_TRY(bal_bundle_need_tokenizer(b));
+    s->chat = (chat_form){served_named(c) ? NULL : b->tokenizer, c->system_instruction, c->fewshot_as_multiturn};
     BAL_TRY(session_read_tasks(s));
+    if (served_named(c)) {
+        BAL_TRY(served_check_tasks(s));
+        BAL_TRY(served_open(s));
+        for (size_t i = 0; i < s->n_tasks; i++)
+            check_context(s, &s->tasks[i], s->served_length);
+    }
     for (size_t i = 0; i < s->n_tasks; i++)
         if (s->tasks[i].not_run[0] == '\0')
             BAL_TRY(session_prepare(s, &s->tasks[i]));

@@ -68,9 +68,9 @@ static bal_status prefix_token(const bal_bundle *b, int32_t *out)
     *out = bal_tokenizer_bos(b->tokenizer);
     if (*out < 0)
         *out = bal_tokenizer_eos(b->tokenizer);
-    if (*out < 0)
+    if (*out < 0 && b->model != NULL)
         *out = b->model->config.bos;
-    if (*out < 0 && b->model->config.n_eos > 0)
+    if (*out < 0 && b->model != NULL && b->model->config.n_eos > 0)
         *out = b->model->config.eos[0];
     if (*out < 0)
         return bal_fail(BAL_EINVAL, "an empty text cannot be given to a model without BOS and EOS");

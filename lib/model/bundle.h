@@ -7,7 +7,7 @@
 #include "lib/text/tokenizer.h"
 
 typedef struct bal_bundle {
-    bal_model *model;
+    bal_model *model;         /* NULL: it is served elsewhere, only its tokenizer is here */
     bal_adapter *adapter;     /* NULL: none */
     bal_tokenizer *tokenizer; /* NULL: the model has none; why is kept in no_tokenizer */
     char no_tokenizer[512];
