@@ -291,7 +291,7 @@ TEST(adapters_over_one_model)
             CHECK_MSG(same(&got[k].of[i], &want[k].of[i]), "adapter %zu, request %zu", k, i);
     }
     CHECK(!same(&want[0].of[3], &want[1].of[3]) && !same(&want[1].of[3], &want[2].of[3]));
-    CHECK(m->blocks[0].linear[BAL_SLOT_Q].lora == NULL);
+    CHECK(m->blocks[0].linear[BAL_SLOT_Q].site == NULL);
     for (size_t k = 0; k < 3; k++) {
         bal_model_free(shared[k]);
         bal_adapter_free(adapters[k]);
