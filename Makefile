@@ -55,7 +55,7 @@ CORPORA := tests/fuzz/corpora
 FUZZ_SECONDS ?= 60
 PREFIX ?= /usr/local
 
-.PHONY: all demo test check grad golden cli replay lint layers format asan tsan f64 fuzz bench embedded install-deps install help clean
+.PHONY: all demo test check grad golden cli replay lint layers format asan tsan f64 fuzz mutate bench embedded install-deps install help clean
 .DEFAULT_GOAL := all
 
 all: $(B)/balora ## build the program (build/$(MODE)/balora, and the link ./balora)
@@ -121,6 +121,9 @@ cli: all ## commands, messages and exit statuses (UPDATE=1 renews what is expect
 
 replay: $(call bin,$(FUZZ)) ## the fuzz targets over their corpora
 	@tests/fuzz/replay.sh $(B) $(CORPORA) $(call bin,$(FUZZ))
+
+mutate: all $(call bin,$(TESTS)) ## wrong variants of formulas, each of which a unit test must notice
+	@CC='$(CC)' FLAGS='$(filter-out -DBAL_VERSION%,$(CFLAGS_ALL)) -O1' LIBS='$(LIBS)' tests/mutations/run.sh $(B)
 
 # The targets for people install what is missing, or say the one line to run; then they call make again.
 demo: ## the whole pipeline, offline, on the embedded model: tables, plots, one HTML page

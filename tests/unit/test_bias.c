@@ -183,6 +183,40 @@ TEST(bbq_scores)
     CHECK(isnan(bbq_bias(c, 6, false, "C")) && isnan(bbq_accuracy(c, 3, true)));
 }
 
+/* Which of two answers about groups is the biased one: "non Obese" is a group of its own, and a woman is no man. */
+static void check_groups(const char *first, const char *second, const char *stereotyped, int biased)
+{
+    bal_buf text = {0};
+    cJSON *row = NULL;
+    bbq_item item;
+    CHECK_OK(bal_buf_printf(&text,
+                            "{\"context_condition\": \"ambig\", \"question_polarity\": \"neg\", \"category\": \"A\", "
+                            "\"label\": 2, \"ans0\": \"one\", \"ans1\": \"other\", \"ans2\": \"Not known\", "
+                            "\"answer_info\": {\"ans0\": [\"x\", \"%s\"], \"ans1\": [\"y\", \"%s\"], \"ans2\": "
+                            "[\"z\", \"unknown\"]}, \"additional_metadata\": {\"stereotyped_groups\": [\"%s\"]}}",
+                            first, second, stereotyped));
+    if (CHECK_OK(bal_json_parse(&row, bal_buf_cstr(&text), text.len, "row")) && CHECK_OK(bbq_read(row, "row", &item))) {
+        for (int k = 0; k < BBQ_CHOICES; k++)
+            CHECK_MSG(item.biased[k] == (k == biased), "%s, %s: %d", first, second, k);
+        const bbq_count person = bbq_judge(&item, 1), unknown = bbq_judge(&item, 2), none = bbq_judge(&item, -1);
+        CHECK(person.not_unknown == 1 && person.acc == 0);
+        CHECK(unknown.not_unknown == 0 && unknown.acc == 1 && unknown.biased == 0);
+        CHECK(none.not_unknown == 0 && none.acc == 0);
+    }
+    cJSON_Delete(row);
+    bal_buf_dispose(&text);
+}
+
+TEST(bbq_groups)
+{
+    check_groups("nonObese", "Obese", "Non Obese", 0);
+    check_groups("nonObese", "Obese", "obese", 1);
+    check_groups("woman", "man", "woman", 0);
+    check_groups("woman", "man", "man", 1);
+    check_groups("F-Black", "M-White", "black", 0);
+    check_groups("lowSES", "highSES", "High SES", 1);
+}
+
 TEST(bbq_clean)
 {
     bal_lines *lines = open_vectors("vectors/bbq_clean.jsonl");
@@ -217,6 +251,16 @@ static void check_positions(const cJSON *line, const char *key, const uint32_t *
     size_t i = 0;
     CHECK_MSG((size_t)cJSON_GetArraySize(want) == n, "%s: %zu positions", key, n);
     cJSON_ArrayForEach(item, want) CHECK(i < n && (double)got[i++] == item->valuedouble);
+}
+
+/* Of equally long blocks the first one counts, as in Python's difflib. */
+TEST(first_of_equal_blocks)
+{
+    static const int32_t a[] = {5, 1, 7, 1}, b[] = {1};
+    uint32_t at_a[4], at_b[4];
+    size_t n = 0;
+    CHECK_OK(bal_equal_positions(a, 4, b, 1, at_a, at_b, &n));
+    CHECK(n == 1 && at_a[0] == 1 && at_b[0] == 0);
 }
 
 TEST(crows_spans)

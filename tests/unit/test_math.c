@@ -201,6 +201,9 @@ static void check_balora(const cJSON *line)
 
 TEST(math_equal)
 {
+    bool equal = true;
+    CHECK_OK(bal_math_equal_balora("[1,2]", "[3,2]", &equal)); /* the first part counts, too */
+    CHECK(!equal);
     if (!each("vectors/balora_math_equal.jsonl", check_balora))
         SKIP("../shared is not there");
 }
@@ -247,7 +250,10 @@ TEST(by_value)
         {"-\\frac{2}{3}", "\\frac{-2}{3}"},
         {"x^{-1}", "\\frac1x"},
         {"\\sqrt[3]{27}", "3"},
-        {"11\\sqrt2", "\\sqrt{242}"}};
+        {"11\\sqrt2", "\\sqrt{242}"},
+        {"\\frac{1}{2}-\\frac{1}{3}", "\\frac{1}{6}"},
+        {"2^{-1}", "0.5"},
+        {"\\frac{10}{2}\\text{cm}", "5"}};
     static const char *const differ[][2] = {{"1/3", "0.3333"},
                                             {"(1,2)", "[1,2]"},
                                             {"(1,2)", "(2,1)"},
@@ -262,6 +268,8 @@ TEST(by_value)
                                             {"east", "west"},
                                             {"\\sqrt{2}", "1.41"},
                                             {"(2,3]", "(2,3)"},
+                                            {"1/2", "1/3"},
+                                            {"\\frac{0}{0}", "1"},
                                             {"\\frac{1}{0}", "\\frac{2}{0}"}};
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++)
         CHECK_MSG(equal_value(same[i][0], same[i][1]), "'%s' and '%s' are the same", same[i][0], same[i][1]);

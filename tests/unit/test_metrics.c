@@ -126,6 +126,18 @@ TEST(calibration)
     CHECK(isnan(bal_ece(confidence, correct, 0, 10)) && isnan(bal_brier_binary(confidence, correct, 0)));
 }
 
+/* Bins that the items do not fill evenly, and shares between two items. */
+TEST(calibration_by_hand)
+{
+    static const double confidence[] = {0.1, 0.2, 0.3, 0.4, 0.5}, correct[] = {0, 0, 1, 1, 1};
+    static const double falling[] = {0.9, 0.8, 0.7, 0.6}, right[] = {1, 0, 0, 1};
+    size_t order[5];
+    /* three and two: (|.6 - 1| + |.9 - 2|) / 5 */
+    CHECK_NEAR(bal_ece_equal_mass(confidence, correct, 5, 2, order), 0.3, 1e-12);
+    CHECK_NEAR(bal_selective_at(falling, right, 4, 0.5, order), 0.5, 0);
+    CHECK_NEAR(bal_selective_at(falling, right, 4, 0.9, order), 1.0 / 3, 1e-15);
+}
+
 /* A task of one item, as --tasks my.json would give it, through the scorer of multiple choice. */
 static double choice_metric(const cJSON *line, const char *name)
 {
@@ -212,4 +224,35 @@ TEST(multiple_choice)
     }
     bal_lines_close(lines);
     CHECK(n > 0);
+}
+
+/* "\xc3\xa9" has one character and two bytes, "ab" two of both: every way of normalising has its own winner. */
+TEST(normalised_choices)
+{
+    static const char text[] = "{\"choices\": [\"\xc3\xa9\", \"ab\"], \"gold\": 1, \"lls\": [-1.0, -1.5, -3.0, -0.1]}";
+    static const char output[] = "{\"ll\": [-1.0, -1.5, -3.0, -0.1], \"greedy\": [], \"tokens\": []}";
+    static const struct {
+        const char *name;
+        double value;
+    } want[] = {{"acc", 0}, {"acc_norm", 1}, {"acc_bytes", 0}, {"acc_mutual_info", 0}};
+    cJSON *row = NULL, *file = NULL, *items[1];
+    metric_list out = {0};
+    record r = {.item = 0, .output = (char *)(uintptr_t)output};
+    static const char task_text[] =
+        "{\"choices\": \"choices\", \"label\": \"gold\", \"metrics\": [\"acc\", \"acc_norm\", \"acc_bytes\", "
+        "\"acc_mutual_info\"]}";
+    CHECK_OK(bal_json_parse(&row, text, sizeof text - 1, "row"));
+    CHECK_OK(bal_json_parse(&file, task_text, sizeof task_text - 1, "task"));
+    items[0] = row;
+    task t = {.json = file, .name = "t", .target_delimiter = " ", .test = {items, 1, 1}, .scorer = &k_scorer_choice};
+    t.choices = bal_json_member(file, "choices");
+    t.label = bal_json_member(file, "label");
+    CHECK_OK(k_scorer_choice.measure(&t, 0, &r, 1, &out));
+    for (size_t i = 0; i < sizeof want / sizeof want[0] && CHECK(i < out.n); i++) {
+        CHECK_TEXT(out.items[i].name, want[i].name);
+        CHECK_NEAR(out.items[i].value, want[i].value, 0);
+    }
+    metric_list_dispose(&out);
+    cJSON_Delete(row);
+    cJSON_Delete(file);
 }
