@@ -14,9 +14,9 @@ static void check_family(const char *config, const char *targets, spoil *const *
 {
     if (!BAL_REAL_IS_DOUBLE)
         SKIP("finite differences need MODE=f64");
-    const model_setup setups[] = {{config, "lora", targets, 0, false},
+    const model_setup setups[] = {{config, "lora", targets, 0, false, NULL},
                                   {config, "pissa", "all-linear", 0.3, true},
-                                  {config, NULL, NULL, 0, false}};
+                                  {config, NULL, NULL, 0, false, NULL}};
     for (size_t i = 0; i < 3; i++) {
         if (set_up_model(&setups[i])) {
             if (i == 0)
@@ -148,7 +148,7 @@ TEST(pieces_count)
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         double value[2] = {0, 0};
         for (size_t k = 0; k < 2; k++) {
-            if (set_up_model(&(model_setup){pairs[i][k], NULL, NULL, 0, false}))
+            if (set_up_model(&(model_setup){pairs[i][k], NULL, NULL, 0, false, NULL}))
                 value[k] = projection();
             free_all();
         }

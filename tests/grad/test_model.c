@@ -19,7 +19,7 @@ static bool set_up(const setup *s)
 {
     char text[512];
     (void)snprintf(text, sizeof text, k_config, s->tied, s->rope);
-    return set_up_model(&(model_setup){text, s->init, s->targets, s->dropout, s->checkpoint});
+    return set_up_model(&(model_setup){text, s->init, s->targets, s->dropout, s->checkpoint, NULL});
 }
 
 static void check_setup(const setup *s)
