@@ -11,7 +11,7 @@
 typedef struct evaluate_config {
     const char *model, *adapter, *initial_adapter, *tokenizer;
     const char *requests, *out, *perplexity, *data, *log_samples, *resume, *name, *experiment;
-    const char *item_range, *shard, *show, *output_path, *suite, *system_instruction, *equivalence_command;
+    const char *item_range, *shard, *show, *output_path, *suite, *system_instruction, *equivalence_command, *compute;
     bal_text_list tasks, compare, rescore, across;
     const char *base_url, *key_env;
     int64_t at_once, tries, timeout;

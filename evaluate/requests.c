@@ -34,7 +34,8 @@ bal_engine_options evaluate_engine(const evaluate_config *c, const bal_bundle *b
     return (bal_engine_options){.tokenizer = b->tokenizer,
                                 .batch = (size_t)c->batch_size,
                                 .cache_bytes = (size_t)c->cache_mib << 20,
-                                .max_length = (size_t)c->max_length};
+                                .max_length = (size_t)c->max_length,
+                                .compute = strcmp(c->compute, "bf16") == 0 ? BAL_COMPUTE_BF16 : BAL_COMPUTE_F32};
 }
 
 bal_status evaluate_read_ids(const cJSON *list, const char *where, const char *key, bal_ids *out)

@@ -91,13 +91,14 @@ bal_status session_config(const session *s, bal_buf *out)
         (void)snprintf(key, sizeof key, "rescored_%zu", i);
         BAL_TRY(put_text(out, key, c->rescore.items[i]));
     }
-    BAL_TRY(bal_buf_printf(out,
-                           ", \"apply_chat_template\": %s, \"fewshot_as_multiturn\": %s, \"limit\": %lld, "
-                           "\"num_fewshot\": %lld, \"max_gen_toks\": %lld, \"max_length\": %lld, \"repeats\": %lld, "
-                           "\"seed\": %lld, \"tasks\": {",
-                           c->apply_chat_template ? "true" : "false", c->fewshot_as_multiturn ? "true" : "false",
-                           (long long)c->limit, (long long)c->num_fewshot, (long long)c->max_gen_toks,
-                           (long long)c->max_length, (long long)c->repeats, (long long)c->seed));
+    BAL_TRY(bal_buf_printf(
+        out,
+        ", \"apply_chat_template\": %s, \"fewshot_as_multiturn\": %s, \"limit\": %lld, "
+        "\"num_fewshot\": %lld, \"max_gen_toks\": %lld, \"max_length\": %lld, \"repeats\": %lld, \"compute\": \"%s\", "
+        "\"seed\": %lld, \"tasks\": {",
+        c->apply_chat_template ? "true" : "false", c->fewshot_as_multiturn ? "true" : "false", (long long)c->limit,
+        (long long)c->num_fewshot, (long long)c->max_gen_toks, (long long)c->max_length, (long long)c->repeats,
+        c->compute, (long long)c->seed));
     for (size_t i = 0; i < s->n_tasks; i++) {
         BAL_TRY(bal_buf_text(out, i == 0 ? "" : ", "));
         BAL_TRY(put_task(out, s->names[i], &s->tasks[i]));

@@ -6,6 +6,8 @@
 #include "lib/model/decode.h"
 #include "tools/bench.h"
 
+#include <string.h>
+
 typedef struct bench_infer {
     bal_model *model;
     bal_decoder *decoder;
@@ -26,7 +28,9 @@ static void infer_dispose(bench_infer *b)
 static bal_status infer_prepare(bench_infer *b, const bal_bench_config *c, size_t slots, size_t capacity, size_t n_rows,
                                 size_t n_logits)
 {
-    const bal_decoder_options options = {.slots = slots, .capacity = capacity, .rows = n_rows, .logits = n_logits};
+    bal_decoder_options options = {.slots = slots, .capacity = capacity, .rows = n_rows, .logits = n_logits};
+    if (strcmp(c->compute, "bf16") == 0)
+        options.compute = BAL_COMPUTE_BF16;
     bal_status status;
     BAL_TRY(bal_model_load(&b->model, c->model));
     BAL_TRY(bal_decoder_new(&b->decoder, b->model, &options));

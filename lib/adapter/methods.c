@@ -83,7 +83,7 @@ void bal_site_product(const bal_site_call *c, size_t n, size_t k, real_t scale, 
     }
     assert(beta == 1 || (beta == 0 && scale == 1));
     bal_rowdot_job job = {.w = bal_view_of(P, n, k), .y = y, .ldy = ldy, .add = beta == 1, .scale = scale};
-    bal_rowdot(&job, 1, c->M, x, ldx, c->rowwise);
+    bal_rowdot(&job, 1, c->M, x, ldx, c->rowwise, NULL);
 }
 
 void bal_site_base_product(const bal_site_call *c, const real_t *x, size_t ldx, real_t beta, real_t *y, size_t ldy)
@@ -93,7 +93,7 @@ void bal_site_base_product(const bal_site_call *c, const real_t *x, size_t ldx, 
         return;
     }
     bal_rowdot_job job = {.w = *c->w, .y = y, .ldy = ldy, .add = beta == 1, .scale = 1};
-    bal_rowdot(&job, 1, c->M, x, ldx, c->rowwise);
+    bal_rowdot(&job, 1, c->M, x, ldx, c->rowwise, NULL);
 }
 
 void bal_site_base_back(const bal_site_call *c, const real_t *dy, size_t ldy, real_t beta, real_t *dx)

@@ -76,6 +76,7 @@ static bool carve(bal_decoder *d, bal_arena *a)
     d->scores_stride = d->o.capacity;
     if (d->low_cols > widest)
         widest = d->low_cols;
+    size_t most = rows > d->o.logits ? rows : d->o.logits; /* of anything */
     size_t inner = c->intermediate > c->hidden ? c->intermediate : c->hidden;
     size_t piece = rows * (c->vocab < BAL_SCORE_PIECE ? c->vocab : BAL_SCORE_PIECE), whole = d->o.logits * c->vocab;
     const bal_linear *l = d->m->blocks[0].linear;
@@ -102,7 +103,7 @@ static bool carve(bal_decoder *d, bal_arena *a)
         {&d->att, rows, q * real},
         {&d->gate, rows, inner * real},
         {&d->up, rows, c->intermediate * real},
-        {&d->low, rows > d->o.logits ? rows : d->o.logits, d->low_cols * real},
+        {&d->low, most, d->low_cols * real},
         {&d->picked, d->o.logits, c->hidden * real},
         {&d->logits, whole > piece ? whole : piece, real},
         {&d->scores, bal_threads_count(), d->scores_stride * real},
@@ -110,14 +111,17 @@ static bool carve(bal_decoder *d, bal_arena *a)
         {&d->site_scratch, needs.scratch, real},
         {&d->changed, needs.input, real},
         {&d->dense, needs.dense, real},
+        {&d->half, d->o.compute == BAL_COMPUTE_BF16 ? bal_rowdot_half(most, widest) : 0, real},
     };
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         *parts[i].at = bal_arena_take(a, parts[i].n, parts[i].size);
         if (a->base != NULL && *parts[i].at == NULL)
             return false;
     }
+    if (d->o.compute != BAL_COMPUTE_BF16)
+        d->half = NULL;
     d->asking = bal_arena_take(a, rows, sizeof *d->asking);
-    d->running = bal_arena_take(a, rows > d->o.logits ? rows : d->o.logits, sizeof *d->running);
+    d->running = bal_arena_take(a, most, sizeof *d->running);
     d->dense_of = bal_arena_take(a, needs.sites, sizeof *d->dense_of); // NOLINT(bugprone-sizeof-expression)
     return a->base == NULL || (d->asking != NULL && d->running != NULL && d->dense_of != NULL);
 }
@@ -285,7 +289,7 @@ static void adapted(bal_decoder *d, const bal_linear *l, size_t n, const real_t 
         bal_rowdot_job job = {.w = l->w, .bias = m->output_without_bias ? NULL : l->bias, .y = y, .ldy = s->out};
         if (m->input != NULL)
             m->input(&c, d->changed);
-        bal_rowdot(&job, 1, n, m->input != NULL ? d->changed : x, s->in, d->scratch);
+        bal_rowdot(&job, 1, n, m->input != NULL ? d->changed : x, s->in, d->scratch, d->half);
     }
     if (m->dense)
         bal_site_product(&c, s->out, s->in, 1, x, s->in, d->dense_of[s - s->adapter->sites], 1, y, s->out);
@@ -309,7 +313,7 @@ void bal_decoder_linears(bal_decoder *d, const bal_linear *const *l, real_t *con
     for (size_t i = 0; i < n_linears; i++)
         if (plain_base(l[i]))
             jobs[n_jobs++] = (bal_rowdot_job){.w = l[i]->w, .bias = l[i]->bias, .y = y[i], .ldy = l[i]->w.rows};
-    bal_rowdot(jobs, n_jobs, n, x, l[0]->w.cols, d->scratch);
+    bal_rowdot(jobs, n_jobs, n, x, l[0]->w.cols, d->scratch, d->half);
     for (size_t i = 0; i < n_linears; i++)
         if (l[i]->site != NULL && !l[i]->site->method->on_stream)
             adapted(d, l[i], n, x, y[i], !plain_base(l[i]));

@@ -5,6 +5,7 @@
 #define BAL_MODEL_DECODE_H
 
 #include "lib/model/model.h"
+#include "lib/tensor/gemm.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -12,10 +13,11 @@
 typedef struct bal_decoder bal_decoder;
 
 typedef struct bal_decoder_options {
-    size_t slots;    /* sequences at a time */
-    size_t capacity; /* positions of a slot */
-    size_t rows;     /* tokens of a step, at most */
-    size_t logits;   /* rows of logits at a time, at most */
+    size_t slots;        /* sequences at a time */
+    size_t capacity;     /* positions of a slot */
+    size_t rows;         /* tokens of a step, at most */
+    size_t logits;       /* rows of logits at a time, at most */
+    bal_compute compute; /* of products with the model's matrices; adapters and attention are always f32 */
 } bal_decoder_options;
 
 /* Bytes that bal_decoder_new() will allocate. */

@@ -135,7 +135,7 @@ bal_status bal_decoder_scores(bal_decoder *d, size_t first, size_t n, const int3
                                   .bias = head->bias == NULL ? NULL : head->bias + v0,
                                   .y = d->logits,
                                   .ldy = part};
-        bal_rowdot(&product, 1, n, d->h, c->hidden, d->scratch);
+        bal_rowdot(&product, 1, n, d->h, c->hidden, d->scratch, d->half);
         rows_job job = {
             .z = d->logits, .n = part, .v0 = v0, .cap = c->logit_softcap, .token = token, .rows = d->running};
         bal_parallel_for(n, 1, piece_range, &job);

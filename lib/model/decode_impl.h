@@ -37,6 +37,7 @@ struct bal_decoder {
     bal_decode_row *asking;                 /* what they are */
     bool narrow; /* in the last block, when other rows are there too: only they have queries */
     size_t layer;
+    real_t *half;               /* with bf16 products: room for their input; else NULL */
     bal_running_score *running; /* [rows or logits] */
 };
 

@@ -138,7 +138,8 @@ static bal_status prepare(engine *e)
 {
     bal_status status;
     BAL_TRY(size_slots(e));
-    bal_decoder_options o = {.slots = e->n_slots, .capacity = e->capacity, .rows = STEP_ROWS, .logits = HEAD_ROWS};
+    bal_decoder_options o = {
+        .slots = e->n_slots, .capacity = e->capacity, .rows = STEP_ROWS, .logits = HEAD_ROWS, .compute = e->o->compute};
     BAL_TRY(bal_decoder_new(&e->decoder, e->m, &o));
     e->slots = bal_alloc(e->n_slots, sizeof *e->slots);
     e->items = bal_alloc(e->m->config.vocab, sizeof *e->items);

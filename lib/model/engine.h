@@ -6,6 +6,7 @@
 
 #include "lib/model/model.h"
 #include "lib/model/sample.h"
+#include "lib/tensor/gemm.h"
 #include "lib/text/tokenizer.h"
 
 #include <stdbool.h>
@@ -60,6 +61,7 @@ typedef struct bal_engine_options {
     size_t batch;                   /* most sequences at a time; 0: 32 */
     size_t cache_bytes;             /* for keys and values; 0: a quarter of the free memory, at most 2 GiB */
     size_t max_length;              /* of prompt and answer; 0: the model's */
+    bal_compute compute;            /* of products with the model's matrices */
     size_t top;                     /* requests may ask for this many likeliest tokens; 0: for no probabilities */
     void *context;
     /* Called when request i is answered, in the order in which they finish; the answer's memory is the engine's. */

@@ -5,13 +5,17 @@
 #include "lib/base/threads.h"
 #include "lib/tensor/rowdot_ops.h"
 
-enum { GROUP = 16, GRAIN_PRODUCTS = 1 << 15 };
+#include <string.h>
+
+enum { GROUP = 16, GRAIN_PRODUCTS = 1 << 15, HALF_STEP = 32 };
 
 typedef struct rowdot_work {
     const bal_rowdot_job *jobs;
     size_t n_jobs, M, ldx, stride;
     const real_t *x;
     real_t *scratch;
+    bool rounded;        /* weights are rounded to bf16; x is already */
+    const uint16_t *x16; /* x as bf16, rows ldx apart; NULL: as rounded real_t */
 } rowdot_work;
 
 static size_t padded(size_t cols)
@@ -19,9 +23,47 @@ static size_t padded(size_t cols)
     return (cols + 15) / 16 * 16;
 }
 
+static size_t padded_half(size_t cols)
+{
+    return (cols + HALF_STEP - 1) / HALF_STEP * HALF_STEP;
+}
+
 size_t bal_rowdot_scratch(size_t max_cols)
 {
-    return bal_threads_count() * GROUP * padded(max_cols);
+    return bal_threads_count() * GROUP * padded_half(max_cols);
+}
+
+size_t bal_rowdot_half(size_t M, size_t max_cols)
+{
+    return M * padded_half(max_cols);
+}
+
+bool bal_rowdot_bf16_is_native(void)
+{
+#if defined(__x86_64__)
+    return BAL_ISA_PICK(bal_rowdot16_ops)->block != NULL && __builtin_cpu_supports("avx512bf16") != 0;
+#else
+    return false;
+#endif
+}
+
+/* n values of x as bf16, the rest of n_out zeros. */
+static void row_to_half(const real_t *x, size_t n, size_t n_out, uint16_t *out)
+{
+#if BAL_REAL_IS_DOUBLE
+    for (size_t i = 0; i < n; i++)
+        out[i] = bal_f32_to_bf16((float)x[i]);
+#else
+    bal_row_to_bf16(x, n, out);
+#endif
+    memset(out + n, 0, (n_out - n) * sizeof *out);
+}
+
+/* x rounded, in place or from elsewhere. */
+static void round_row(const real_t *x, size_t n, real_t *out)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = (real_t)bal_bf16_to_f32(bal_f32_to_bf16((float)x[i]));
 }
 
 bal_view bal_view_of(const real_t *data, size_t rows, size_t cols)
@@ -49,6 +91,32 @@ static bool packed_group(const rowdot_work *work, const bal_rowdot_job *j, bal_r
     return true;
 }
 
+/* The group's rows as bf16 in the panel, by way of its last row's place. */
+static void half_group(const rowdot_work *work, const bal_rowdot_job *j, bal_rowdot_block *b, size_t row0,
+                       real_t *panel)
+{
+    const bal_rowdot16_ops *ops = BAL_ISA_PICK(bal_rowdot16_ops);
+    const unsigned char *rows[GROUP];
+    size_t K = padded_half(b->K);
+    uint16_t *half = (uint16_t *)panel;
+    real_t *row = panel + (GROUP - 1) * K;
+    b->x16 = work->x16;
+    if (work->M <= ops->packed_rows && b->K == K && ops->packed[j->w.dtype] != NULL) {
+        for (size_t i = 0; i < b->N; i++)
+            rows[i] = bal_view_row(&j->w, row0 + i);
+        b->packed = rows;
+        ops->packed[j->w.dtype](b);
+        return;
+    }
+    for (size_t i = 0; i < b->N; i++) {
+        bal_view_dequant(&j->w, row0 + i, 1, row, b->K);
+        row_to_half(row, b->K, K, half + i * K);
+    }
+    b->w16 = half;
+    b->ldw = b->K = K;
+    ops->block(b);
+}
+
 static void one_group(const rowdot_work *work, const bal_rowdot_job *j, size_t group, real_t *panel)
 {
     size_t K = j->w.cols, row0 = group * GROUP, n = j->w.rows - row0 < GROUP ? j->w.rows - row0 : GROUP;
@@ -64,7 +132,16 @@ static void one_group(const rowdot_work *work, const bal_rowdot_job *j, size_t g
                           .ldy = j->ldy,
                           .add = j->add,
                           .scale = j->scale};
-    if (dense != NULL) {
+    if (work->x16 != NULL) {
+        half_group(work, j, &b, row0, panel);
+        return;
+    }
+    if (work->rounded) {
+        bal_view_dequant(&j->w, row0, n, panel, b.ldw);
+        for (size_t i = 0; i < n; i++)
+            round_row(panel + i * b.ldw, K, panel + i * b.ldw);
+        b.w = panel;
+    } else if (dense != NULL) {
         b.w = dense + row0 * K;
         b.ldw = K;
     } else {
@@ -90,7 +167,27 @@ static void run_groups(void *context, size_t begin, size_t end, size_t thread)
     }
 }
 
-void bal_rowdot(const bal_rowdot_job *jobs, size_t n_jobs, size_t M, const real_t *x, size_t ldx, real_t *scratch)
+typedef struct half_job {
+    const real_t *x;
+    size_t K, ldx;
+    real_t *half;
+    bool native;
+} half_job;
+
+static void half_range(void *context, size_t begin, size_t end, size_t thread)
+{
+    const half_job *j = context;
+    size_t ld = padded_half(j->K);
+    (void)thread;
+    for (size_t m = begin; m < end; m++)
+        if (j->native)
+            row_to_half(j->x + m * j->ldx, j->K, ld, (uint16_t *)j->half + m * ld);
+        else
+            round_row(j->x + m * j->ldx, j->K, j->half + m * ld);
+}
+
+void bal_rowdot(const bal_rowdot_job *jobs, size_t n_jobs, size_t M, const real_t *x, size_t ldx, real_t *scratch,
+                real_t *half)
 {
     size_t groups = 0;
     if (M == 0 || n_jobs == 0)
@@ -99,7 +196,15 @@ void bal_rowdot(const bal_rowdot_job *jobs, size_t n_jobs, size_t M, const real_
         groups += groups_of(&jobs[i]);
     size_t K = jobs[0].w.cols, products = M * GROUP * (K == 0 ? 1 : K);
     rowdot_work work = {.jobs = jobs, .n_jobs = n_jobs, .M = M, .ldx = ldx, .x = x, .scratch = scratch};
-    work.stride = GROUP * padded(K);
+    work.stride = GROUP * padded_half(K);
+    if (half != NULL) {
+        half_job rows = {.x = x, .K = K, .ldx = ldx, .half = half, .native = bal_rowdot_bf16_is_native()};
+        bal_parallel_for(M, 16, half_range, &rows);
+        work.rounded = true;
+        work.ldx = padded_half(K);
+        work.x = half;
+        work.x16 = rows.native ? (const uint16_t *)half : NULL;
+    }
     /* shared out evenly, or not at all: to wake a thread takes as long as GRAIN_PRODUCTS */
     bal_parallel_for(groups, groups * products >= 2 * GRAIN_PRODUCTS ? 1 : groups, run_groups, &work);
 }

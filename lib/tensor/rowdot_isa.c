@@ -2,89 +2,8 @@
  * step is filled with zeros, then the lanes are added in halves.  Tiles differ only in how many outputs share the
  * loads and in whether the weights are unpacked beforehand or on the way, which gives the same bits; rows that a tile
  * has too many repeat the last one and are dropped.  SPDX-License-Identifier: Apache-2.0 */
-#include "lib/tensor/rowdot_ops.h"
-
+#include "lib/tensor/rowdot_tile.h"
 #include "lib/tensor/unpack.h"
-
-#include <string.h>
-
-#if defined(__AVX512F__)
-enum { VECTOR_BYTES = 64, WIDE = 4, SINGLE = 8, TALL = 6 };
-#elif defined(__AVX2__)
-enum { VECTOR_BYTES = 32, WIDE = 2, SINGLE = 8, TALL = 4 };
-#else
-enum { VECTOR_BYTES = 16, WIDE = 2, SINGLE = 8, TALL = 4 };
-#endif
-enum { LANES = VECTOR_BYTES / sizeof(real_t), PACKED_ROWS = VECTOR_BYTES == 64 ? 8 : 4 };
-
-typedef real_t vec __attribute__((vector_size(VECTOR_BYTES)));
-
-static inline __attribute__((always_inline)) vec load(const real_t *p)
-{
-    vec v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static inline __attribute__((always_inline)) vec load_part(const real_t *p, size_t n)
-{
-    real_t part[LANES] = {0};
-    for (size_t i = 0; i < n; i++)
-        part[i] = p[i];
-    return load(part);
-}
-
-static inline __attribute__((always_inline)) real_t lane_sum(vec v)
-{
-    real_t lane[LANES];
-    memcpy(lane, &v, sizeof lane);
-#pragma GCC unroll 8
-    for (int half = LANES / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-        for (int i = 0; i < half; i++)
-            lane[i] += lane[i + half];
-    return lane[0];
-}
-
-#if !BAL_REAL_IS_DOUBLE && (defined(__AVX512F__) || defined(__AVX2__))
-/* Pairs of vectors are folded into one that holds the halves' sums of each segment of both, until a lane is a sum:
- * the same additions as lane_sum()'s. */
-#if defined(__AVX512F__)
-static const ivec k_low[] = {{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
-                             {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27},
-                             {0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29},
-                             {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30}};
-enum { LEVELS = 4 };
-#else
-static const ivec k_low[] = {{0, 1, 2, 3, 8, 9, 10, 11}, {0, 1, 4, 5, 8, 9, 12, 13}, {0, 2, 4, 6, 8, 10, 12, 14}};
-enum { LEVELS = 3 };
-#endif
-
-/* out[i] = the sum of acc[i]'s lanes, n of them, a power of two up to LANES. */
-static inline __attribute__((always_inline)) void lane_sums(vec *acc, int n, real_t *out)
-{
-    int left = n;
-#pragma GCC unroll 4
-    for (int level = 0; level < LEVELS; level++) {
-        const ivec low = k_low[level], high = low + (LANES >> (level + 1));
-        const int pairs = left > 1 ? left / 2 : 1, step = left > 1 ? 1 : 0;
-#pragma GCC unroll 8
-        for (int i = 0; i < pairs; i++) {
-            vec a = acc[2 * i * step], b = acc[2 * i * step + step];
-            acc[i] = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
-        }
-        left = pairs;
-    }
-    memcpy(out, acc, (size_t)n * sizeof *out);
-}
-#else
-static inline __attribute__((always_inline)) void lane_sums(vec *acc, int n, real_t *out)
-{
-#pragma GCC unroll 32
-    for (int i = 0; i < n; i++)
-        out[i] = lane_sum(acc[i]);
-}
-#endif
 
 static inline __attribute__((always_inline)) void tile(const int mt, const int nt, size_t K, const real_t *const *x,
                                                        const real_t *const *w, real_t *out)
@@ -125,10 +44,45 @@ static inline __attribute__((always_inline)) void tile(const int mt, const int n
         lane_sums(acc + i, mt * nt - i < LANES ? mt * nt - i : LANES, out + i);
 }
 
+#if !BAL_REAL_IS_DOUBLE && defined(__AVX512F__)
+#define TALL_ADD(r, i)                                                                                                 \
+    {                                                                                                                  \
+        const vec v = load(x[i] + k);                                                                                  \
+        r##0 += v * w0;                                                                                                \
+        r##1 += v * w1;                                                                                                \
+        r##2 += v * w2;                                                                                                \
+        r##3 += v * w3;                                                                                                \
+    }
+#define TALL_ADD_PART(r, i)                                                                                            \
+    {                                                                                                                  \
+        const vec v = load_part(x[i] + k, K - k);                                                                      \
+        r##0 += v * w0;                                                                                                \
+        r##1 += v * w1;                                                                                                \
+        r##2 += v * w2;                                                                                                \
+        r##3 += v * w3;                                                                                                \
+    }
+
+static void tile_tall(size_t K, const real_t *const *x, const real_t *const *w, real_t *out)
+{
+    size_t k = 0;
+    TALL_ROWS(TALL_ZERO)
+    for (; k + LANES <= K; k += LANES) {
+        const vec w0 = load(w[0] + k), w1 = load(w[1] + k), w2 = load(w[2] + k), w3 = load(w[3] + k);
+        TALL_ROWS(TALL_ADD)
+    }
+    if (k < K) {
+        const vec w0 = load_part(w[0] + k, K - k), w1 = load_part(w[1] + k, K - k);
+        const vec w2 = load_part(w[2] + k, K - k), w3 = load_part(w[3] + k, K - k);
+        TALL_ROWS(TALL_ADD_PART)
+    }
+    TALL_SUMS(out);
+}
+#else
 static void tile_tall(size_t K, const real_t *const *x, const real_t *const *w, real_t *out)
 {
     tile(TALL, WIDE, K, x, w, out);
 }
+#endif
 
 static void tile_four(size_t K, const real_t *const *x, const real_t *const *w, real_t *out)
 {
@@ -143,32 +97,6 @@ static void tile_two(size_t K, const real_t *const *x, const real_t *const *w, r
 static void tile_single(size_t K, const real_t *const *x, const real_t *const *w, real_t *out)
 {
     tile(1, SINGLE, K, x, w, out);
-}
-
-/* Writes the outputs (m0 .., n0 ..) of a tile with nt columns. */
-static inline __attribute__((always_inline)) void put_row(const bal_rowdot_block *b, size_t m, size_t n0, size_t nt,
-                                                          const real_t *from)
-{
-    real_t *y = b->y + m * b->ldy + n0;
-    if (b->add)
-        for (size_t n = 0; n < nt; n++)
-            y[n] += b->scale * from[n];
-    else if (b->bias != NULL)
-        for (size_t n = 0; n < nt; n++)
-            y[n] = from[n] + b->bias[n0 + n];
-    else
-        for (size_t n = 0; n < nt; n++)
-            y[n] = from[n];
-}
-
-static inline __attribute__((always_inline)) void put(const bal_rowdot_block *b, size_t m0, size_t n0, size_t mt,
-                                                      size_t nt, size_t width, const real_t *out)
-{
-    for (size_t m = 0; m < mt; m++)
-        if (nt == WIDE) /* a constant: without a loop */
-            put_row(b, m0 + m, n0, WIDE, out + m * width);
-        else
-            put_row(b, m0 + m, n0, nt, out + m * width);
 }
 
 static void block(const bal_rowdot_block *b)

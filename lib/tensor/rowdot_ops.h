@@ -18,6 +18,7 @@ typedef struct bal_rowdot_block {
     size_t ldx, ldw, ldy;
     bool add;
     real_t scale;
+    const uint16_t *x16, *w16; /* instead of x and w: bf16, K a multiple of 32 */
 } bal_rowdot_block;
 
 typedef struct bal_rowdot_ops {
@@ -29,5 +30,15 @@ typedef struct bal_rowdot_ops {
 } bal_rowdot_ops;
 
 BAL_ISA_DECLARE(bal_rowdot_ops, bal_rowdot_ops);
+
+/* The same of bf16 operands with f32 sums: x16 meets w16, or packed weights that are rounded on the way.  NULL in a set
+ * that has no such instructions; where it has, the machine may still lack them (bal_rowdot_bf16_is_native()). */
+typedef struct bal_rowdot16_ops {
+    void (*block)(const bal_rowdot_block *b);
+    size_t packed_rows;
+    void (*packed[BAL_DTYPE_COUNT])(const bal_rowdot_block *b);
+} bal_rowdot16_ops;
+
+BAL_ISA_DECLARE(bal_rowdot16_ops, bal_rowdot16_ops);
 
 #endif

@@ -92,10 +92,12 @@ static int32_t token_of(size_t seq, size_t position)
     return (int32_t)((seq * 31 + position * 17 + position * position % 7) % VOCAB);
 }
 
+static bal_compute g_compute;
+
 /* Scores made in pieces are those of the whole logits, bit for bit, and those of the formula. */
 static bool check_scores(bal_decoder *d, size_t n, const real_t *logits)
 {
-    int32_t token[LENGTH];
+    int32_t token[LENGTH] = {0};
     bal_token_score score[LENGTH];
     for (size_t i = 0; i < n; i++)
         token[i] = (int32_t)((i * 13 + 5) % VOCAB);
@@ -120,7 +122,7 @@ static bool check_scores(bal_decoder *d, size_t n, const real_t *logits)
 /* Logits of every position of one sequence, `step` tokens at a time, in slot `slot`, beside `others` other sequences. */
 static bool run(const bal_model *m, size_t seq, size_t slot, size_t step, size_t others, real_t *out)
 {
-    bal_decoder_options o = {.slots = 6, .capacity = LENGTH, .rows = 256, .logits = 7};
+    bal_decoder_options o = {.slots = 6, .capacity = LENGTH, .rows = 256, .logits = 7, .compute = g_compute};
     bal_decoder *d = NULL;
     bal_decode_row rows[256];
     bool ok = CHECK_OK(bal_decoder_new(&d, m, &o));
@@ -226,6 +228,34 @@ TEST(decode_like_pass_and_same_bits)
     }
     bal_model_free(m);
     bal_adapter_free(a);
+    bal_free(want);
+    bal_free(got);
+}
+
+/* With bf16 products the bits do not depend on the company either, and the logits are near those of f32. */
+TEST(bf16_products)
+{
+    char path[512];
+    bal_model *m = NULL;
+    real_t *plain = bal_alloc(LENGTH * VOCAB, sizeof *plain), *want = bal_alloc(LENGTH * VOCAB, sizeof *want),
+           *got = bal_alloc(LENGTH * VOCAB, sizeof *got);
+    if (!CHECK(plain != NULL && want != NULL && got != NULL) || !write_model(path) ||
+        !CHECK_OK(bal_model_load(&m, path)))
+        return;
+    bal_adapter *a = attach(m);
+    double difference = 0, size = 0;
+    CHECK(run(m, 2, 0, LENGTH, 0, plain));
+    g_compute = BAL_COMPUTE_BF16;
+    same_bits(m, want, got);
+    g_compute = BAL_COMPUTE_F32;
+    for (size_t i = 0; i < LENGTH * VOCAB; i++) {
+        difference += pow((double)want[i] - (double)plain[i], 2);
+        size += pow((double)plain[i], 2);
+    }
+    CHECK_MSG(difference > 0 && sqrt(difference / size) < 0.02, "relative difference %g", sqrt(difference / size));
+    bal_model_free(m);
+    bal_adapter_free(a);
+    bal_free(plain);
     bal_free(want);
     bal_free(got);
 }

@@ -31,7 +31,7 @@ static void one_shape(data *d, size_t M, size_t N, size_t K, bool bias)
     fill(d->w, N * K, &r);
     fill(d->bias, N, &r);
     bal_rowdot_job j = {.w = bal_view_of(d->w, N, K), .bias = bias ? d->bias : NULL, .y = d->y, .ldy = N};
-    bal_rowdot(&j, 1, M, d->x, K, d->scratch);
+    bal_rowdot(&j, 1, M, d->x, K, d->scratch, NULL);
     for (size_t m = 0; m < M; m++) {
         for (size_t n = 0; n < N; n++) {
             double sum = bias ? (double)d->bias[n] : 0;
@@ -43,7 +43,7 @@ static void one_shape(data *d, size_t M, size_t N, size_t K, bool bias)
     j.y = d->z; /* one row at a time: the same bits */
     for (size_t m = 0; m < M; m++) {
         j.y = d->z + m * N;
-        bal_rowdot(&j, 1, 1, d->x + m * K, K, d->scratch);
+        bal_rowdot(&j, 1, 1, d->x + m * K, K, d->scratch, NULL);
     }
     CHECK(memcmp(d->y, d->z, M * N * sizeof(real_t)) == 0);
 }
@@ -75,12 +75,12 @@ TEST(rowdot_add_scaled_and_several)
     bal_rowdot_job j[2] = {{.w = bal_view_of(d->w, 20, 40), .y = d->y, .ldy = 50},
                            {.w = bal_view_of(d->w + 20 * 40, 30, 40), .y = d->y + 20, .ldy = 50}};
     bal_rowdot_job whole = {.w = bal_view_of(d->w, 50, 40), .y = d->z, .ldy = 50};
-    bal_rowdot(j, 2, 3, d->x, 40, d->scratch);
-    bal_rowdot(&whole, 1, 3, d->x, 40, d->scratch);
+    bal_rowdot(j, 2, 3, d->x, 40, d->scratch, NULL);
+    bal_rowdot(&whole, 1, 3, d->x, 40, d->scratch, NULL);
     CHECK(memcmp(d->y, d->z, 3 * 50 * sizeof(real_t)) == 0);
     whole.add = true;
     whole.scale = REAL(-0.5);
-    bal_rowdot(&whole, 1, 3, d->x, 40, d->scratch);
+    bal_rowdot(&whole, 1, 3, d->x, 40, d->scratch, NULL);
     for (size_t i = 0; i < 150; i++)
         CHECK_NEAR(d->z[i], 0.5 * (double)d->y[i], 1e-6);
     bal_free(d);
@@ -88,7 +88,12 @@ TEST(rowdot_add_scaled_and_several)
 
 /* A packed matrix gives the bits of its dequantised copy, whether its weights are unpacked on the way (few rows of x)
  * or beforehand (more), rows in any file order, also where the last tile is not full. */
-static void packed_and_dense(data *d, const bal_view *v, size_t M)
+static double rounded(double x, bool half)
+{
+    return half ? (double)bal_bf16_to_f32(bal_f32_to_bf16((float)x)) : x;
+}
+
+static void packed_and_dense(data *d, const bal_view *v, size_t M, real_t *half)
 {
     static real_t w[MAX_PACKED_N * MAX_PACKED_K], scratch[16 * 16 * MAX_PACKED_K];
     const size_t n = v->rows, K = v->cols;
@@ -100,16 +105,28 @@ static void packed_and_dense(data *d, const bal_view *v, size_t M)
     for (int add = 0; add < 2; add++) {
         packed.add = dense.add = add == 1;
         packed.scale = dense.scale = REAL(0.5);
-        bal_rowdot(&packed, 1, M, d->x, K, scratch);
-        bal_rowdot(&dense, 1, M, d->x, K, scratch);
+        bal_rowdot(&packed, 1, M, d->x, K, scratch, half);
+        bal_rowdot(&dense, 1, M, d->x, K, scratch, half);
         CHECK_MSG(memcmp(d->y, d->z, M * n * sizeof(real_t)) == 0, "%s: %zu rows, %zu columns",
                   bal_dtype_name(v->dtype), M, K);
+    }
+    for (size_t m = 0; m < M; m++) { /* a row alone: the same bits */
+        bal_rowdot_job one = packed;
+        real_t *row = d->z + m * n;
+        one.y = row;
+        one.add = false;
+        bal_rowdot(&one, 1, 1, d->x + m * K, K, scratch, half);
+        one.add = true;
+        bal_rowdot(&one, 1, 1, d->x + m * K, K, scratch, half);
+        CHECK_MSG(memcmp(d->y + m * n, row, n * sizeof *row) == 0, "%s: row %zu of %zu alone, %zu columns",
+                  bal_dtype_name(v->dtype), m, M, K);
     }
     for (size_t m = 0; m < M; m++)
         for (size_t i = 0; i < n; i++) {
             double sum = 0, size = 0;
             for (size_t k = 0; k < K; k++) {
-                double term = (double)d->x[m * K + k] * (double)w[i * K + k];
+                double term =
+                    rounded((double)d->x[m * K + k], half != NULL) * rounded((double)w[i * K + k], half != NULL);
                 sum += term;
                 size += fabs(term);
             }
@@ -124,7 +141,8 @@ TEST(rowdot_packed)
                                       BAL_DTYPE_F16,  BAL_DTYPE_BF16, BAL_DTYPE_NF4};
     static const size_t widths[] = {32, 40, 96, 160, 256, 512};
     data *d = bal_alloc(1, sizeof *d);
-    if (!CHECK(d != NULL))
+    real_t *halves = bal_alloc(bal_rowdot_half(MAX_PACKED_M, MAX_PACKED_K), sizeof *halves);
+    if (!CHECK(d != NULL && halves != NULL))
         return;
     bal_rng r;
     bal_rng_init(&r, 2, "rowdot");
@@ -140,7 +158,9 @@ TEST(rowdot_packed)
             for (size_t i = 0; i < v.rows * v.row_bytes; i++)
                 d->packed[i] = (unsigned char)(bal_rng_next(&r) & 0x3b); /* no half with an exponent of all ones */
             for (size_t M = 1; M <= MAX_PACKED_M; M++)
-                packed_and_dense(d, &v, M);
+                for (int half = 0; half < 2; half++)
+                    packed_and_dense(d, &v, M, half == 0 ? NULL : halves);
         }
+    bal_free(halves);
     bal_free(d);
 }
