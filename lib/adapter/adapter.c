@@ -3,93 +3,13 @@
 
 #include "lib/adapter/adapter_impl.h"
 #include "lib/adapter/method.h"
+#include "lib/adapter/select.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-static const char *last_part(const char *name)
-{
-    const char *dot = strrchr(name, '.');
-    return dot != NULL ? dot + 1 : name;
-}
-
-static bool is_all_linear(const bal_adapter_config *c)
-{
-    return c->n_target_modules == 1 && strcmp(c->target_modules[0], "all-linear") == 0;
-}
-
-bool bal_adapter_targets(const bal_adapter_config *c, const char *name)
-{
-    if (is_all_linear(c))
-        return strcmp(last_part(name), "lm_head") != 0;
-    size_t len = strlen(name);
-    for (size_t i = 0; i < c->n_target_modules; i++) {
-        const char *target = c->target_modules[i];
-        size_t n = strlen(target);
-        if (n == len ? strcmp(name, target) == 0
-                     : n > 0 && n < len && name[len - n - 1] == '.' && strcmp(name + len - n, target) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bal_status copy_list(char ***to, size_t *n_to, char *const *from, size_t n)
-{
-    *n_to = 0;
-    *to = bal_alloc(n, sizeof **to); // NOLINT(bugprone-sizeof-expression): an array of pointers
-    if (*to == NULL)
-        return BAL_ENOMEM;
-    for (size_t i = 0; i < n; i++) {
-        if (((*to)[i] = bal_strdup(from[i])) == NULL)
-            return BAL_ENOMEM;
-        ++*n_to;
-    }
-    return BAL_OK;
-}
-
-static void free_list(char **list, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        bal_free(list[i]);
-    bal_free(list);
-}
-
-bal_status bal_adapter_config_copy(bal_adapter_config *to, const bal_adapter_config *from)
-{
-    bal_status status = BAL_OK;
-    *to = *from;
-    to->target_modules = NULL;
-    to->n_target_modules = 0;
-    to->base_model = NULL;
-    for (size_t i = 0; i < BAL_METHOD_KEYS; i++)
-        to->keys[i] = (bal_key_value){.number = from->keys[i].number};
-    if (from->base_model != NULL && (to->base_model = bal_strdup(from->base_model)) == NULL)
-        BAL_TRY(BAL_ENOMEM);
-    BAL_TRY(copy_list(&to->target_modules, &to->n_target_modules, from->target_modules, from->n_target_modules));
-    for (size_t i = 0; i < BAL_METHOD_KEYS; i++) {
-        const bal_key_value *v = &from->keys[i];
-        if (v->text != NULL && (to->keys[i].text = bal_strdup(v->text)) == NULL)
-            BAL_TRY(BAL_ENOMEM);
-        if (v->list != NULL)
-            BAL_TRY(copy_list(&to->keys[i].list, &to->keys[i].n_list, v->list, v->n_list));
-    }
-out:
-    return status;
-}
-
-void bal_adapter_config_dispose(bal_adapter_config *c)
-{
-    free_list(c->target_modules, c->n_target_modules);
-    bal_free(c->base_model);
-    for (size_t i = 0; i < BAL_METHOD_KEYS; i++) {
-        bal_free(c->keys[i].text);
-        free_list(c->keys[i].list, c->keys[i].n_list);
-    }
-    *c = (bal_adapter_config){0};
-}
 
 static bal_status check_config(const bal_adapter_config *c)
 {
@@ -129,19 +49,29 @@ static bal_status add_segment(bal_adapter *a, const char *module, const bal_site
     return BAL_OK;
 }
 
-static bal_status add_site(bal_adapter *a, const bal_module *m)
+static bal_status add_site(bal_adapter *a, const bal_selector *selector, const bal_module *m)
 {
     const bal_adapter_config *c = &a->config;
     bal_site *s = &a->sites[a->n_sites];
-    *s = (bal_site){.method = bal_method_of(c), .adapter = a, .out = m->w->rows, .in = m->w->cols, .r = c->r};
+    *s = (bal_site){.method = bal_method_of(c),
+                    .adapter = a,
+                    .out = m->w->rows,
+                    .in = m->w->cols,
+                    .r = bal_selector_rank(selector, m->name),
+                    .embedding = m->kind == BAL_MODULE_EMBEDDING};
+    double alpha = bal_selector_alpha(selector, m->name);
     size_t sum, n;
+    if (s->embedding) { /* peft's view: a token is a column of the identity */
+        s->out = m->w->cols;
+        s->in = m->w->rows;
+    }
     if (!bal_add_size(s->out, s->in, &sum) || !bal_mul_size(sum, s->r, &n))
         return bal_fail(BAL_ELIMIT, "an adapter of rank %zu on module '%s' is too large", s->r, m->name);
     s->module = bal_strdup(m->name);
     if (s->module == NULL)
         return BAL_ENOMEM;
     a->n_sites++;
-    s->scale = c->use_rslora ? c->lora_alpha / sqrt((double)c->r) : c->lora_alpha / (double)c->r;
+    s->scale = c->use_rslora ? alpha / sqrt((double)s->r) : alpha / (double)s->r;
     return s->method->describe(s);
 }
 
@@ -227,6 +157,7 @@ bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config
 {
     bal_status status = BAL_OK;
     size_t offset = 0, frozen = 0, state = 0;
+    bal_selector *selector = NULL;
     bal_adapter *a = bal_alloc(1, sizeof *a);
     *out = NULL;
     if (a == NULL)
@@ -234,6 +165,7 @@ bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config
     a->captured_energy = 1;
     BAL_TRY(check_config(config));
     BAL_TRY(bal_adapter_config_copy(&a->config, config));
+    BAL_TRY(bal_selector_new(&selector, &a->config));
     const bal_method *m = bal_method_of(&a->config);
     a->sites = bal_alloc(n_picked, sizeof *a->sites);
     a->loras = bal_alloc(m->low_rank ? n_picked : 0, sizeof *a->loras);
@@ -241,7 +173,7 @@ bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config
         BAL_TRY(BAL_ENOMEM);
     a->config.fan_in_fan_out = false;
     for (size_t i = 0; i < n_picked; i++) {
-        BAL_TRY(add_site(a, &modules[picked[i]]));
+        BAL_TRY(add_site(a, selector, &modules[picked[i]]));
         a->config.fan_in_fan_out = a->config.fan_in_fan_out || modules[picked[i]].fan_in_fan_out;
     }
     if (m->describe_shared != NULL)
@@ -259,6 +191,7 @@ bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config
     *out = a;
     a = NULL;
 out:
+    bal_selector_free(selector);
     bal_adapter_free(a);
     return status;
 }
@@ -269,6 +202,8 @@ bal_status bal_adapter_make_initial(bal_adapter *a)
         return BAL_ENOMEM;
     for (size_t i = 0; i < a->n_loras; i++) {
         bal_lora *l = &a->loras[i];
+        if (a->sites[i].embedding) /* has an ordinary start always */
+            continue;
         l->a0 = a->initial + (l->a - a->params.values);
         l->b0 = a->initial + (l->b - a->params.values);
     }
@@ -312,47 +247,6 @@ bal_site *bal_adapter_site(const bal_adapter *a, const char *module)
     return NULL;
 }
 
-/* "q_proj, k_proj, ...": the kinds of modules there are, for the message when no target matches. */
-static void list_kinds(const bal_module *modules, size_t n, bal_buf *out)
-{
-    for (size_t i = 0; i < n; i++) {
-        bool seen = false;
-        for (size_t j = 0; j < i && !seen; j++)
-            seen = strcmp(last_part(modules[i].name), last_part(modules[j].name)) == 0;
-        if (!seen && out->len < 400)
-            (void)bal_buf_printf(out, "%s%s", out->len > 0 ? ", " : "", last_part(modules[i].name));
-    }
-}
-
-static bal_status no_match(const bal_adapter_config *c, const bal_module *modules, size_t n)
-{
-    bal_buf kinds = {0}, targets = {0};
-    list_kinds(modules, n, &kinds);
-    for (size_t i = 0; i < c->n_target_modules && targets.len < 200; i++)
-        (void)bal_buf_printf(&targets, "%s%s", i > 0 ? ", " : "", c->target_modules[i]);
-    bal_status status = bal_fail(BAL_EINVAL, "no module of the model matches target_modules %s; the model has %s",
-                                 c->n_target_modules > 0 ? bal_buf_cstr(&targets) : "(empty)", bal_buf_cstr(&kinds));
-    bal_buf_dispose(&kinds);
-    bal_buf_dispose(&targets);
-    return status;
-}
-
-/* A target that matches nothing is a mistake in the recipe, even when another one matches. */
-static bal_status check_targets(const bal_adapter_config *c, const bal_module *modules, size_t n)
-{
-    for (size_t t = 0; t < c->n_target_modules; t++) {
-        bal_adapter_config one = *c;
-        one.target_modules = &c->target_modules[t];
-        one.n_target_modules = 1;
-        bool found = false;
-        for (size_t i = 0; i < n && !found; i++)
-            found = bal_adapter_targets(&one, modules[i].name);
-        if (!found)
-            return no_match(&one, modules, n);
-    }
-    return BAL_OK;
-}
-
 /* Of new adapters only: the plain form of a PiSSA adapter may have a rank 2r above min(in, out). */
 static bal_status check_rank(size_t r, const bal_module *m)
 {
@@ -362,6 +256,20 @@ static bal_status check_rank(size_t r, const bal_module *m)
                         "rank %zu is larger than the matrix of module '%s' (%zu x %zu) allows; use r %zu or less", r,
                         m->name, out, in, least);
     return BAL_OK;
+}
+
+/* Something is trained even if no module is adapted. */
+static bool trains_copies(const bal_adapter_config *c)
+{
+    return c->n_modules_to_save > 0 || c->bias == BAL_BIAS_ALL;
+}
+
+/* The targets as one word of a message. */
+static const char *targets_text(const bal_adapter_config *c)
+{
+    if (c->target_pattern != NULL)
+        return c->target_pattern;
+    return c->n_target_modules > 0 ? c->target_modules[0] : "(empty)";
 }
 
 /* First values of what the starts of low-rank factors leave out. */
@@ -392,6 +300,7 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
 {
     bal_status status = BAL_OK;
     bal_adapter *a = NULL;
+    bal_selector *selector = NULL;
     bal_start start;
     size_t n_picked = 0, *picked = bal_alloc(n, sizeof *picked);
     const bal_view **views = bal_alloc(n, sizeof *views);   // NOLINT(bugprone-sizeof-expression): an array of pointers
@@ -399,18 +308,20 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
     *out = NULL;
     if (picked == NULL || views == NULL || moments == NULL)
         BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(check_config(config));
+    BAL_TRY(bal_selector_new(&selector, config));
     for (size_t i = 0; i < n; i++)
-        if (bal_adapter_targets(config, modules[i].name)) {
+        if (bal_selector_targets(selector, &modules[i])) {
             if (bal_method_of(config)->low_rank)
-                BAL_TRY(check_rank(config->r, &modules[i]));
+                BAL_TRY(check_rank(bal_selector_rank(selector, modules[i].name), &modules[i]));
             views[n_picked] = modules[i].w;
             moments[n_picked] = data != NULL ? data->covariances[i] : NULL;
             picked[n_picked++] = i;
         }
-    if (n_picked == 0)
-        BAL_TRY(no_match(config, modules, n));
-    BAL_TRY(check_targets(config, modules, n));
+    if (n_picked == 0 && !trains_copies(config))
+        BAL_TRY(bal_targets_no_match("target_modules", targets_text(config), modules, n));
     BAL_TRY(bal_adapter_build(&a, config, modules, picked, n_picked, train));
+    BAL_TRY(bal_selector_check(selector, modules, n, a));
     const bal_method *m = bal_method_of(config);
     if (m->low_rank && bal_start_parse(config->init, &start) && bal_start_is_residual(start.kind)) {
         BAL_TRY(bal_adapter_make_initial(a));
@@ -424,6 +335,7 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
     *out = a;
     a = NULL;
 out:
+    bal_selector_free(selector);
     bal_adapter_free(a);
     bal_free(picked);
     bal_free(views);
@@ -446,6 +358,17 @@ static void stack_factors(const bal_lora *l, bal_lora *plain)
         }
 }
 
+static void double_ranks(bal_adapter_config *c)
+{
+    double alpha = c->use_rslora ? sqrt(2.0) : 2;
+    c->r *= 2;
+    c->lora_alpha *= alpha;
+    for (size_t i = 0; i < c->n_rank_pattern; i++)
+        c->rank_pattern[i].value *= 2;
+    for (size_t i = 0; i < c->n_alpha_pattern; i++)
+        c->alpha_pattern[i].value *= alpha;
+}
+
 static bal_status no_plain_form(const bal_adapter *a, size_t *picked)
 {
     bal_free(picked);
@@ -457,25 +380,27 @@ bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
 {
     bal_status status = BAL_OK;
     bal_adapter *p = NULL;
-    bal_adapter_config c = a->config;
+    bal_adapter_config c = {0};
     size_t n = a->n_loras, *picked = bal_alloc(n, sizeof *picked);
-    if (!bal_method_of(&c)->low_rank)
+    if (!bal_method_of(&a->config)->low_rank)
         return no_plain_form(a, picked);
     bal_view *views = bal_alloc(n, sizeof *views);
     bal_module *modules = bal_alloc(n, sizeof *modules);
     *out = NULL;
     if (picked == NULL || views == NULL || modules == NULL)
         BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(bal_adapter_config_copy(&c, &a->config));
     for (size_t i = 0; i < n; i++) {
-        views[i] = (bal_view){.rows = a->loras[i].out, .cols = a->loras[i].in};
-        modules[i] =
-            (bal_module){.name = a->loras[i].module, .w = &views[i], .fan_in_fan_out = a->config.fan_in_fan_out};
+        const bal_site *s = &a->sites[i];
+        views[i] = (bal_view){.rows = s->embedding ? s->in : s->out, .cols = s->embedding ? s->out : s->in};
+        modules[i] = (bal_module){.name = s->module,
+                                  .w = &views[i],
+                                  .fan_in_fan_out = a->config.fan_in_fan_out,
+                                  .kind = s->embedding ? BAL_MODULE_EMBEDDING : BAL_MODULE_LINEAR};
         picked[i] = i;
     }
-    if (a->initial != NULL) {
-        c.r *= 2;
-        c.lora_alpha *= c.use_rslora ? sqrt(2.0) : 2;
-    }
+    if (a->initial != NULL)
+        double_ranks(&c);
     if (a->initial != NULL)
         (void)snprintf(c.init, sizeof c.init, "lora");
     BAL_TRY(bal_adapter_build(&p, &c, modules, picked, n, false));
@@ -489,6 +414,7 @@ bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
     *out = p;
     p = NULL;
 out:
+    bal_adapter_config_dispose(&c);
     bal_adapter_free(p);
     bal_free(picked);
     bal_free(views);

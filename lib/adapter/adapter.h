@@ -16,10 +16,15 @@
 #include <stddef.h>
 
 /* An adaptable matrix of a model, by its Hugging Face path ("model.layers.0.self_attn.q_proj"). */
+typedef enum bal_module_kind { BAL_MODULE_LINEAR, BAL_MODULE_EMBEDDING, BAL_MODULE_NORM } bal_module_kind;
 typedef struct bal_module {
     const char *name;
-    const bal_view *w;
+    const bal_view *w;   /* out x in; of an embedding vocabulary x hidden; NULL for a norm */
     bool fan_in_fan_out; /* the model's own files hold it as in x out (GPT-2); w never is */
+    bool is_head;        /* "all-linear" leaves it out */
+    bal_module_kind kind;
+    const real_t *vector, *bias; /* weight of a norm; biases of any, NULL if none */
+    size_t n_vector, n_bias;
 } bal_module;
 
 struct bal_method; /* lib/adapter/method.h */
@@ -34,6 +39,13 @@ typedef struct bal_key_value {
     size_t n_list;
 } bal_key_value;
 
+typedef struct bal_pattern_value { /* of rank_pattern and alpha_pattern */
+    char *pattern;                 /* matches (.*\\.)?(pattern)$ of a module's path */
+    double value;
+} bal_pattern_value;
+
+typedef enum bal_bias_mode { BAL_BIAS_NONE, BAL_BIAS_ALL, BAL_BIAS_LORA_ONLY } bal_bias_mode;
+
 typedef struct bal_adapter_config {
     const struct bal_method *method;     /* NULL: LoRA */
     bal_key_value keys[BAL_METHOD_KEYS]; /* in the order of the method's keys; bal_adapter_config_defaults() */
@@ -43,8 +55,20 @@ typedef struct bal_adapter_config {
     bool use_rslora;
     bool fan_in_fan_out;   /* what adapter_config.json says, set by the modules; the factors do not depend on it */
     char init[32];         /* a name of start.h */
-    char **target_modules; /* names or suffixes, as peft */
+    char **target_modules; /* names or suffixes, as peft; or "all-linear" alone */
     size_t n_target_modules;
+    char *target_pattern; /* instead: an expression that must match the whole path; NULL: none */
+    char **exclude_modules, *exclude_pattern;
+    size_t n_exclude_modules;
+    size_t *layers_to_transform;
+    size_t n_layers_to_transform; /* 0: all */
+    char **layers_pattern;
+    size_t n_layers_pattern;
+    bal_pattern_value *rank_pattern, *alpha_pattern; /* in order: the first that matches counts */
+    size_t n_rank_pattern, n_alpha_pattern;
+    char **modules_to_save; /* names or suffixes: whole copies are trained */
+    size_t n_modules_to_save;
+    bal_bias_mode bias; /* which biases of the base are trained */
     char *base_model;   /* base_model_name_or_path; may be NULL */
     char task_type[16]; /* "CAUSAL_LM" */
 } bal_adapter_config;
@@ -81,6 +105,7 @@ typedef struct bal_site {
     real_t *state; /* n_state values made from the parameters by the method's prepare() */
     size_t n_state;
     bal_lora *lora; /* the factors of a low-rank method, else NULL */
+    bool embedding; /* of an embedding: in = vocabulary, out = hidden */
     int variant;    /* for the method's use: set by its describe() */
 } bal_site;
 
@@ -124,6 +149,9 @@ bal_status bal_adapter_config_copy(bal_adapter_config *to, const bal_adapter_con
 void bal_adapter_config_dispose(bal_adapter_config *c); /* of one that owns its parts */
 /* Sets the method's own keys to their defaults (c->method is set). */
 void bal_adapter_config_defaults(bal_adapter_config *c);
+/* "none", "all", "lora_only". */
+bool bal_bias_parse(const char *name, bal_bias_mode *out);
+const char *bal_bias_name(bal_bias_mode mode);
 void bal_adapter_free(bal_adapter *a);                                /* accepts NULL */
 bal_lora *bal_adapter_find(const bal_adapter *a, const char *module); /* NULL if it has no such factors */
 bal_site *bal_adapter_site(const bal_adapter *a, const char *module); /* NULL if not adapted */

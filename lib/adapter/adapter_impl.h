@@ -11,9 +11,6 @@ bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config
 /* Makes room for the initial factors and points the loras at them. */
 bal_status bal_adapter_make_initial(bal_adapter *a);
 
-/* true when peft would adapt the module `name` for this target list. */
-bool bal_adapter_targets(const bal_adapter_config *config, const char *name);
-
 /* Fills A (and B) of every module as config.init says, for starts without a residual. */
 bal_status bal_adapter_init_plain(bal_adapter *a, uint64_t seed);
 /* Writes A0, B0 of every module to out, laid out like a->params, and sets a->captured_energy.

@@ -2,6 +2,7 @@
 #include "lib/adapter/combine.h"
 
 #include "lib/adapter/adapter_impl.h"
+#include "lib/adapter/method.h"
 #include "lib/base/mem.h"
 #include "lib/tensor/linalg.h"
 
@@ -228,6 +229,10 @@ bal_status bal_adapter_combine(bal_adapter **out, const bal_adapter *const *adap
     for (size_t i = 0; i < n_modules; i++)
         if (picked[i])
             list[n_picked++] = i;
+    for (size_t i = 0; i < n; i++)
+        if (!bal_method_of(&adapters[i]->config)->low_rank || !bal_method_of(&adapters[i]->config)->additive)
+            BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "adapter %zu is a %s; a sum is taken of LoRA factors", i + 1,
+                             bal_method_of(&adapters[i]->config)->title));
     config.lora_alpha = (double)config.r;
     (void)snprintf(config.init, sizeof config.init, "lora");
     (void)snprintf(config.task_type, sizeof config.task_type, "%s", adapters[0]->config.task_type);

@@ -60,6 +60,20 @@ bal_status bal_lora_describe(bal_site *s)
     return BAL_OK;
 }
 
+static bal_status describe(bal_site *s)
+{
+    bal_status status = bal_lora_describe(s);
+    if (bal_config_key(&s->adapter->config, "lora_bias")->number != 0)
+        bal_site_add(s, "lora_B.bias", 1, s->out, 1);
+    return status;
+}
+
+/* The bias of B, which some adapters have: y += s b. */
+static bal_site_tensor bias_of(const bal_site *s)
+{
+    return s->n_tensors > 2 ? s->tensor[2] : (bal_site_tensor){0};
+}
+
 static size_t hidden(const bal_site *s)
 {
     return bal_lora_hidden(s->lora);
@@ -85,17 +99,34 @@ void bal_lora_site_forward(const bal_site_call *c, real_t *y, size_t ldy)
 
 static void forward(const bal_site_call *c)
 {
+    const bal_site_tensor b = bias_of(c->site);
+    real_t s = (real_t)c->site->scale;
     bal_lora_site_forward(c, c->y, c->ldy);
+    for (size_t t = 0; b.v != NULL && t < c->M; t++)
+        for (size_t o = 0; o < c->site->out; o++)
+            c->y[t * c->ldy + o] += s * b.v[o];
 }
 
 static void backward(const bal_site_call *c)
 {
+    const bal_site_tensor b = bias_of(c->site);
+    real_t s = (real_t)c->site->scale;
+    for (size_t t = 0; b.d != NULL && t < c->M; t++)
+        for (size_t o = 0; o < c->site->out; o++)
+            b.d[o] += s * c->dy[t * c->ldy + o];
     bal_lora_backward(c->site->lora, c->M, c->xa, c->ldx, c->dy, c->ldy, c->h, c->dx, c->ldx, c->scratch);
 }
 
 static void effective(const bal_site *s, size_t row0, size_t n_rows, real_t *out, size_t ld)
 {
     bal_lora_add_delta(s->lora, row0, n_rows, out, ld);
+}
+
+static void effective_bias(const bal_site *s, size_t from, size_t n, real_t *bias)
+{
+    const bal_site_tensor b = bias_of(s);
+    for (size_t i = 0; b.v != NULL && i < n; i++)
+        bias[i] += (real_t)s->scale * b.v[from + i];
 }
 
 const bal_method bal_method_lora = {
@@ -108,10 +139,12 @@ const bal_method bal_method_lora = {
     .low_rank = true,
     .additive = true,
     .panel = true,
-    .describe = bal_lora_describe,
+    .keys = {{.name = "lora_bias", .type = BAL_KEY_BOOL, .when_set = true}},
+    .describe = describe,
     .hidden = hidden,
     .scratch = scratch,
     .forward = forward,
     .backward = backward,
     .effective = effective,
+    .effective_bias = effective_bias,
 };

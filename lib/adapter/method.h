@@ -22,6 +22,7 @@ typedef struct bal_method_key {
     bal_key_type type;
     double number;      /* default of a number or boolean; texts and lists: null */
     double least, most; /* of a number */
+    bool when_set;      /* written only when it is not the default (older readers do not know it) */
 } bal_method_key;
 
 /* One application of an adapted module to M rows. */
@@ -80,6 +81,7 @@ typedef struct bal_method {
     const char *dropout_key; /* "lora_dropout"; NULL: none */
     const char *init_key;    /* "init_lora_weights"; NULL: none */
     bool no_rank;            /* there is no r */
+    bool embeddings;         /* may be on an embedding (s->embedding) */
     bool not_in_peft;        /* a peft_type of our own */
     bool low_rank;  /* tensors 0 and 1 are the factors A (r x in) and B (out x r): filled by the starts of start.h, the
                          residual ones too, before init() */

@@ -1,6 +1,7 @@
 /* The table of adapter methods, and what every method uses.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/adapter/methods.h"
 
+#include "lib/adapter/select.h"
 #include "lib/tensor/rowdot.h"
 
 #include <assert.h>
@@ -106,4 +107,9 @@ void bal_adapter_config_defaults(bal_adapter_config *c)
     const bal_method *m = bal_method_of(c);
     for (size_t i = 0; i < BAL_METHOD_KEYS && m->keys[i].name != NULL; i++)
         c->keys[i].number = m->keys[i].number;
+}
+
+bool bal_module_adaptable(const bal_adapter_config *c, const bal_module *m)
+{
+    return m->kind == BAL_MODULE_LINEAR || (m->kind == BAL_MODULE_EMBEDDING && bal_method_of(c)->embeddings);
 }

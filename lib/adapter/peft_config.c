@@ -73,9 +73,11 @@ static bal_status check_features(const cJSON *json, const char *where, bal_adapt
             return bal_fail(BAL_EUNSUPPORTED,
                             "%s uses '%s', which is not supported yet; merge the adapter with peft first", where,
                             REFUSED[i]);
+    if (c->method->flag != NULL && in_use(bal_json_member(json, "lora_bias"))) /* as peft */
+        return bal_fail(BAL_EUNSUPPORTED, "%s: lora_bias cannot go with %s", where, c->method->flag);
     status = bal_json_text(json, where, "bias", &bias, NULL);
-    if (status == BAL_OK && bias != NULL && strcmp(bias, "none") != 0)
-        return bal_fail(BAL_EUNSUPPORTED, "%s: bias '%s' is not supported; only \"none\" is", where, bias);
+    if (status == BAL_OK && bias != NULL && !bal_bias_parse(bias, &c->bias))
+        return bal_fail(BAL_EFORMAT, "%s: bias is '%.60s'; it must be none, all or lora_only", where, bias);
     return status;
 }
 
@@ -163,17 +165,99 @@ static bal_status read_start(const cJSON *json, const char *where, peft_config *
     return BAL_OK;
 }
 
+/* A list of names, or one text that is a regular expression. */
+static bal_status read_names(const cJSON *json, const char *where, const char *key, char ***list, size_t *n,
+                             char **pattern)
+{
+    const cJSON *v = bal_json_member(json, key);
+    if (v == NULL || !cJSON_IsString(v))
+        return read_list(json, where, key, list, n);
+    *pattern = bal_strdup(v->valuestring);
+    return *pattern == NULL ? BAL_ENOMEM : BAL_OK;
+}
+
+static bal_status read_layers(const cJSON *json, const char *where, bal_adapter_config *c)
+{
+    const cJSON *v = bal_json_member(json, "layers_to_transform");
+    if (v == NULL)
+        return BAL_OK;
+    bool array = cJSON_IsArray(v);
+    int n = array ? cJSON_GetArraySize(v) : 1;
+    if (n > MAX_TARGETS)
+        return bal_fail(BAL_ELIMIT, "%s: layers_to_transform has %d entries; at most %d are read", where, n,
+                        MAX_TARGETS);
+    c->layers_to_transform = bal_alloc((size_t)n, sizeof *c->layers_to_transform);
+    if (c->layers_to_transform == NULL)
+        return BAL_ENOMEM;
+    for (const cJSON *item = array ? v->child : v; item != NULL; item = array ? item->next : NULL) {
+        double d = cJSON_IsNumber(item) ? item->valuedouble : -1;
+        if (!(d >= 0 && d < 1e6 && floor(d) == d))
+            return bal_fail(BAL_EFORMAT, "%s: key 'layers_to_transform' must hold layer numbers", where);
+        c->layers_to_transform[c->n_layers_to_transform++] = (size_t)d;
+    }
+    return BAL_OK;
+}
+
+/* layers_pattern: a text or a list, of names of the list of layers. */
+static bal_status read_layers_pattern(const cJSON *json, const char *where, bal_adapter_config *c)
+{
+    const cJSON *v = bal_json_member(json, "layers_pattern");
+    if (v == NULL || !cJSON_IsString(v))
+        return read_list(json, where, "layers_pattern", &c->layers_pattern, &c->n_layers_pattern);
+    c->layers_pattern = bal_alloc(1, sizeof *c->layers_pattern); // NOLINT(bugprone-sizeof-expression): of pointers
+    if (c->layers_pattern == NULL || (c->layers_pattern[0] = bal_strdup(v->valuestring)) == NULL)
+        return BAL_ENOMEM;
+    c->n_layers_pattern = 1;
+    return BAL_OK;
+}
+
+static bal_status read_pattern(const cJSON *json, const char *where, const char *key, bool whole,
+                               bal_pattern_value **out, size_t *n_out)
+{
+    const cJSON *v = bal_json_member(json, key);
+    if (v == NULL)
+        return BAL_OK;
+    int n = cJSON_IsObject(v) ? cJSON_GetArraySize(v) : MAX_TARGETS + 1;
+    if (n > MAX_TARGETS)
+        return bal_fail(BAL_EFORMAT, "%s: key '%s' must be an object of at most %d numbers", where, key, MAX_TARGETS);
+    *out = bal_alloc((size_t)n, sizeof **out);
+    if (*out == NULL)
+        return BAL_ENOMEM;
+    for (const cJSON *item = v->child; item != NULL; item = item->next) {
+        double d = cJSON_IsNumber(item) ? item->valuedouble : 0;
+        if (!(d > 0 && d <= MAX_RANK && (!whole || floor(d) == d)))
+            return bal_fail(BAL_EFORMAT, "%s: key '%s' holds no %s for '%.200s'", where, key,
+                            whole ? "rank" : "positive number", item->string);
+        if (((*out)[*n_out].pattern = bal_strdup(item->string)) == NULL)
+            return BAL_ENOMEM;
+        (*out)[(*n_out)++].value = d;
+    }
+    return BAL_OK;
+}
+
 static bal_status read_targets(const cJSON *json, const char *where, peft_config *out)
 {
-    const cJSON *v = bal_json_member(json, "target_modules");
     bal_adapter_config *c = &out->config;
-    out->exact_targets = v != NULL && cJSON_IsArray(v) && !in_use(bal_json_member(json, "layers_to_transform")) &&
-                         !in_use(bal_json_member(json, "exclude_modules"));
-    if (v == NULL || cJSON_IsString(v)) /* a regular expression, or peft's default: the tensors say what is adapted */
-        return BAL_OK;
-    if (!cJSON_IsArray(v))
-        return bal_fail(BAL_EFORMAT, "%s: key 'target_modules' must be a list of names", where);
-    return read_list(json, where, "target_modules", &c->target_modules, &c->n_target_modules);
+    bal_status status;
+    BAL_TRY(read_names(json, where, "target_modules", &c->target_modules, &c->n_target_modules, &c->target_pattern));
+    if (c->target_pattern != NULL && strcmp(c->target_pattern, "all-linear") == 0) { /* peft writes names for it */
+        c->target_modules = bal_alloc(1, sizeof *c->target_modules); // NOLINT(bugprone-sizeof-expression): of pointers
+        if (c->target_modules == NULL)
+            BAL_TRY(BAL_ENOMEM);
+        c->target_modules[c->n_target_modules++] = c->target_pattern;
+        c->target_pattern = NULL;
+    }
+    out->exact_targets = c->target_pattern != NULL || c->n_target_modules > 0;
+    BAL_TRY(read_names(json, where, "exclude_modules", &c->exclude_modules, &c->n_exclude_modules,
+                       &c->exclude_pattern));
+    BAL_TRY(read_layers(json, where, c));
+    BAL_TRY(read_layers_pattern(json, where, c));
+    BAL_TRY(read_list(json, where, "modules_to_save", &c->modules_to_save, &c->n_modules_to_save));
+    if (strcmp(c->method->peft_type, "ADALORA") != 0) /* there the ranks that were left, not a choice */
+        BAL_TRY(read_pattern(json, where, "rank_pattern", true, &c->rank_pattern, &c->n_rank_pattern));
+    BAL_TRY(read_pattern(json, where, "alpha_pattern", false, &c->alpha_pattern, &c->n_alpha_pattern));
+out:
+    return status;
 }
 
 static bal_status read_numbers(const cJSON *json, const char *where, bal_adapter_config *c)
@@ -252,6 +336,8 @@ static bal_status put_targets(bal_buf *b, const bal_adapter *a)
 {
     const bal_adapter_config *c = &a->config;
     bool expand = c->n_target_modules == 1 && strcmp(c->target_modules[0], "all-linear") == 0;
+    if (c->target_pattern != NULL)
+        return bal_json_put_text(b, c->target_pattern);
     size_t n = 0, most = expand ? a->n_sites : c->n_target_modules;
     const char **names = bal_alloc(most, sizeof *names);
     if (names == NULL)
@@ -332,6 +418,42 @@ static bal_status put_list(members *m, const char *name, char *const *list, size
     return status == BAL_OK ? bal_buf_text(b, n > 0 ? "\n  ]" : "]") : status;
 }
 
+/* null, a list, or the expression. */
+static bal_status put_names(members *m, const char *name, char *const *list, size_t n, const char *pattern)
+{
+    if (pattern != NULL)
+        return put_text_or_null(m, name, pattern);
+    return n == 0 ? put_null(m, name) : put_list(m, name, list, n);
+}
+
+static bal_status put_layers(members *m, const bal_adapter_config *c)
+{
+    bal_buf *b = put(m, "layers_to_transform");
+    if (c->n_layers_to_transform == 0)
+        return bal_buf_text(b, "null");
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < c->n_layers_to_transform && status == BAL_OK; i++)
+        status = bal_buf_printf(b, "%s%zu", i == 0 ? "[\n    " : ",\n    ", c->layers_to_transform[i]);
+    return status == BAL_OK ? bal_buf_text(b, "\n  ]") : status;
+}
+
+static bal_status put_pattern(members *m, const char *name, const bal_pattern_value *v, size_t n)
+{
+    bal_status status = BAL_OK;
+    if (n == 0)
+        return BAL_OK;
+    bal_buf *b = put(m, name);
+    for (size_t i = 0; i < n; i++) {
+        BAL_TRY(bal_buf_text(b, i == 0 ? "{\n    " : ",\n    "));
+        BAL_TRY(bal_json_put_text(b, v[i].pattern));
+        BAL_TRY(bal_buf_text(b, ": "));
+        BAL_TRY(bal_json_put_f64(b, v[i].value));
+    }
+    BAL_TRY(bal_buf_text(b, "\n  }"));
+out:
+    return status;
+}
+
 static bal_status put_keys(members *m, const bal_adapter_config *c)
 {
     bal_status status = BAL_OK;
@@ -339,6 +461,9 @@ static bal_status put_keys(members *m, const bal_adapter_config *c)
     for (size_t i = 0; i < BAL_METHOD_KEYS && method->keys[i].name != NULL && status == BAL_OK; i++) {
         const char *name = method->keys[i].name;
         const bal_key_value *v = &c->keys[i];
+        bool is_default = v->number == method->keys[i].number && v->text == NULL && v->list == NULL;
+        if (method->keys[i].when_set && is_default)
+            continue;
         switch (method->keys[i].type) {
         case BAL_KEY_NUMBER:
             status = put_number(m, name, v->number);
@@ -368,18 +493,22 @@ static bal_status put_config(members *m, const bal_adapter *a, bool initial)
     BAL_TRY(put_bool(m, "inference_mode", true));
     BAL_TRY(put_text_or_null(m, "peft_type", method->peft_type));
     BAL_TRY(put_null(m, "revision"));
-    BAL_TRY(put_null(m, "modules_to_save"));
+    BAL_TRY(put_names(m, "modules_to_save", c->modules_to_save, initial ? 0 : c->n_modules_to_save, NULL));
     BAL_TRY(put_targets(put(m, "target_modules"), a));
     BAL_TRY(put_text_or_null(m, "task_type", c->task_type));
     if (strcmp(method->peft_type, "LORA") == 0) {
-        BAL_TRY(bal_buf_text(put(m, "bias"), "\"none\""));
+        BAL_TRY(put_text_or_null(m, "bias", bal_bias_name(initial ? BAL_BIAS_NONE : c->bias)));
         BAL_TRY(put_bool(m, "fan_in_fan_out", c->fan_in_fan_out));
     }
     if (!method->no_rank) {
         BAL_TRY(bal_buf_printf(put(m, "r"), "%zu", c->r));
-        BAL_TRY(put_null(m, "layers_pattern"));
-        BAL_TRY(put_null(m, "layers_to_transform"));
+        BAL_TRY(put_names(m, "layers_pattern", c->layers_pattern, c->n_layers_pattern, NULL));
+        BAL_TRY(put_layers(m, c));
+        BAL_TRY(put_pattern(m, "rank_pattern", c->rank_pattern, c->n_rank_pattern));
+        BAL_TRY(put_pattern(m, "alpha_pattern", c->alpha_pattern, c->n_alpha_pattern));
     }
+    if (c->n_exclude_modules > 0 || c->exclude_pattern != NULL)
+        BAL_TRY(put_names(m, "exclude_modules", c->exclude_modules, c->n_exclude_modules, c->exclude_pattern));
     if (method->init_key != NULL && strcmp(init, "lora") == 0)
         BAL_TRY(put_bool(m, method->init_key, true));
     else if (method->init_key != NULL)

@@ -3,6 +3,7 @@
 #include "lib/adapter/adapter_impl.h"
 #include "lib/adapter/method.h"
 #include "lib/adapter/peft.h"
+#include "lib/adapter/select.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
@@ -185,13 +186,16 @@ static bool any_found(const found_tensors *f)
 static bal_status pick(const peft_config *c, const char *dir, const bal_module *modules, size_t n,
                        const found_tensors *found, size_t *picked, size_t *n_picked)
 {
+    bal_selector *selector = NULL;
+    bal_status status = bal_selector_new(&selector, &c->config);
     *n_picked = 0;
-    for (size_t i = 0; i < n; i++)
-        if (any_found(&found[i]) || (c->exact_targets && bal_adapter_targets(&c->config, modules[i].name)))
+    for (size_t i = 0; i < n && status == BAL_OK; i++)
+        if (any_found(&found[i]) || (c->exact_targets && bal_selector_targets(selector, &modules[i])))
             picked[(*n_picked)++] = i;
-    if (*n_picked == 0)
+    bal_selector_free(selector);
+    if (status == BAL_OK && *n_picked == 0)
         return bal_fail(BAL_EFORMAT, "adapter %s holds no %s tensors", dir, bal_method_of(&c->config)->title);
-    return BAL_OK;
+    return status == BAL_EINVAL ? bal_fail_note(BAL_EFORMAT, "%s", dir) : status;
 }
 
 static bal_status read_values(const bal_tensor *t, real_t *out)
@@ -247,6 +251,16 @@ static bal_status name_targets(peft_config *c, const bal_module *modules, const 
     return BAL_OK;
 }
 
+static bal_status check_patterns(const bal_adapter *a, const char *dir)
+{
+    bal_selector *selector = NULL;
+    bal_status status = bal_selector_new(&selector, &a->config);
+    if (status == BAL_OK)
+        status = bal_selector_check_patterns(selector, a);
+    bal_selector_free(selector);
+    return status == BAL_EINVAL ? bal_fail_note(BAL_EFORMAT, "%s", dir) : status;
+}
+
 /* The tensors of the folder, without any initial factors; picked (n entries) receives the modules in order. */
 static bal_status load_pair(bal_adapter **out, peft_config *c, const char *dir, const bal_module *modules, size_t n,
                             size_t *picked, bool train)
@@ -264,6 +278,7 @@ static bal_status load_pair(bal_adapter **out, peft_config *c, const char *dir, 
     BAL_TRY(pick(c, dir, modules, n, found, picked, &k));
     BAL_TRY(name_targets(c, modules, picked, k));
     BAL_TRY(bal_adapter_build(&a, &c->config, modules, picked, k, train));
+    BAL_TRY(check_patterns(a, dir));
     for (size_t i = 0; i < k; i++)
         BAL_TRY(read_tensors(dir, &a->sites[i], a->sites[i].tensor, a->sites[i].n_tensors, &found[picked[i]]));
     const bal_site whole = {.method = bal_method_of(&a->config)};
@@ -294,6 +309,10 @@ static bal_status load_initial(bal_adapter *a, const char *dir, const bal_module
     if (!bal_method_of(&start->config)->low_rank)
         BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s is of the method %s; it must be a LoRA", dir,
                          bal_method_of(&start->config)->title));
+    for (size_t i = 0; i < a->n_loras && i < start->n_loras; i++)
+        if (start->loras[i].r != a->loras[i].r)
+            BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has rank %zu on '%s', the adapter has %zu", dir,
+                             start->loras[i].r, a->loras[i].module, a->loras[i].r));
     if (start->config.r != a->config.r)
         BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s has rank %zu, the adapter has %zu", dir, start->config.r,
                          a->config.r));

@@ -8,7 +8,7 @@
 
 static bool possible(const bal_linear *l, const bal_pass_options *o)
 {
-    return l->site != NULL && l->site->method->panel && o->dropout <= 0 && o->compute == BAL_COMPUTE_F32 &&
+    return l->site != NULL && l->site->method->panel && l->site->n_tensors == 2 && o->dropout <= 0 && o->compute == BAL_COMPUTE_F32 &&
            o->adapter_path != BAL_ADAPTER_SIDE;
 }
 

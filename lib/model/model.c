@@ -75,7 +75,7 @@ bal_status bal_model_list_modules(bal_model *m)
             m->n_parameters += count_norm(m, &m->blocks[i].norm[p], p);
     }
     if (!m->config.tied_head) {
-        m->modules[n++] = (bal_module){.name = m->head.name, .w = &m->head.w};
+        m->modules[n++] = (bal_module){.name = m->head.name, .w = &m->head.w, .is_head = true};
         m->n_parameters += count_linear(&m->head);
     }
     m->n_modules = n;
@@ -137,6 +137,14 @@ bal_status bal_model_mergeable(const bal_model *m)
         const bal_site *s = i < m->config.n_layers * BAL_SLOT_COUNT
                                 ? m->blocks[i / BAL_SLOT_COUNT].linear[i % BAL_SLOT_COUNT].site
                                 : m->head.site;
+        const bal_linear *l = i < m->config.n_layers * BAL_SLOT_COUNT
+                                  ? &m->blocks[i / BAL_SLOT_COUNT].linear[i % BAL_SLOT_COUNT]
+                                  : &m->head;
+        if (s != NULL && l->bias == NULL && s->lora != NULL && s->method->additive && s->n_tensors > 2)
+            return bal_fail(BAL_EUNSUPPORTED,
+                            "the adapter has a bias (lora_bias) for '%s', and that module has none to merge it into; "
+                            "use it with --adapter",
+                            s->module);
         if (s != NULL && s->method->effective == NULL)
             return bal_fail(BAL_EUNSUPPORTED,
                             "a %s adapter computes what no weight of the model does, so that it cannot be merged; use "

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/model/save_gguf.h"
 
+#include "lib/adapter/method.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/io/gguf_write.h"
@@ -256,6 +257,12 @@ bal_status bal_adapter_save_gguf(const bal_adapter *a, const bal_model *m, const
     BAL_TRY(bal_gguf_check(m, f));
     if (a->initial != NULL || a->n_loras == 0)
         BAL_TRY(bal_fail(BAL_EINVAL, "a GGUF adapter is a plain LoRA: convert the residual start first"));
+    for (size_t i = 0; i < a->n_sites; i++)
+        if (!a->sites[i].method->additive || a->sites[i].n_tensors > 2 || a->sites[i].embedding)
+            BAL_TRY(bal_fail(BAL_EUNSUPPORTED,
+                             "a GGUF adapter holds the factors of linear modules alone; '%s' of this %s adapter has "
+                             "more: merge it into its model instead (balora merge)",
+                             a->sites[i].module, a->sites[i].method->title));
     double alpha = a->loras[0].scale * (double)a->loras[0].r; /* with rsLoRA alpha sqrt r */
     BAL_TRY(bal_gguf_writer_new(&w));
     BAL_TRY(bal_gguf_writer_text(w, "general.architecture", f->architecture));

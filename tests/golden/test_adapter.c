@@ -162,8 +162,8 @@ TEST(pefts_folders)
                  {"adp_mistral_lora", BAL_OK, 0},
                  {"adp_subset_layers", BAL_OK, 2},
                  {"adp_dora", BAL_OK, 14},
-                 {"adp_lora_bias", BAL_EUNSUPPORTED, 0},
-                 {"adp_patterns", BAL_EUNSUPPORTED, 0},
+                 {"adp_lora_bias", BAL_OK, 0},
+                 {"adp_patterns", BAL_OK, 14},
                  {"adp_embedding", BAL_EUNSUPPORTED, 0}};
     if (in_case("adp_lora", "adapter") == NULL)
         SKIP("../shared/golden is not there");

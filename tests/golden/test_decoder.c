@@ -23,8 +23,6 @@ static const struct {
 } k_later[] = {
     {"adp_embedding", "LoRA on the embedding"},
     {"adp_lm_head", "LoRA on the output head"},
-    {"adp_lora_bias", "lora_bias"},
-    {"adp_patterns", "rank_pattern and alpha_pattern"},
     {"loss_lm_head_spectral", "LoRA on the output head"},
 };
 
