@@ -12,7 +12,8 @@
 static const struct {
     const char *name;
     size_t offset;
-} k_keys[] = {{"decompose_both", offsetof(train_config, decompose_both)},
+} k_keys[] = {{"lora_bias", offsetof(train_config, lora_bias)},
+              {"decompose_both", offsetof(train_config, decompose_both)},
               {"decompose_factor", offsetof(train_config, decompose_factor)},
               {"feedforward_modules", offsetof(train_config, feedforward_modules)},
               {"d_initial", offsetof(train_config, d_initial)},
@@ -38,7 +39,8 @@ static bool is(const char *a, const char *b)
 /* An option that would change nothing is a mistake in the recipe. */
 static bal_status no_such_option(const train_config *c, const char *option)
 {
-    return bal_fail(BAL_EINVAL, "method %s has no %s; leave it out", c->method, option);
+    return bal_fail(BAL_EINVAL, "method %s has no %s; leave it out",
+                    c->use_dora && !is(option, "use_dora") ? "dora" : c->method, option);
 }
 
 static bal_status check_options(const trainer *t, const train_config *c)
@@ -71,7 +73,9 @@ bal_status train_resolve_row(trainer *t, train_config *c)
     for (size_t i = 0; i < sizeof on_lora / sizeof *on_lora; i++)
         if (is(c->method, on_lora[i]))
             row = "lora";
-    t->method = bal_method_named(row);
+    if (c->use_dora && !is(row, "lora") && !is(row, "dora"))
+        return no_such_option(c, "use_dora");
+    t->method = bal_method_named(c->use_dora ? "dora" : row);
     if (t->method == NULL)
         return bal_fail(BAL_EINVAL, "method '%s' is unknown", c->method);
     bal_status status = check_options(t, c);
@@ -162,8 +166,9 @@ bal_status train_adapter_config(const trainer *t, bal_adapter_config *a)
                          "which modules method %s adapts in a %s model is not known; name them with "
                          "target_modules",
                          c->method, model_type));
-    BAL_TRY(fill_list(named ? &c->target_modules : &(bal_text_list){NULL, 0}, targets, &a->target_modules,
-                      &a->n_target_modules));
+    if (!named)
+        BAL_TRY(fill_list(&(bal_text_list){NULL, 0}, targets, &a->target_modules, &a->n_target_modules));
+    BAL_TRY(train_adapter_selection(t, a));
     for (size_t i = 0; i < BAL_METHOD_KEYS && m->keys[i].name != NULL; i++)
         for (size_t k = 0; k < KEYS; k++)
             if (strcmp(m->keys[i].name, k_keys[k].name) == 0)

@@ -24,7 +24,10 @@ typedef struct train_config {
         *teacher_cache_dtype, *compute;
     const char *corda_method, *calibration_data, *calibration_format;
     const char *non_linearity;
-    bal_text_list target_modules, feedforward_modules;
+    bal_text_list target_modules, feedforward_modules, exclude_modules, layers_to_transform, layers_pattern,
+        rank_pattern, alpha_pattern;
+    const char *bias;
+    bool use_dora, lora_bias;
     bal_loss_options loss;
     bool decompose_both, save_projection;
     int64_t decompose_factor, projection_prng_key;
@@ -119,6 +122,8 @@ bal_status train_resolve(trainer *t, train_config *c);
 bal_status train_resolve_row(trainer *t, train_config *c);
 bal_status train_adapter_config(const trainer *t, bal_adapter_config *a);
 bal_status train_check_method(const trainer *t, const char *dir);
+/* adapter_options.c: which modules it is on, with which ranks and scales (target_modules only when given). */
+bal_status train_adapter_selection(const trainer *t, bal_adapter_config *a);
 
 /* setup.c: model, adapter, data, batches; then the step (buffers), after the memory estimate. */
 bal_status train_setup(trainer *t);

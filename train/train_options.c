@@ -37,6 +37,11 @@
         .group = (grp), .help = (hlp)                                                                                  \
     }
 
+#define LIST(key, field, hlp)                                                                                          \
+    {                                                                                                                  \
+        .name = (key), .type = BAL_OPTION_LIST, .offset = FIELD(field), .group = G_ADAPTER, .help = (hlp)              \
+    }
+
 #define G_DATA    "Data"
 #define G_OPT     "Optimiser"
 #define G_RUN     "Run"
@@ -126,9 +131,8 @@ static const bal_option k_train_options[] = {
      .offset = FIELD(target_modules),
      .default_text = "all-linear",
      .group = G_ADAPTER,
-     .help = "names of the adapted matrices; all-linear: all but the head; when not given, loha, lokr, ia3, vera adapt "
-             "what "
-             "peft does, houlsby and pfeiffer what ends attention and MLP"},
+     .help = "names of the adapted matrices, or one expression for whole paths; all-linear: all but the head; when not "
+             "given, loha, lokr, ia3, vera adapt what peft does, houlsby and pfeiffer what ends attention and MLP"},
     REAL_("alpha", alpha, "0", 0, 1e6, G_ADAPTER, "loha, lokr: scale = alpha / r; 0: alpha = r"),
     FLAG("decompose_both", decompose_both, "false", G_ADAPTER, "lokr: the smaller factor has a rank, too"),
     INT("decompose_factor", decompose_factor, "-1", -1, 65536, G_ADAPTER,
@@ -147,6 +151,13 @@ static const bal_option k_train_options[] = {
           "houlsby, pfeiffer: width of the model over that of the bottleneck"),
     TEXT("non_linearity", non_linearity, NULL, G_ADAPTER,
          "houlsby, pfeiffer: swish, relu, gelu or gelu_new; otherwise swish and relu"),
+    LIST("exclude_modules", exclude_modules, "names, or one expression, of matrices that are left as they are"),
+    LIST("layers_to_transform", layers_to_transform, "numbers of the layers that are adapted; otherwise all"),
+    LIST("layers_pattern", layers_pattern, "name of the list of layers, where a path has several numbers"),
+    LIST("rank_pattern", rank_pattern, "own ranks, NAME=R; a name is an expression for the end of a path"),
+    LIST("alpha_pattern", alpha_pattern, "own lora_alpha, NAME=ALPHA"),
+    FLAG("use_dora", use_dora, "false", G_ADAPTER, "DoRA: a magnitude for each row beside its direction"),
+    FLAG("lora_bias", lora_bias, "false", G_ADAPTER, "B has a bias"),
     FLAG("use_rslora", use_rslora, "false", G_ADAPTER, "scale = alpha / sqrt(r)"),
     PATH("init_adapter", init_adapter, G_ADAPTER, "PEFT folder whose factors are the start (A0, B0 of a PiSSA start)"),
     CHOICE("corda_method", corda_method, "ipm", "kpm|ipm", G_ADAPTER,

@@ -18,9 +18,9 @@ enum { MAX_CONFIG_BYTES = 16 << 20, MAX_RANK = 1 << 20, MAX_TARGETS = 100000 };
 
 /* Features that change what the factors mean; a file that uses one of them must not be read as if it did not. */
 static const char *const REFUSED[] = {
-    "lora_bias",         "rank_pattern",      "alpha_pattern", "modules_to_save",  "trainable_token_indices",
-    "layer_replication", "target_parameters", "use_qalora",    "use_bdlora",       "alora_invocation_tokens",
-    "arrow_config",      "kasa_config",       "velora_config", "monteclora_config"};
+    "modules_to_save",  "trainable_token_indices", "layer_replication", "target_parameters", "use_qalora",
+    "use_bdlora",       "alora_invocation_tokens", "arrow_config",      "kasa_config",       "velora_config",
+    "monteclora_config"};
 /* Starts that leave the frozen weights as they are. */
 static const char *const PLAIN_STARTS[] = {"gaussian", "eva", "orthogonal", "mica"};
 
@@ -78,6 +78,8 @@ static bal_status check_features(const cJSON *json, const char *where, bal_adapt
     status = bal_json_text(json, where, "bias", &bias, NULL);
     if (status == BAL_OK && bias != NULL && !bal_bias_parse(bias, &c->bias))
         return bal_fail(BAL_EFORMAT, "%s: bias is '%.60s'; it must be none, all or lora_only", where, bias);
+    if (status == BAL_OK && c->bias != BAL_BIAS_NONE)
+        return bal_fail(BAL_EUNSUPPORTED, "%s: bias '%s' is not supported yet; only \"none\" is", where, bias);
     return status;
 }
 
@@ -248,8 +250,8 @@ static bal_status read_targets(const cJSON *json, const char *where, peft_config
         c->target_pattern = NULL;
     }
     out->exact_targets = c->target_pattern != NULL || c->n_target_modules > 0;
-    BAL_TRY(read_names(json, where, "exclude_modules", &c->exclude_modules, &c->n_exclude_modules,
-                       &c->exclude_pattern));
+    BAL_TRY(
+        read_names(json, where, "exclude_modules", &c->exclude_modules, &c->n_exclude_modules, &c->exclude_pattern));
     BAL_TRY(read_layers(json, where, c));
     BAL_TRY(read_layers_pattern(json, where, c));
     BAL_TRY(read_list(json, where, "modules_to_save", &c->modules_to_save, &c->n_modules_to_save));

@@ -224,11 +224,33 @@ static bal_status paths_of_recipe(bal_options *o, const bal_option_entry *e, con
     return status;
 }
 
+/* {"name": value}: "name=value" each. */
+static bal_status set_json_pairs(bal_options *o, bal_option_entry *e, const cJSON *v)
+{
+    bal_status status = BAL_OK;
+    bal_buf pair = {0};
+    for (const cJSON *c = v->child; c != NULL && status == BAL_OK; c = c->next) {
+        if (!cJSON_IsNumber(c) && !cJSON_IsString(c)) {
+            status = wrong_kind("numbers or texts by name", c);
+            break;
+        }
+        pair.len = 0;
+        status = cJSON_IsNumber(c) ? bal_buf_printf(&pair, "%s=%.17g", c->string, c->valuedouble)
+                                   : bal_buf_printf(&pair, "%s=%s", c->string, c->valuestring);
+        if (status == BAL_OK)
+            status = list_add(o, e, bal_buf_cstr(&pair), pair.len);
+    }
+    bal_buf_dispose(&pair);
+    return status;
+}
+
 static bal_status set_json_list(bal_options *o, bal_option_entry *e, const cJSON *v, bal_option_source source)
 {
     list_clear_before(e, source);
     if (cJSON_IsString(v))
         return list_add_commas(o, e, v->valuestring);
+    if (cJSON_IsObject(v))
+        return set_json_pairs(o, e, v);
     if (!cJSON_IsArray(v))
         return wrong_kind("a list of texts", v);
     for (const cJSON *c = v->child; c != NULL; c = c->next) {

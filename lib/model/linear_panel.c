@@ -8,8 +8,8 @@
 
 static bool possible(const bal_linear *l, const bal_pass_options *o)
 {
-    return l->site != NULL && l->site->method->panel && l->site->n_tensors == 2 && o->dropout <= 0 && o->compute == BAL_COMPUTE_F32 &&
-           o->adapter_path != BAL_ADAPTER_SIDE;
+    return l->site != NULL && l->site->method->panel && l->site->n_tensors == 2 && o->dropout <= 0 &&
+           o->compute == BAL_COMPUTE_F32 && o->adapter_path != BAL_ADAPTER_SIDE;
 }
 
 /* The rows above which the panel needs fewer operations.  Forward: the products with B, A0 and B0 fall away (that with A

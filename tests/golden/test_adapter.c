@@ -155,16 +155,11 @@ TEST(pefts_folders)
         const char *name;
         bal_status status;
         size_t loras;
-    } cases[] = {{"adp_lora", BAL_OK, 14},
-                 {"adp_rslora", BAL_OK, 6},
-                 {"adp_bf16_base", BAL_OK, 0},
-                 {"adp_gemma2_lora", BAL_OK, 0},
-                 {"adp_mistral_lora", BAL_OK, 0},
-                 {"adp_subset_layers", BAL_OK, 2},
-                 {"adp_dora", BAL_OK, 14},
-                 {"adp_lora_bias", BAL_OK, 0},
-                 {"adp_patterns", BAL_OK, 14},
-                 {"adp_embedding", BAL_EUNSUPPORTED, 0}};
+    } cases[] = {{"adp_lora", BAL_OK, 14},        {"adp_rslora", BAL_OK, 6},
+                 {"adp_bf16_base", BAL_OK, 0},    {"adp_gemma2_lora", BAL_OK, 0},
+                 {"adp_mistral_lora", BAL_OK, 0}, {"adp_subset_layers", BAL_OK, 2},
+                 {"adp_dora", BAL_OK, 14},        {"adp_lora_bias", BAL_OK, 0},
+                 {"adp_patterns", BAL_OK, 14},    {"adp_embedding", BAL_EUNSUPPORTED, 0}};
     if (in_case("adp_lora", "adapter") == NULL)
         SKIP("../shared/golden is not there");
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
