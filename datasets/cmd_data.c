@@ -1,4 +1,4 @@
-/* balora data: what the program knows about data, a record as the model sees it, the generated world, a tokenizer.
+/* balora data: what is known and what the hub has (known.c), a record as the model sees it, the generated world, a tokenizer.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tools/commands.h"
 
@@ -9,6 +9,7 @@
 #include "lib/io/json.h"
 #include "lib/io/jsonl.h"
 #include "lib/io/options.h"
+#include "lib/io/records.h"
 #include "lib/model/batch.h"
 
 #include <stdio.h>
@@ -17,9 +18,9 @@
 #include <unistd.h>
 
 typedef struct data_config {
-    const char *data, *model, *format, *template_, *target_suffix, *out;
+    const char *data, *model, *format, *template_, *target_suffix, *split, *out;
     int64_t item, n, seed, vocab, limit, first, model_max_length;
-    bool train_on_prompt;
+    bool train_on_prompt, refresh;
 } data_config;
 
 #define FIELD(name) offsetof(data_config, name)
@@ -31,7 +32,14 @@ static const bal_option k_options[] = {
      .offset = FIELD(data),
      .aliases = "input",
      .group = "Input",
-     .help = "show, tokenizer: records (JSON lines, .gz too, or .txt)"},
+     .help = "show, tokenizer: records (JSON lines, JSON, CSV, TSV, .gz too, or .txt), or a name as train takes it"},
+    {.name = "split",
+     .type = BAL_OPTION_CHOICE,
+     .offset = FIELD(split),
+     .default_text = "auto",
+     .choices = "auto|train|validation|test",
+     .group = "Input",
+     .help = "of a set of the hub; auto: get takes all, the others train"},
     {.name = "model",
      .letter = 'm',
      .type = BAL_OPTION_PATH,
@@ -123,6 +131,12 @@ static const bal_option k_options[] = {
      .max = 8192,
      .group = "Output",
      .help = "tokenizer: entries of the vocabulary"},
+    {.name = "refresh",
+     .type = BAL_OPTION_FLAG,
+     .offset = FIELD(refresh),
+     .default_text = "false",
+     .group = "Output",
+     .help = "get: ask the hub for the newest state even if one is in the cache"},
     {.name = "out",
      .letter = 'o',
      .type = BAL_OPTION_PATH,
@@ -133,15 +147,18 @@ static const bal_option k_options[] = {
 
 static const bal_command k_command = {
     .name = "data",
-    .usage = "list | show | world | tokenizer [options]",
-    .summary = "data sets: what is known, a record as the model sees it, generated problems",
+    .usage = "list | get NAME | show | world | tokenizer [options]",
+    .summary = "data sets: what is known, from the hub, a record as the model sees it, generated problems",
     .description = "  balora data list\n"
+                   "  balora data get yahma/alpaca-cleaned         (a set of the hub, into its cache: "
+                   "org/name[:config][@revision])\n"
+                   "  balora data get metamathqa                   (a name of the list)\n"
                    "  balora data show --data gsm8k/train.jsonl --format gsm8k_metamath --model SmolLM2.gguf --item 3\n"
                    "  balora data world --n 10000 --seed 1 --out world.jsonl\n"
                    "  balora data tokenizer --data world.jsonl --vocab 512 --out tokenizer.json",
     .options = k_options,
     .n_options = sizeof k_options / sizeof *k_options,
-    .max_positional = 1,
+    .max_positional = 2,
 };
 
 static bal_status data_options(const data_config *c, bal_data_options *out)
@@ -155,60 +172,15 @@ out:
     return status;
 }
 
-/* ---- list ---- */
-
-static const struct {
-    const char *name, *fields;
-} k_formats[] = {
-    {"prompt", "prompt|query|question, response|completion|answer|output"},
-    {"alpaca", "instruction, input, output"},
-    {"gsm8k", "question, answer (as it is, ends '#### N')"},
-    {"gsm8k_metamath", "question, answer (marks <<...>> removed, ends 'The answer is: N')"},
-    {"chat", "messages [{role, content}] or conversations [{from, value}]"},
-    {"text", "text (or a .txt file: records end at empty lines)"},
-    {"tokens", "input_ids, labels"},
-};
-static const struct {
-    const char *name, *file, *format, *source;
-} k_sets[] = {
-    {"gsm8k", "gsm8k/train.jsonl", "gsm8k or gsm8k_metamath", "https://github.com/openai/grade-school-math (MIT)"},
-    {"gsm8k test", "gsm8k/test.jsonl", "gsm8k", "https://github.com/openai/grade-school-math (MIT)"},
-    {"world", "(generated: balora data world)", "gsm8k or gsm8k_metamath", "this program"},
-};
-
-static bal_status list(const bal_options *o)
+static bal_hub_options hub_options(const bal_options *o, const data_config *c)
 {
-    const char *folder = getenv("BALORA_DATA");
-    folder = folder != NULL && folder[0] != '\0' ? folder : "data";
-    bool json = bal_options_common(o)->json;
-    if (json)
-        printf("{\"formats\":[");
-    else
-        printf("Formats (--format)\n");
-    for (size_t i = 0; i < sizeof k_formats / sizeof *k_formats; i++) {
-        if (json)
-            printf("%s{\"name\":\"%s\",\"fields\":\"%s\"}", i > 0 ? "," : "", k_formats[i].name, k_formats[i].fields);
-        else
-            printf("  %-15s %s\n", k_formats[i].name, k_formats[i].fields);
-    }
-    if (json)
-        printf("],\"sets\":[");
-    else
-        printf("\nData sets, looked for in %s (BALORA_DATA)\n", folder);
-    for (size_t i = 0; i < sizeof k_sets / sizeof *k_sets; i++) {
-        char *path = bal_path_join(folder, k_sets[i].file);
-        bool there = path != NULL && bal_file_exists(path);
-        bal_free(path);
-        if (json)
-            printf("%s{\"name\":\"%s\",\"file\":\"%s\",\"format\":\"%s\",\"source\":\"%s\",\"present\":%s}",
-                   i > 0 ? "," : "", k_sets[i].name, k_sets[i].file, k_sets[i].format, k_sets[i].source,
-                   there ? "true" : "false");
-        else
-            printf("  %-15s %-32s %s%s\n", k_sets[i].name, k_sets[i].file, k_sets[i].source, there ? "  [there]" : "");
-    }
-    if (json)
-        printf("]}\n");
-    return BAL_OK;
+    const bal_common *common = bal_options_common(o);
+    return (bal_hub_options){.log = &common->log, .progress = common->progress, .refresh = c->refresh};
+}
+
+static const char *split_of(const data_config *c, const char *otherwise)
+{
+    return strcmp(c->split, "auto") == 0 ? otherwise : c->split;
 }
 
 /* ---- show ---- */
@@ -303,7 +275,8 @@ static bal_status show(const bal_options *o, const data_config *c)
         BAL_TRY(bal_tokenizer_load(&t, c->model));
     data.skip = (size_t)c->item;
     data.limit = data.skip + 1;
-    status = bal_dataset_load(&d, c->data, t, &data);
+    const bal_hub_options hub = hub_options(o, c);
+    status = bal_dataset_load_named(&d, c->data, split_of(c, "train"), &hub, t, &data);
     if (status == BAL_EINVAL && t == NULL)
         BAL_TRY(bal_fail(BAL_EINVAL, "--model PATH is needed to tokenise records of text"));
     if (status == BAL_EFORMAT && bal_starts_with(bal_error_message(), c->data) &&
@@ -378,28 +351,32 @@ static bal_status add_line(bpe_trainer *t, bal_lines *lines, bool *more)
     return *more ? bpe_trainer_add(t, text, n) : status;
 }
 
-static bal_status add_record(bpe_trainer *t, const data_config *c, bal_lines *lines, bal_data_options *data,
-                             bal_record *record, bool *more)
+/* The texts of one file; *n counts against --limit. */
+static bal_status add_file(bpe_trainer *t, const data_config *c, const char *path, bal_record *record, int64_t *n)
 {
-    cJSON *object = NULL;
-    char where[320];
-    bal_status status = bal_jsonl_next(lines, &object);
-    *more = status == BAL_OK && object != NULL;
-    if (!*more)
-        return status;
-    (void)snprintf(where, sizeof where, "%.240s, line %zu", c->data, bal_lines_number(lines));
-    status = add_object(t, object, where, data, record);
-    cJSON_Delete(object);
-    return status;
-}
-
-static bal_status add_records(bpe_trainer *t, const data_config *c, bal_lines *lines, bal_record *record)
-{
+    bal_lines *lines = NULL;
+    bal_records *records = NULL;
     bal_data_options data;
-    bal_status status = data_options(c, &data);
-    bool plain = bal_ends_with(c->data, ".txt") || bal_ends_with(c->data, ".txt.gz"), more = true;
-    for (int64_t n = 0; status == BAL_OK && more && (c->limit == 0 || n < c->limit); n++)
-        status = plain ? add_line(t, lines, &more) : add_record(t, c, lines, &data, record, &more);
+    bool plain = bal_ends_with(path, ".txt") || bal_ends_with(path, ".txt.gz"), more = true;
+    bal_status status;
+    BAL_TRY(data_options(c, &data));
+    BAL_TRY(plain ? bal_lines_open(&lines, path) : bal_records_open(&records, path));
+    for (; more && (c->limit == 0 || *n < c->limit); (*n)++) {
+        cJSON *object = NULL;
+        if (plain) {
+            BAL_TRY(add_line(t, lines, &more));
+            continue;
+        }
+        BAL_TRY(bal_records_next(records, &object));
+        more = object != NULL;
+        if (more)
+            status = add_object(t, object, bal_records_where(records), &data, record);
+        cJSON_Delete(object);
+        BAL_TRY(status);
+    }
+out:
+    bal_lines_close(lines);
+    bal_records_close(records);
     return status;
 }
 
@@ -407,8 +384,9 @@ static bal_status tokenizer(const bal_options *o, const data_config *c)
 {
     bal_status status = BAL_OK;
     bpe_trainer *t = NULL;
-    bal_lines *lines = NULL;
+    bal_hub_files files = {0};
     bal_record *record = NULL;
+    int64_t n = 0;
     bal_buf json = {0}, config = {0};
     char *folder = NULL, *beside = NULL;
     size_t size = 0;
@@ -418,8 +396,10 @@ static bal_status tokenizer(const bal_options *o, const data_config *c)
     if (record == NULL)
         return BAL_ENOMEM;
     BAL_TRY(bpe_trainer_new(&t));
-    BAL_TRY(bal_lines_open(&lines, c->data));
-    BAL_TRY(add_records(t, c, lines, record));
+    const bal_hub_options hub = hub_options(o, c);
+    BAL_TRY(bal_data_files(c->data, split_of(c, "train"), &hub, &files));
+    for (size_t i = 0; i < files.n; i++)
+        BAL_TRY(add_file(t, c, files.paths[i], record, &n));
     BAL_TRY(bpe_trainer_finish(t, (size_t)c->vocab, &json, &size));
     BAL_TRY(bal_file_replace(c->out, bal_buf_cstr(&json), json.len));
     folder = bal_path_dir(c->out);
@@ -435,7 +415,7 @@ static bal_status tokenizer(const bal_options *o, const data_config *c)
                      c->out, size);
 out:
     bpe_trainer_free(t);
-    bal_lines_close(lines);
+    bal_hub_files_dispose(&files);
     bal_record_dispose(record);
     bal_free(record);
     bal_buf_dispose(&json);
@@ -447,21 +427,29 @@ out:
 
 static bal_status run(const bal_options *o, const data_config *c)
 {
-    static const char *const names[] = {"list", "show", "world", "tokenizer"};
+    static const char *const names[] = {"list", "get", "show", "world", "tokenizer"};
     size_t n = 0;
     const char *const *words = bal_options_positional(o, &n);
     if (n == 0)
-        return bal_fail(BAL_EINVAL, "say what: list, show, world or tokenizer");
+        return bal_fail(BAL_EINVAL, "say what: list, get, show, world or tokenizer");
+    if (strcmp(words[0], "get") == 0) {
+        const bal_hub_options hub = hub_options(o, c);
+        if (n < 2)
+            return bal_fail(BAL_EINVAL, "say which: balora data get NAME, or org/name of the hub");
+        return data_get(words[1], split_of(c, NULL), &hub, bal_options_common(o)->json);
+    }
+    if (n > 1)
+        return bal_fail(BAL_EINVAL, "one word too many: '%.80s'", words[1]);
     if (strcmp(words[0], "list") == 0)
-        return list(o);
+        return data_list(bal_options_common(o)->json);
     if (strcmp(words[0], "show") == 0)
         return show(o, c);
     if (strcmp(words[0], "world") == 0)
         return world(c);
     if (strcmp(words[0], "tokenizer") == 0)
         return tokenizer(o, c);
-    const char *near = bal_nearest(words[0], names, 4);
-    return bal_fail(BAL_EINVAL, "'%.60s' is not list, show, world or tokenizer%s%s%s", words[0],
+    const char *near = bal_nearest(words[0], names, 5);
+    return bal_fail(BAL_EINVAL, "'%.60s' is not list, get, show, world or tokenizer%s%s%s", words[0],
                     near != NULL ? "; did you mean '" : "", near != NULL ? near : "", near != NULL ? "'?" : "");
 }
 

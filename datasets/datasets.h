@@ -5,6 +5,7 @@
 #include "lib/base/status.h"
 #include "lib/base/str.h"
 #include "lib/data/record.h"
+#include "lib/io/hub.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -27,5 +28,10 @@ bal_status bpe_trainer_add(bpe_trainer *t, const char *text, size_t n);
 bal_status bpe_trainer_finish(bpe_trainer *t, size_t vocab, bal_buf *json, size_t *size);
 /* tokenizer_config.json beside it: special tokens and the ChatML template. */
 bal_status bpe_tokenizer_config(bal_buf *json);
+
+/* balora data list: formats, registered sets, sets in the hub's cache; to standard output. */
+bal_status data_list(bool json);
+/* balora data get: fetches what is missing (split NULL: all of them) and prints the files, one a line. */
+bal_status data_get(const char *name, const char *split, const bal_hub_options *hub, bool json);
 
 #endif

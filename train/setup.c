@@ -145,9 +145,11 @@ static bal_status load_tokenizer(trainer *t, char *why, size_t why_bytes)
     return status;
 }
 
-static bal_status load_set(trainer *t, bal_dataset *d, const char *path, const bal_data_options *o, const char *why)
+static bal_status load_set(trainer *t, bal_dataset *d, const char *path, const char *split, const bal_data_options *o,
+                           const char *why)
 {
-    bal_status status = bal_dataset_load(d, path, t->tokenizer, o);
+    const bal_hub_options hub = {.log = t->log, .progress = bal_options_common(t->options)->progress};
+    bal_status status = bal_dataset_load_named(d, path, split, &hub, t->tokenizer, o);
     if (status == BAL_EINVAL && t->tokenizer == NULL && why[0] != '\0')
         return bal_fail(BAL_ENOENT, "%s has records of text, and the model's tokenizer cannot be read: %s", path, why);
     return status;
@@ -173,17 +175,17 @@ static bal_status load_data(trainer *t)
     BAL_TRY(bal_data_parse_template(c->template_, &o.template));
     BAL_TRY(bal_data_parse_suffix(c->target_suffix, &o.suffix));
     BAL_TRY(load_tokenizer(t, why, sizeof why));
-    BAL_TRY(load_set(t, &t->data, c->data, &o, why));
+    BAL_TRY(load_set(t, &t->data, c->data, "train", &o, why));
     t->n_train = t->data.n;
     if (c->calibration_data != NULL && t->resume_from == NULL) {
         bal_data_options samples = o;
         samples.limit = (size_t)c->calibration_samples;
         BAL_TRY(bal_data_parse_format(c->calibration_format, &samples.format));
-        BAL_TRY(load_set(t, &t->calibration, c->calibration_data, &samples, why));
+        BAL_TRY(load_set(t, &t->calibration, c->calibration_data, "train", &samples, why));
     }
     if (c->validation_data != NULL) {
         o.limit = 0;
-        BAL_TRY(load_set(t, &t->validation_data, c->validation_data, &o, why));
+        BAL_TRY(load_set(t, &t->validation_data, c->validation_data, "validation", &o, why));
         t->validation = &t->validation_data;
         t->n_validation = t->validation_data.n;
     } else if (c->validation_split > 0) {

@@ -48,7 +48,9 @@
 #define G_ADAPTER "Adapter"
 
 #define DATA_ROWS                                                                                                      \
-    PATH("data", data, G_DATA, "records: JSON lines (.gz too), or .txt"),                                              \
+    PATH(                                                                                                              \
+        "data", data, G_DATA,                                                                                          \
+        "records: JSON lines, JSON, CSV, TSV (.gz too), .txt; or org/name of the hub, or a name of balora data list"), \
         CHOICE("format", format, "auto", BAL_DATA_FORMATS, G_DATA,                                                     \
                "of the records; auto looks at the fields of the first"),                                               \
         CHOICE("template", template_, "auto", BAL_DATA_TEMPLATES, G_DATA,                                              \

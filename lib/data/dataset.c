@@ -4,6 +4,7 @@
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/io/jsonl.h"
+#include "lib/io/records.h"
 #include "lib/model/batch.h"
 
 #include <stdio.h>
@@ -249,17 +250,15 @@ out:
     return status;
 }
 
-static bal_status add_objects(reading *x, bal_lines *lines)
+static bal_status add_objects(reading *x, bal_records *records)
 {
     bal_status status = BAL_OK;
     while (x->o->limit == 0 || x->d->n_read < x->o->limit) {
         cJSON *object = NULL;
-        char where[320];
-        BAL_TRY(bal_jsonl_next(lines, &object));
+        BAL_TRY(bal_records_next(records, &object));
         if (object == NULL)
             break;
-        (void)snprintf(where, sizeof where, "%.240s, line %zu", bal_lines_path(lines), bal_lines_number(lines));
-        status = add_object(x, object, where);
+        status = add_object(x, object, bal_records_where(records));
         cJSON_Delete(object);
         BAL_TRY(status);
     }
@@ -267,10 +266,33 @@ out:
     return status;
 }
 
+static bal_status add_file(reading *x, const char *path)
+{
+    bal_lines *lines = NULL;
+    bal_records *records = NULL;
+    bal_status status;
+    if (bal_ends_with(path, ".txt") || bal_ends_with(path, ".txt.gz")) {
+        BAL_TRY(bal_lines_open(&lines, path));
+        status = add_plain(x, lines);
+    } else {
+        BAL_TRY(bal_records_open(&records, path));
+        status = add_objects(x, records);
+    }
+out:
+    bal_lines_close(lines);
+    bal_records_close(records);
+    return status;
+}
+
 bal_status bal_dataset_load(bal_dataset *d, const char *path, const bal_tokenizer *tokenizer, const bal_data_options *o)
 {
+    return bal_dataset_load_files(d, &path, 1, tokenizer, o);
+}
+
+bal_status bal_dataset_load_files(bal_dataset *d, const char *const *paths, size_t n, const bal_tokenizer *tokenizer,
+                                  const bal_data_options *o)
+{
     bal_status status = BAL_OK;
-    bal_lines *lines = NULL;
     bal_record *record = NULL;
     *d = (bal_dataset){.format = o->format};
     reading x = {.d = d, .o = o, .tokenizer = tokenizer, .eos = ""};
@@ -281,21 +303,31 @@ bal_status bal_dataset_load(bal_dataset *d, const char *path, const bal_tokenize
     if (record == NULL)
         return BAL_ENOMEM;
     x.record = record;
-    BAL_TRY(bal_lines_open(&lines, path));
-    BAL_TRY(bal_ends_with(path, ".txt") || bal_ends_with(path, ".txt.gz") ? add_plain(&x, lines)
-                                                                          : add_objects(&x, lines));
+    for (size_t i = 0; i < n; i++)
+        BAL_TRY(add_file(&x, paths[i]));
     if (d->n == 0)
         status = bal_fail(BAL_EFORMAT,
                           d->n_read == 0 ? "%s: no record in the data set"
                                          : "%s: no record with a labelled token is left (%zu were read)",
-                          path, d->n_read);
+                          paths[0], d->n_read);
 out:
-    bal_lines_close(lines);
     bal_ids_dispose(&x.ids);
     bal_ids_dispose(&x.labels);
     bal_record_dispose(record);
     bal_free(record);
     if (status != BAL_OK)
         bal_dataset_dispose(d);
+    return status;
+}
+
+bal_status bal_dataset_load_named(bal_dataset *d, const char *what, const char *split, const bal_hub_options *hub,
+                                  const bal_tokenizer *tokenizer, const bal_data_options *o)
+{
+    bal_hub_files files = {0};
+    *d = (bal_dataset){0};
+    bal_status status = bal_data_files(what, split, hub, &files);
+    if (status == BAL_OK)
+        status = bal_dataset_load_files(d, (const char *const *)files.paths, files.n, tokenizer, o);
+    bal_hub_files_dispose(&files);
     return status;
 }

@@ -3,6 +3,7 @@
 #define BAL_DATA_DATASET_H
 
 #include "lib/data/record.h"
+#include "lib/data/registry.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -28,10 +29,16 @@ typedef struct bal_dataset {
     size_t cap_records, cap_tokens;
 } bal_dataset;
 
-/* Reads path (JSON lines, .gz too; a name ending in .txt: plain text, records end at empty lines).  tokenizer may be
- * NULL for the tokens format.  BAL_EFORMAT names the line; an empty set is an error. */
+/* Reads path (JSON lines, a JSON array, CSV or TSV with a heading, .gz too: lib/io/records.h; a name ending in .txt: plain
+ * text, records end at empty lines).  tokenizer may be NULL for the tokens format.  BAL_EFORMAT names the line; an empty set is an error. */
 bal_status bal_dataset_load(bal_dataset *d, const char *path, const bal_tokenizer *tokenizer,
                             const bal_data_options *o);
+/* Several files, one behind the other; n > 0. */
+bal_status bal_dataset_load_files(bal_dataset *d, const char *const *paths, size_t n, const bal_tokenizer *tokenizer,
+                                  const bal_data_options *o);
+/* What --data says: a file, a registered name or a set of a hub, of which the split is read (lib/data/registry.h). */
+bal_status bal_dataset_load_named(bal_dataset *d, const char *what, const char *split, const bal_hub_options *hub,
+                                  const bal_tokenizer *tokenizer, const bal_data_options *o);
 void bal_dataset_dispose(bal_dataset *d);
 /* Appends one record with its labels; skipped when no row of it is labelled. */
 bal_status bal_dataset_add(bal_dataset *d, const int32_t *ids, const int32_t *labels, size_t n);

@@ -361,23 +361,39 @@ static bal_status resolve(bal_options *o)
     return status;
 }
 
-/* --model org/name: the folder of the cache is what the command sees; what is recorded stays the name. */
+/* One text that may be a name of the hub becomes the path of what it names. */
+static bal_status find_one(bal_options *o, bal_hub_kind kind, const char **text)
+{
+    const bal_hub_options how = {.log = &o->common.log, .progress = o->common.progress};
+    char *path = NULL;
+    bal_status status = *text != NULL ? bal_hub_find(*text, kind, &how, &path) : BAL_OK;
+    if (status == BAL_OK && path != NULL)
+        status = bal_option_keep(o, path, text);
+    bal_free(path);
+    return status;
+}
+
+/* --model org/name: what is in the cache of the hub, or comes into it, is what the command sees; what is recorded stays
+ * the name. */
 static bal_status find_in_hub(bal_options *o)
 {
-    static const char *const names[] = {"model", "tokenizer"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        bal_option_entry *e = bal_options_find(o, names[i], strlen(names[i]));
-        char *folder = NULL;
-        if (e == NULL || e->option->type != BAL_OPTION_PATH || *(const char **)e->field == NULL)
-            continue;
-        bal_status status = bal_hub_find(*(const char **)e->field, &folder);
-        if (status == BAL_OK && folder != NULL)
-            status = bal_option_set_text(o, e, folder, e->source);
-        bal_free(folder);
-        if (status != BAL_OK)
-            return status;
-    }
-    return BAL_OK;
+    static const struct {
+        const char *name;
+        bal_hub_kind kind;
+    } searched[] = {{"model", BAL_HUB_MODEL}, {"tokenizer", BAL_HUB_TOKENIZER}, {"adapter", BAL_HUB_ADAPTER}};
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < sizeof searched / sizeof searched[0]; i++)
+        for (size_t k = 0; k < o->n_own && status == BAL_OK; k++) {
+            const bal_option_entry *e = &o->entries[k];
+            if (strcmp(e->option->name, searched[i].name) != 0) /* the option itself, not an alias */
+                continue;
+            if (e->option->type == BAL_OPTION_PATH)
+                status = find_one(o, searched[i].kind, e->field);
+            const bal_text_list *list = e->option->type == BAL_OPTION_PATHS ? e->field : NULL;
+            for (size_t j = 0; list != NULL && status == BAL_OK && j < list->n; j++)
+                status = find_one(o, searched[i].kind, &list->items[j]);
+        }
+    return status;
 }
 
 static bal_status options_new(bal_options **out, const bal_command *command, void *config)

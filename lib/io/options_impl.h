@@ -60,6 +60,8 @@ bal_status bal_option_set_text(bal_options *o, bal_option_entry *e, const char *
 /* folder: that of the recipe, NULL for presets. */
 bal_status bal_option_set_json(bal_options *o, bal_option_entry *e, const cJSON *value, const char *folder,
                                bal_option_source source);
+/* *out becomes a copy of text that lives as long as the options. */
+bal_status bal_option_keep(bal_options *o, const char *text, const char **out);
 bal_status bal_option_reset(bal_options *o, bal_option_entry *e); /* to its default */
 /* Appends the value as JSON. */
 bal_status bal_option_put_json(const bal_option_entry *e, bal_buf *b);

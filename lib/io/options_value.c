@@ -1,11 +1,13 @@
 /* Options, the values: text or JSON into a field of the configuration, and back as JSON.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/mem.h"
+#include "lib/io/hub.h"
 #include "lib/io/options_impl.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 static bal_status own_text(bal_options *o, const char *text, size_t n, const char **out)
 {
@@ -193,24 +195,48 @@ static bal_status set_json_int(bal_option_entry *e, const cJSON *v)
     return set_int(e, text);
 }
 
+/* "model": "org/name" of a recipe names a repository of the hub, "data": "gsm8k" a data set, when there is neither such a
+ * path nor its first folder beside the recipe. */
+static bool is_name(const char *option, const char *text, const char *path)
+{
+    char first[512];
+    size_t n = strlen(path) - strlen(text) + strcspn(text, "/");
+    static const char *const named[] = {"data", "validation_data", "calibration_data", "model", "tokenizer", "adapter"};
+    size_t i = 0;
+    while (i < sizeof named / sizeof *named && strcmp(option, named[i]) != 0)
+        i++;
+    if (i == sizeof named / sizeof *named || access(path, F_OK) == 0 || n >= sizeof first)
+        return false;
+    (void)snprintf(first, sizeof first, "%.*s", (int)n, path);
+    if (access(first, F_OK) == 0 && strpbrk(text, ":@") == NULL)
+        return false;
+    return bal_hub_is_name(text) || (i < 3 && strpbrk(text, "/.") == NULL);
+}
+
 /* text is copied before *out, which may hold it, changes. */
-static bal_status own_path(bal_options *o, const char *text, const char *folder, const char **out)
+static bal_status own_path(bal_options *o, const char *option, const char *text, const char *folder, const char **out)
 {
     if (folder == NULL || text[0] == '\0' || strcmp(text, "-") == 0)
         return own_text(o, text, strlen(text), out);
     char *path = bal_path_join(strcmp(folder, ".") == 0 ? NULL : folder, text);
     if (path == NULL)
         return BAL_ENOMEM;
-    bal_status status = own_text(o, path, strlen(path), out);
+    const char *value = is_name(option, text, path) ? text : path;
+    bal_status status = own_text(o, value, strlen(value), out);
     bal_free(path);
     return status;
+}
+
+bal_status bal_option_keep(bal_options *o, const char *text, const char **out)
+{
+    return own_text(o, text, strlen(text), out);
 }
 
 static bal_status set_json_text(bal_options *o, bal_option_entry *e, const char *text, const char *folder)
 {
     if (e->option->type == BAL_OPTION_CHOICE)
         return set_choice(o, e, text);
-    return e->option->type == BAL_OPTION_PATH ? own_path(o, text, folder, e->field)
+    return e->option->type == BAL_OPTION_PATH ? own_path(o, e->option->name, text, folder, e->field)
                                               : own_text(o, text, strlen(text), e->field);
 }
 
@@ -220,7 +246,7 @@ static bal_status paths_of_recipe(bal_options *o, const bal_option_entry *e, con
     const bal_text_list *list = e->field;
     bal_status status = BAL_OK;
     for (size_t i = 0; e->option->type == BAL_OPTION_PATHS && status == BAL_OK && i < list->n; i++)
-        status = own_path(o, list->items[i], folder, &list->items[i]);
+        status = own_path(o, e->option->name, list->items[i], folder, &list->items[i]);
     return status;
 }
 

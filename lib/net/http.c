@@ -3,8 +3,8 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/mem.h"
+#include "lib/net/http_impl.h"
 
-#include <curl/curl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,11 +12,6 @@
 
 enum { MAX_THREADS = 64, MAX_REDIRECTS = 5, MAX_TRIES = 100 };
 static const double k_longest_wait = 60;
-
-struct bal_http {
-    bal_http_options o;
-    char *key, *key_name;
-};
 
 static pthread_once_t g_once = PTHREAD_ONCE_INIT;
 static CURLcode g_started;
@@ -40,6 +35,7 @@ bal_status bal_http_open(bal_http **out, const bal_http_options *options)
     bal_http_options *o = &h->o;
     o->connect_seconds = o->connect_seconds > 0 ? o->connect_seconds : 20;
     o->seconds = o->seconds > 0 ? o->seconds : 300;
+    o->silent_seconds = o->silent_seconds > 0 ? o->silent_seconds : 30;
     o->back_off = o->back_off > 0 ? o->back_off : 1;
     o->tries = o->tries <= 0 ? 6 : o->tries > MAX_TRIES ? MAX_TRIES : o->tries;
     o->max_bytes = o->max_bytes > 0 ? o->max_bytes : (size_t)64 << 20;
@@ -102,21 +98,12 @@ static int watch(void *context, curl_off_t a, curl_off_t b, curl_off_t c, curl_o
     return bal_interrupted() ? 1 : 0;
 }
 
-/* What one try came to. */
-typedef struct outcome {
-    CURLcode curl;
-    long code;
-    double retry_after; /* seconds, 0: not said */
-    bool too_long;
-} outcome;
-
-static bal_status make_headers(const bal_http *h, const bal_http_request *q, struct curl_slist **out)
+bal_status bal_http_headers(const bal_http *h, bool posts, struct curl_slist **out)
 {
     bal_buf line = {0};
     struct curl_slist *list = NULL, *more;
     bal_status status = BAL_OK;
-    const char *type = "Content-Type: application/json";
-    if (q->body != NULL && (more = curl_slist_append(list, type)) != NULL)
+    if (posts && (more = curl_slist_append(list, "Content-Type: application/json")) != NULL)
         list = more;
     if (h->key != NULL) {
         status = bal_buf_printf(&line, "Authorization: Bearer %s", h->key);
@@ -132,38 +119,49 @@ static bal_status make_headers(const bal_http *h, const bal_http_request *q, str
     return status;
 }
 
-static bal_status try_once(const bal_http *h, CURL *c, const bal_http_request *q, bal_buf *body, outcome *got)
+bool bal_http_prepare(const bal_http *h, CURL *c, const char *url, struct curl_slist *headers)
 {
-    struct curl_slist *headers = NULL;
-    sink s = {body, h->o.max_bytes, false};
-    curl_off_t wait = 0;
-    bal_status status = make_headers(h, q, &headers);
     bool bad = false;
-    bal_buf_clear(body);
     curl_easy_reset(c);
-    bad |= curl_easy_setopt(c, CURLOPT_URL, q->url) != CURLE_OK;
+    bad |= curl_easy_setopt(c, CURLOPT_URL, url) != CURLE_OK;
     bad |= curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https") != CURLE_OK;
     bad |= curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, "http,https") != CURLE_OK;
     bad |= curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers) != CURLE_OK;
     bad |= curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L) != CURLE_OK;
     bad |= curl_easy_setopt(c, CURLOPT_USERAGENT, "balora/" BAL_VERSION) != CURLE_OK;
     bad |= curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT_MS, (long)(h->o.connect_seconds * 1000)) != CURLE_OK;
+    bad |= curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, watch) != CURLE_OK;
+    bad |= curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L) != CURLE_OK;
+    return !bad;
+}
+
+bool bal_http_follow(CURL *c)
+{
+    return curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 1L) == CURLE_OK &&
+           curl_easy_setopt(c, CURLOPT_MAXREDIRS, (long)MAX_REDIRECTS) == CURLE_OK;
+}
+
+static bal_status try_once(const bal_http *h, CURL *c, const bal_http_request *q, bal_buf *body, bal_http_outcome *got)
+{
+    struct curl_slist *headers = NULL;
+    sink s = {body, h->o.max_bytes, false};
+    curl_off_t wait = 0;
+    bal_status status = bal_http_headers(h, q->body != NULL, &headers);
+    bal_buf_clear(body);
+    bool bad = !bal_http_prepare(h, c, q->url, headers);
     bad |= curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, (long)(h->o.seconds * 1000)) != CURLE_OK;
     bad |= curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, take) != CURLE_OK;
     bad |= curl_easy_setopt(c, CURLOPT_WRITEDATA, (void *)&s) != CURLE_OK;
-    bad |= curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, watch) != CURLE_OK;
-    bad |= curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L) != CURLE_OK;
     if (q->body != NULL) { /* a POST is not sent again elsewhere */
         bad |= curl_easy_setopt(c, CURLOPT_POSTFIELDS, q->body) != CURLE_OK;
         bad |= curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(q->body)) != CURLE_OK;
-    } else { /* libcurl keeps an Authorization header from another host, port or protocol */
-        bad |= curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 1L) != CURLE_OK;
-        bad |= curl_easy_setopt(c, CURLOPT_MAXREDIRS, (long)MAX_REDIRECTS) != CURLE_OK;
+    } else {
+        bad |= !bal_http_follow(c);
     }
     if (bad && status == BAL_OK)
-        status = bal_fail(BAL_EIO, "libcurl refuses an option (is it older than 7.85?)");
+        status = bal_http_fail_option();
     if (status == BAL_OK) {
-        *got = (outcome){.curl = curl_easy_perform(c)};
+        *got = (bal_http_outcome){.curl = curl_easy_perform(c)};
         (void)curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &got->code);
         (void)curl_easy_getinfo(c, CURLINFO_RETRY_AFTER, &wait);
         got->retry_after = (double)wait;
@@ -175,8 +173,12 @@ static bal_status try_once(const bal_http *h, CURL *c, const bal_http_request *q
 
 /* --- what it means --- */
 
-/* scheme://host:port of a URL: no user, no path, no query. */
-static void host_of(const char *url, char *out, size_t n)
+bal_status bal_http_fail_option(void)
+{
+    return bal_fail(BAL_EIO, "libcurl refuses an option (is it older than 7.85?)");
+}
+
+void bal_http_host(const char *url, char *out, size_t n)
 {
     const char *from = strstr(url, "://");
     from = from == NULL ? url : from + 3;
@@ -206,15 +208,15 @@ static void excerpt(const bal_http *h, const bal_buf *body, char *out, size_t n)
     out[used] = '\0';
 }
 
-static bal_status failure(const bal_http *h, const bal_http_request *q, const outcome *got, const bal_buf *body,
-                          int tries)
+bal_status bal_http_failure(const bal_http *h, const char *url, const bal_http_outcome *got, const bal_buf *body,
+                            int tries)
 {
     char host[200], said[200];
-    host_of(q->url, host, sizeof host);
+    bal_http_host(url, host, sizeof host);
     excerpt(h, body, said, sizeof said);
     if (got->too_long)
         return bal_fail(BAL_ELIMIT, "the answer of %s is longer than %zu bytes", host, h->o.max_bytes);
-    if (got->curl == CURLE_UNSUPPORTED_PROTOCOL && (bal_starts_with(q->url, "http://") || got->code >= 300))
+    if (got->curl == CURLE_UNSUPPORTED_PROTOCOL && (bal_starts_with(url, "http://") || got->code >= 300))
         return got->code >= 300 ? bal_fail(BAL_EINVAL, "%s leads to an address that is not http or https", host)
                                 : bal_fail(BAL_EIO, "%s does not answer as an HTTP server does", host);
     if (got->curl == CURLE_URL_MALFORMAT || got->curl == CURLE_UNSUPPORTED_PROTOCOL)
@@ -232,7 +234,7 @@ static bal_status failure(const bal_http *h, const bal_http_request *q, const ou
     return bal_fail(BAL_EINVAL, "%s refuses the request (%ld): %s", host, got->code, said);
 }
 
-static bool worth_another(const outcome *got)
+bool bal_http_worth_another(const bal_http_outcome *got)
 {
     switch (got->curl) {
     case CURLE_OK:
@@ -252,8 +254,7 @@ static bool worth_another(const outcome *got)
     }
 }
 
-/* Sleeps in small steps; false after Ctrl-C. */
-static bool wait_seconds(double seconds)
+bool bal_http_wait(double seconds)
 {
     double until = bal_clock_seconds() + seconds;
     for (;;) {
@@ -268,12 +269,23 @@ static bool wait_seconds(double seconds)
     }
 }
 
+bal_status bal_http_pause(const bal_http *h, const char *url, const bal_http_outcome *got, double *wait)
+{
+    char host[200];
+    double seconds = got->retry_after > 0 ? got->retry_after : *wait;
+    bal_http_host(url, host, sizeof host);
+    seconds = seconds > k_longest_wait ? k_longest_wait : seconds;
+    *wait *= 2;
+    bal_log_line(h->o.log, BAL_LOG_WARN, "%s: %s%ld; trying again in %.1f s", host,
+                 got->curl == CURLE_OK ? "status " : "no answer, error ",
+                 got->curl == CURLE_OK ? got->code : (long)got->curl, seconds);
+    return bal_http_wait(seconds) ? BAL_OK : bal_fail(BAL_EINTERRUPT, "stopped");
+}
+
 static bal_status send_with(bal_http *h, CURL *c, const bal_http_request *q, bal_http_reply *r)
 {
-    outcome got = {0};
+    bal_http_outcome got = {0};
     double wait = h->o.back_off;
-    char host[200];
-    host_of(q->url, host, sizeof host);
     for (r->tries = 1;; r->tries++) {
         bal_status status = try_once(h, c, q, &r->body, &got);
         if (status != BAL_OK)
@@ -283,16 +295,11 @@ static bal_status send_with(bal_http *h, CURL *c, const bal_http_request *q, bal
             return bal_fail(BAL_EINTERRUPT, "stopped");
         if (got.curl == CURLE_OK && got.code >= 200 && got.code < 300)
             return BAL_OK;
-        if (got.too_long || !worth_another(&got) || r->tries >= h->o.tries)
-            return failure(h, q, &got, &r->body, r->tries);
-        double seconds = got.retry_after > 0 ? got.retry_after : wait;
-        seconds = seconds > k_longest_wait ? k_longest_wait : seconds;
-        bal_log_line(h->o.log, BAL_LOG_WARN, "%s: %s%ld; trying again in %.1f s", host,
-                     got.curl == CURLE_OK ? "status " : "no answer, error ",
-                     got.curl == CURLE_OK ? got.code : (long)got.curl, seconds);
-        if (!wait_seconds(seconds))
-            return bal_fail(BAL_EINTERRUPT, "stopped");
-        wait *= 2;
+        if (got.too_long || !bal_http_worth_another(&got) || r->tries >= h->o.tries)
+            return bal_http_failure(h, q->url, &got, &r->body, r->tries);
+        status = bal_http_pause(h, q->url, &got, &wait);
+        if (status != BAL_OK)
+            return status;
     }
 }
 

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct bal_http bal_http;
 
@@ -19,6 +20,7 @@ typedef struct bal_http_options {
     const char *key_name;   /* the environment variable that it came from, for messages */
     double connect_seconds; /* [20] */
     double seconds;         /* of one try [300] */
+    double silent_seconds;  /* of a download: without a byte for so long the connection counts as broken [30] */
     double back_off;        /* before the second try; doubled each time, at most 60 [1]; Retry-After comes first */
     int tries;              /* [6] */
     size_t max_bytes;       /* of a body [64 MiB] */
@@ -51,5 +53,29 @@ bal_status bal_http_send(bal_http *h, const bal_http_request *request, bal_http_
 bal_status bal_http_send_all(bal_http *h, const bal_http_request *requests, size_t n, bal_http_reply *replies,
                              void (*done)(void *context, size_t i), void *context);
 void bal_http_reply_dispose(bal_http_reply *r);
+
+enum { BAL_HTTP_VALUE_BYTES = 512 };
+
+/* A GET whose body is handed on as it comes, and which goes on where it broke. */
+typedef struct bal_http_download {
+    const char *url;
+    uint64_t have; /* bytes that are there: the rest is asked for (Range); grows with what comes */
+    uint64_t size; /* announced size of the whole; 0: not known */
+    bal_status (*take)(void *context, const void *data, size_t n);
+    bal_status (*restart)(void *context); /* the body comes from byte 0 again: what was taken does not count */
+    void *context;
+    const char *const *names;             /* headers to keep, ended by NULL; may be NULL */
+    char (*values)[BAL_HTTP_VALUE_BYTES]; /* what the first answer that has it says (before redirects); "" without */
+    long code;                            /* of the last answer, 0: none */
+    bool soon;                            /* a server that cannot be reached is tried only twice */
+    int tries;                            /* of those that brought little */
+} bal_http_download;
+
+/* Redirects are followed, without the key to another host, port or scheme.  A try that brought more than 1 MiB does not
+ * count as one.  Failures as of bal_http_send(), and: a body over `size` BAL_EFORMAT, one that ends before it BAL_EIO
+ * when the tries are used up; a failure of take or restart is passed on. */
+bal_status bal_http_download_run(bal_http *h, bal_http_download *d);
+/* host:port of an address: no user, path or query. */
+void bal_http_host(const char *url, char *out, size_t n);
 
 #endif

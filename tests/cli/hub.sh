@@ -1,4 +1,4 @@
-# --model org/name: what is in the Hugging Face cache is found there, by branch, tag or commit
+# --model org/name: what is in the Hugging Face cache is found there, by branch, tag or commit; offline
 . "$ROOT/tests/cli/lib.bash"
 export HF_HOME=$PWD/hf
 unset HF_HUB_CACHE XDG_CACHE_HOME

@@ -13,8 +13,8 @@ cd "$(dirname "$0")/../.." || exit 2
 ROOT=$PWD
 SHARED=${BALORA_SHARED:-$ROOT/../shared}
 [ -d "$SHARED" ] && SHARED=$(cd "$SHARED" && pwd)
-export ROOT SHARED PATH="$build:$PATH" LC_ALL=C OPENBLAS_NUM_THREADS=2
-unset BALORA_DB
+export ROOT SHARED PATH="$build:$PATH" LC_ALL=C OPENBLAS_NUM_THREADS=2 HF_HUB_OFFLINE=1
+unset BALORA_DB HF_TOKEN HF_ENDPOINT
 passed=0 failed=0 skipped=0
 work=$(mktemp -d) || exit 4
 trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work"' EXIT

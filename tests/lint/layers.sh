@@ -4,7 +4,7 @@
 exec awk '
 BEGIN {
     split("lib/base lib/io lib/net lib/tensor lib/nn lib/text lib/stats lib/adapter lib/model lib/loss lib/optim lib/data", name, " ")
-    split("0        1      1       1          2      2        2         3           4         5        6         6", level, " ")
+    split("0        1      0.5     1          2      2        2         3           4         5        6         6", level, " ")
     for (i in name) rank[name[i]] = level[i]
     split("train tools evaluate analyze reports datasets serve", rooms, " ")
     for (i in rooms) { rank[rooms[i]] = 7; room[rooms[i]] = 1 }

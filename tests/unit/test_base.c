@@ -2,6 +2,7 @@
 #include "tests/test.h"
 
 #include "lib/base/file.h"
+#include "lib/base/hash.h"
 #include "lib/base/mem.h"
 #include "lib/base/rng.h"
 #include "lib/base/str.h"
@@ -74,6 +75,43 @@ TEST(mt19937_is_cpythons)
     bal_mt_sample(&m, 7473, 5, got, scratch);
     for (int i = 0; i < 5; i++)
         CHECK(got[i] == want[i]);
+}
+
+/* "abc" and a million 'a' of FIPS 180; git hash-object of "hello\n" and of an empty file; fed in pieces of every size. */
+TEST(hashes)
+{
+    bal_hash h;
+    char hex[BAL_HASH_HEX], whole[BAL_HASH_HEX], text[1000];
+    bal_sha1_start(&h);
+    bal_hash_add(&h, "abc", 3);
+    bal_hash_finish(&h, hex);
+    CHECK_TEXT(hex, "a9993e364706816aba3e25717850c26c9cd0d89d");
+    memset(text, 'a', sizeof text);
+    bal_sha1_start(&h);
+    for (int i = 0; i < 1000; i++)
+        bal_hash_add(&h, text, sizeof text);
+    bal_hash_finish(&h, hex);
+    CHECK_TEXT(hex, "34aa973cd4c4daa4f61eeb2bdbad27316534016f");
+    bal_sha256_start(&h);
+    for (int i = 0; i < 1000; i++)
+        bal_hash_add(&h, text, sizeof text);
+    bal_hash_finish(&h, hex);
+    CHECK_TEXT(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    bal_git_blob_start(&h, 6);
+    bal_hash_add(&h, "hello\n", 6);
+    bal_hash_finish(&h, hex);
+    CHECK_TEXT(hex, "ce013625030ba8dba906f756967f9e9ca394464a");
+    bal_git_blob_start(&h, 0);
+    bal_hash_finish(&h, hex);
+    CHECK_TEXT(hex, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
+    for (size_t n = 0; n < 200; n++) { /* every way that a block can fill up */
+        bal_sha256_hex(text, n, whole);
+        bal_sha256_start(&h);
+        bal_hash_add(&h, text, n / 3);
+        bal_hash_add(&h, text, n - n / 3);
+        bal_hash_finish(&h, hex);
+        CHECK_TEXT(hex, whole);
+    }
 }
 
 TEST(sha256)

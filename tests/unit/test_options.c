@@ -147,10 +147,10 @@ TEST(precedence)
 {
     settings s;
     bal_options *o = NULL;
-    const char *recipe = "{ // comment\n \"preset\": \"small\", \"lr\": 0.25, \"model\": \"base/m\",\n # other\n}";
+    const char *recipe = "{ // comment\n \"preset\": \"small\", \"lr\": 0.25, \"model\": \"base/deep/m\",\n # other\n}";
     if (CHECK_OK(parse_recipe(recipe, "", &s, &o))) {
         char path[300];
-        (void)snprintf(path, sizeof path, "%s/base/m", test_folder());
+        (void)snprintf(path, sizeof path, "%s/base/deep/m", test_folder());
         CHECK(s.r == 2 && s.lr == 0.25 && s.modules.n == 1);
         CHECK_TEXT(s.model, path); /* relative to the recipe */
     }
