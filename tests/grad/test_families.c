@@ -15,7 +15,7 @@ static void check_family(const char *config, const char *targets, spoil *const *
     if (!BAL_REAL_IS_DOUBLE)
         SKIP("finite differences need MODE=f64");
     const model_setup setups[] = {{config, "lora", targets, 0, false, NULL},
-                                  {config, "pissa", "all-linear", 0.3, true},
+                                  {config, "pissa", "all-linear", 0.3, true, NULL},
                                   {config, NULL, NULL, 0, false, NULL}};
     for (size_t i = 0; i < 3; i++) {
         if (set_up_model(&setups[i])) {
