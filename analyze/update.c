@@ -2,6 +2,7 @@
 #include "analyze/update.h"
 
 #include "analyze/spectrum.h"
+#include "lib/adapter/method.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/io/json.h"
@@ -95,6 +96,12 @@ bal_status analyzed_open(analyzed *a, const char *dir, const char *initial, cons
         BAL_TRY(own_modules_read(&a->own, dir));
     BAL_TRY(bal_adapter_load(&a->adapter, dir, initial, base != NULL ? a->model->modules : a->own.modules,
                              base != NULL ? a->model->n_modules : a->own.n, false, note, sizeof note));
+    if (!bal_method_of(&a->adapter->config)->low_rank)
+        BAL_TRY(
+            bal_fail(BAL_EUNSUPPORTED,
+                     "%s is a %s adapter, whose update has no low-rank factors to analyse; merge it and compare the "
+                     "models",
+                     dir, bal_method_of(&a->adapter->config)->title));
     if (note[0] != '\0')
         bal_log_line(log, BAL_LOG_INFO, "%s", note);
 out:

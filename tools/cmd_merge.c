@@ -87,14 +87,14 @@ static const bal_command k_command = {
 static bal_status report(const bal_options *o, const merge_config *c, const bal_adapter *a, const char *dtype)
 {
     if (!bal_options_common(o)->json) {
-        printf("%s: %zu modules merged, written as %s\n", c->out, a->n_loras, dtype);
+        printf("%s: %zu modules merged, written as %s\n", c->out, a->n_sites, dtype);
         return BAL_OK;
     }
     bal_status status = BAL_OK;
     bal_buf b = {0};
     BAL_TRY(bal_buf_text(&b, "{\"out\":"));
     BAL_TRY(bal_json_put_text(&b, c->out));
-    BAL_TRY(bal_buf_printf(&b, ",\"modules\":%zu,\"dtype\":\"%s\"}", a->n_loras, dtype));
+    BAL_TRY(bal_buf_printf(&b, ",\"modules\":%zu,\"dtype\":\"%s\"}", a->n_sites, dtype));
     printf("%s\n", bal_buf_cstr(&b));
 out:
     bal_buf_dispose(&b);

@@ -52,6 +52,42 @@ static const bal_tensor *partner(const bal_safetensors *s, const bal_tensor *a)
     return b != NULL && b->n_dims == 2 && b->shape[1] == a->shape[0] ? b : NULL;
 }
 
+/* Where the name of the module ends in that of a tensor of another method than LoRA; NULL: it is of none. */
+static const char *module_end(const char *name)
+{
+    static const char *const marks[] = {".hada_w",       ".lokr_w",        ".ia3_l",
+                                        ".vera_lambda_", ".adapter_down.", ".adapter_up."};
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        if (strstr(name, marks[i]) != NULL)
+            return strstr(name, marks[i]);
+    return NULL;
+}
+
+/* Adds one tensor of such a method: it begins a module when it is the one that each has once. */
+static bool count_tensor(kind *kinds, size_t *n, const bal_tensor *t, size_t *modules)
+{
+    static const char *const once[] = {".hada_w1_a", ".lokr_w1",       ".lokr_w1_a",
+                                       ".ia3_l",     ".vera_lambda_b", ".adapter_up.weight"};
+    const char *end = module_end(t->name), *begin = end;
+    size_t k = 0;
+    while (begin > t->name && begin[-1] != '.')
+        begin--;
+    int n_name = (int)(end - begin);
+    while (k < *n && (kinds[k].n_name != n_name || strncmp(kinds[k].name, begin, (size_t)n_name) != 0))
+        k++;
+    if (k == MAX_KINDS)
+        return false;
+    if (k == *n)
+        kinds[(*n)++] = (kind){.name = begin, .n_name = n_name};
+    for (size_t i = 0; i < sizeof once / sizeof *once; i++)
+        if (strcmp(end, once[i]) == 0) {
+            kinds[k].count++;
+            ++*modules;
+        }
+    kinds[k].parameters += t->n_elements;
+    return true;
+}
+
 static bal_status add_modules(bal_inspection *i, const bal_safetensors *s, double alpha, bool rslora)
 {
     kind kinds[MAX_KINDS];
@@ -63,8 +99,10 @@ static bal_status add_modules(bal_inspection *i, const bal_safetensors *s, doubl
         const bal_tensor *b = partner(s, t);
         if (strstr(t->name, ".lora_A") != NULL && b == NULL)
             return bal_fail(BAL_EFORMAT, "%s: tensor '%s' has no lora_B of the same rank", t->file, t->name);
+        if (b == NULL && module_end(t->name) != NULL && !count_tensor(kinds, &n, t, &pairs))
+            return bal_fail(BAL_ELIMIT, "%s: more than %d kinds of modules", t->file, MAX_KINDS);
         if (b == NULL)
-            others++;
+            others += module_end(t->name) == NULL;
         else if (!count_pair(kinds, &n, t, b))
             return bal_fail(BAL_ELIMIT, "%s: more than %d kinds of modules", t->file, MAX_KINDS);
         else
@@ -80,11 +118,13 @@ static bal_status add_modules(bal_inspection *i, const bal_safetensors *s, doubl
         cJSON *row = bal_inspect_object(i, table, NULL);
         bal_inspect_text(i, row, "module", name);
         bal_inspect_number(i, row, "count", (double)kinds[k].count);
-        bal_inspect_number(i, row, "rank", (double)kinds[k].r);
-        double r = (double)kinds[k].r;
-        bal_inspect_number(i, row, "scale", alpha / (rslora ? sqrt(r) : r)); /* NaN is shown as none */
-        bal_inspect_number(i, row, "in", (double)kinds[k].in);
-        bal_inspect_number(i, row, "out", (double)kinds[k].out);
+        if (kinds[k].r > 0) {
+            double r = (double)kinds[k].r;
+            bal_inspect_number(i, row, "rank", r);
+            bal_inspect_number(i, row, "scale", alpha / (rslora ? sqrt(r) : r)); /* NaN is shown as none */
+            bal_inspect_number(i, row, "in", (double)kinds[k].in);
+            bal_inspect_number(i, row, "out", (double)kinds[k].out);
+        }
         bal_inspect_number(i, row, "parameters", (double)kinds[k].parameters);
     }
     return BAL_OK;
@@ -118,6 +158,16 @@ static bal_status add_peft_config(bal_inspection *i, const cJSON *json, const ch
                                        "rank_pattern",
                                        "alpha_pattern",
                                        "modules_to_save",
+                                       "alpha",
+                                       "decompose_both",
+                                       "decompose_factor",
+                                       "feedforward_modules",
+                                       "d_initial",
+                                       "projection_prng_key",
+                                       "save_projection",
+                                       "vera_dropout",
+                                       "reduction_factor",
+                                       "non_linearity",
                                        "bias",
                                        "layers_to_transform"};
     bal_status status;
