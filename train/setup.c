@@ -3,6 +3,7 @@
 #include "train/teacher_cache.h"
 #include "train/train.h"
 
+#include "lib/adapter/method.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 
@@ -120,6 +121,10 @@ static bal_status make_adapter(trainer *t)
     if (note[0] != '\0')
         bal_log_line(t->log, BAL_LOG_WARN, "%s", note);
     BAL_TRY(bal_model_attach(t->model, t->adapter));
+    if (t->adapter->config.fan_in_fan_out && (is(t->config->method, "loha") || is(t->config->method, "lokr")))
+        bal_log_line(t->log, BAL_LOG_WARN,
+                     "peft has no %s for the Conv1D modules of a %s model: it cannot load this adapter",
+                     bal_method_of(&t->adapter->config)->title, t->model->config.model_type);
     t->params = &t->adapter->params;
     if (c->loraplus_lr_ratio > 0 && bal_loraplus_groups(t->params) == 0)
         BAL_TRY(

@@ -113,7 +113,34 @@ def main(folder):
         check(name + ", written by peft", d < 2e-6 and moved > 1e-3, f"logits differ by {d:.2g} (moved by {moved:.2g})")
 
 
+def conv1d(folder):
+    """GPT-2's turned matrices, with peft's own choice of modules."""
+    def path(name):
+        return os.path.join(folder, name)
+    torch.manual_seed(6)
+    config = transformers.GPT2Config(vocab_size=64, n_embd=48, n_inner=80, n_layer=2, n_head=4, n_positions=64,
+                                     initializer_range=0.2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(path("gpt2"))
+    for name, words in (("ia3", ["--method", "ia3"]), ("vera", ["--method", "vera", "--r", "24"])):
+        out = path("gpt2-" + name)
+        run("train", "--model", path("gpt2"), "--data", path("data.jsonl"), "--format", "tokens", *words, "--lr", "0.02",
+            "--max-steps", "6", "--batch-size", "4", "--no-store", "--out", out)
+        run("forward", "--model", path("gpt2"), "--adapter", out, "--input", path("ids.json"), "--out",
+            path("out.safetensors"))
+        model = AutoModelForCausalLM.from_pretrained(path("gpt2"), dtype=torch.float32)
+        plain, default = logits(model), {"ia3": peft.IA3Config, "vera": peft.VeraConfig}[name](task_type="CAUSAL_LM")
+        theirs = logits(peft.PeftModel.from_pretrained(model, out))
+        chosen = set(peft.get_peft_model(transformers.GPT2LMHeadModel(config), default).peft_config["default"]
+                     .target_modules)
+        with open(os.path.join(out, "adapter_config.json")) as f:
+            mine = set(json.load(f)["target_modules"])
+        d, moved = difference(load_file(path("out.safetensors"))["logits"], theirs), difference(theirs, plain)
+        check(name + " on gpt2", d < 2e-6 and moved > 1e-3 and mine == chosen,
+              f"logits differ by {d:.2g} (moved by {moved:.2g}), modules {sorted(mine)}")
+
+
 print("peft", peft.__version__, "transformers", transformers.__version__, "torch", torch.__version__)
 with tempfile.TemporaryDirectory() as work:
     main(work)
+    conv1d(work)
 sys.exit(failed != 0)
