@@ -45,6 +45,16 @@ static void put(const round_job *j, size_t at, size_t n, const float *part)
         j->rounded[at + i] = (real_t)rounded[i];
 }
 
+static void add_low(const bal_view *w, size_t row, size_t at, size_t n, float *part)
+{
+    for (size_t k = 0; k < w->low_r; k++) {
+        float b = (float)(w->low_scale * w->low_b[row * w->low_r + k]);
+        const real_t *a = w->low_a + k * w->cols + at;
+        for (size_t i = 0; i < n; i++)
+            part[i] += b * (float)a[i];
+    }
+}
+
 static void round_weights(void *context, size_t begin, size_t end, size_t thread)
 {
     const round_job *j = context;
@@ -57,6 +67,7 @@ static void round_weights(void *context, size_t begin, size_t end, size_t thread
         for (size_t at = 0; at < j->n; at += PART) {
             size_t n = j->n - at < PART ? j->n - at : PART;
             bal_row_to_f32(t, p + at / block * bytes, n, part);
+            add_low(j->view, row, at, n, part);
             put(j, row * j->n + at, n, part);
         }
     }

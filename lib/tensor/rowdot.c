@@ -82,7 +82,7 @@ static bool packed_group(const rowdot_work *work, const bal_rowdot_job *j, bal_r
 {
     const unsigned char *rows[GROUP];
     const bal_rowdot_ops *ops = BAL_ISA_PICK(bal_rowdot_ops);
-    if (work->M > ops->packed_rows || b->K % 32 != 0 || ops->packed[j->w.dtype] == NULL)
+    if (j->w.low_r != 0 || work->M > ops->packed_rows || b->K % 32 != 0 || ops->packed[j->w.dtype] == NULL)
         return false;
     for (size_t i = 0; i < b->N; i++)
         rows[i] = bal_view_row(&j->w, row0 + i);

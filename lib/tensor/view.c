@@ -4,6 +4,7 @@
 #include "lib/base/mem.h"
 #include "lib/base/threads.h"
 #include "lib/tensor/dequant.h"
+#include "lib/tensor/gemm.h"
 
 #include <assert.h>
 #include <string.h>
@@ -63,13 +64,15 @@ bal_view bal_view_rows(const bal_view *v, size_t row0, size_t n)
     bal_view part = *v;
     part.rows = n;
     part.data = (const unsigned char *)v->data + row0 * v->row_bytes;
+    if (v->low_r != 0)
+        part.low_b += row0 * v->low_r;
     return part;
 }
 
 const real_t *bal_view_dense(const bal_view *v)
 {
     bool same = v->dtype == (BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32);
-    if (!same || v->rope_head_dim != 0 || v->row_bytes != v->cols * sizeof(real_t) ||
+    if (!same || v->rope_head_dim != 0 || v->low_r != 0 || v->row_bytes != v->cols * sizeof(real_t) ||
         (uintptr_t)v->data % _Alignof(real_t) != 0)
         return NULL;
     return v->data;
@@ -107,6 +110,9 @@ void bal_view_dequant(const bal_view *v, size_t row0, size_t n_rows, real_t *out
 {
     for (size_t i = 0; i < n_rows; i++)
         row_to_real(v->dtype, bal_view_row(v, row0 + i), v->cols, out + i * ld);
+    if (v->low_r != 0)
+        bal_gemm(false, false, n_rows, v->cols, v->low_r, v->low_scale, v->low_b + row0 * v->low_r, v->low_r, v->low_a,
+                 v->cols, 1, out, ld);
 }
 
 typedef struct dequant_job {

@@ -36,15 +36,19 @@ bal_status bal_dtype_row_bytes(bal_dtype t, size_t cols, size_t *bytes);
 /* rows x cols (out x in), row-major; quantisation blocks run along a row.
  * rope_head_dim: 0, or the head size d of a GGUF q/k matrix, whose file order of rows differs: within each
  * head of d rows, row i < d/2 of Hugging Face is file row 2i, and row i + d/2 is file row 2i+1.  Everybody
- * outside this file sees Hugging Face's order. */
+ * outside this file sees Hugging Face's order.
+ * low_r: 0, or the rank of a product that belongs to the matrix beside what is stored: its values are those of data
+ * + low_scale low_b low_a (a base that was packed without its principal part; not with rope_head_dim). */
 typedef struct bal_view {
     bal_dtype dtype;
     size_t rows, cols, row_bytes;
     const void *data;
-    uint32_t rope_head_dim;
+    uint32_t rope_head_dim, low_r;
+    real_t low_scale;
+    const real_t *low_a, *low_b; /* low_r x cols, rows x low_r */
 } bal_view;
 
-/* Start of logical row r in the file's layout. */
+/* Start of logical row r in the file's layout: without the product. */
 const void *bal_view_row(const bal_view *v, size_t r);
 /* The whole matrix as contiguous real_t if it is stored just so (no conversion, no permutation), else NULL. */
 const real_t *bal_view_dense(const bal_view *v);

@@ -36,7 +36,11 @@ static void set_up(const char *init, bool dropout)
     (void)snprintf(c.init, sizeof c.init, "%s", init);
     for (size_t i = 0; i < OUT * IN; i++)
         g.values[i] = (real_t)bal_rng_normal(&rng);
-    g.w = (bal_view){BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32, OUT, IN, IN * sizeof(real_t), g.values, 0};
+    g.w = (bal_view){.dtype = BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32,
+                     .rows = OUT,
+                     .cols = IN,
+                     .row_bytes = IN * sizeof(real_t),
+                     .data = g.values};
     const bal_module module = {.name = "q", .w = &g.w};
     if (!CHECK_OK(bal_adapter_new(&g.a, &c, &module, 1, 1, true)))
         return;

@@ -200,8 +200,11 @@ static void make_model(bal_model *m)
     m->config.vocab = p->V;
     m->config.logit_softcap = p->cap;
     m->head.name = name;
-    m->head.w =
-        (bal_view){BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32, p->V, p->D, p->D * sizeof(real_t), p->E, 0};
+    m->head.w = (bal_view){.dtype = BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32,
+                           .rows = p->V,
+                           .cols = p->D,
+                           .row_bytes = p->D * sizeof(real_t),
+                           .data = p->E};
     m->head.bias = p->with_bias ? p->bias : NULL;
     m->head.dw = p->config.train_head ? p->dw : NULL;
     m->head.dbias = p->config.train_head && p->with_bias ? p->dbias : NULL;

@@ -21,7 +21,11 @@ static void make_modules(void)
 {
     for (size_t i = 0; i < OUT * IN; i++)
         g_w[i] = (real_t)((i * 7 + i * i) % 11);
-    g_view = (bal_view){BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32, OUT, IN, IN * sizeof(real_t), g_w, 0};
+    g_view = (bal_view){.dtype = BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32,
+                        .rows = OUT,
+                        .cols = IN,
+                        .row_bytes = IN * sizeof(real_t),
+                        .data = g_w};
     g_modules[0] = (bal_module){.name = "layers.0.q_proj", .w = &g_view};
     g_modules[1] = (bal_module){.name = "layers.1.q_proj", .w = &g_view};
 }

@@ -25,9 +25,9 @@ static inline void make_modules(void)
     for (size_t i = 0; i < OUT1 * IN1; i++)
         g_w1[i] = (real_t)bal_rng_normal(&rng);
     bal_dtype t = BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32;
-    g_views[0] = (bal_view){t, OUT0, IN0, IN0 * sizeof(real_t), g_w0, 0};
-    g_views[1] = (bal_view){t, OUT1, IN1, IN1 * sizeof(real_t), g_w1, 0};
-    g_views[2] = (bal_view){t, 20, IN0, IN0 * sizeof(real_t), g_head, 0};
+    g_views[0] = (bal_view){.dtype = t, .rows = OUT0, .cols = IN0, .row_bytes = IN0 * sizeof(real_t), .data = g_w0};
+    g_views[1] = (bal_view){.dtype = t, .rows = OUT1, .cols = IN1, .row_bytes = IN1 * sizeof(real_t), .data = g_w1};
+    g_views[2] = (bal_view){.dtype = t, .rows = 20, .cols = IN0, .row_bytes = IN0 * sizeof(real_t), .data = g_head};
     g_modules[0] = (bal_module){.name = "model.layers.0.self_attn.q_proj", .w = &g_views[0]};
     g_modules[1] = (bal_module){.name = "model.layers.0.mlp.down_proj", .w = &g_views[1]};
     g_modules[2] = (bal_module){.name = "lm_head", .w = &g_views[2]};

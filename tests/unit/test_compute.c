@@ -17,8 +17,11 @@ static bool g_transposed;
 
 static bal_view weights(const real_t *w)
 {
-    return (bal_view){
-        BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32, OUT, IN, IN * sizeof(real_t), (const void *)w, 0};
+    return (bal_view){.dtype = BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32,
+                      .rows = OUT,
+                      .cols = IN,
+                      .row_bytes = IN * sizeof(real_t),
+                      .data = w};
 }
 
 static void fill(real_t *p, size_t n, double scale, const char *stream)

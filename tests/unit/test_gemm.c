@@ -166,7 +166,8 @@ TEST(products_with_stored_weights)
     }
     for (size_t i = 0; i < M * COLS; i++)
         X[i] = (real_t)bal_rng_normal(&rng);
-    bal_view w = {BAL_DTYPE_BF16, ROWS, COLS, 2 * COLS, data, 16};
+    bal_view w = {
+        .dtype = BAL_DTYPE_BF16, .rows = ROWS, .cols = COLS, .row_bytes = 2 * COLS, .data = data, .rope_head_dim = 16};
     CHECK(bal_panel_size(BAL_COMPUTE_F32, &w, M) == ROWS * COLS);
     bal_view_dequant(&w, 0, ROWS, W, COLS);
     bal_gemm(false, true, M, ROWS, COLS, 1, X, COLS, W, COLS, 0, want, ROWS);
@@ -175,7 +176,11 @@ TEST(products_with_stored_weights)
     bal_gemm(false, false, M, COLS, ROWS, 1, Y, ROWS, W, COLS, 0, dwant, COLS);
     bal_gemm_view_nn(BAL_COMPUTE_F32, M, Y, ROWS, &w, 0, dX, COLS, panel);
     CHECK(memcmp(dX, dwant, sizeof dX) == 0);
-    bal_view dense = {BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32, ROWS, COLS, COLS * sizeof(real_t), W, 0};
+    bal_view dense = {.dtype = BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32,
+                      .rows = ROWS,
+                      .cols = COLS,
+                      .row_bytes = COLS * sizeof(real_t),
+                      .data = W};
     CHECK(bal_panel_size(BAL_COMPUTE_F32, &dense, M) == 0);
     memcpy(Y, want, sizeof Y);
     bal_gemm_view_nt(BAL_COMPUTE_F32, M, X, COLS, &dense, 1, Y, ROWS, NULL);

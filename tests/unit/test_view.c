@@ -4,7 +4,9 @@
 #include "lib/base/mem.h"
 #include "lib/base/rng.h"
 #include "lib/tensor/dequant.h"
+#include "lib/tensor/gemm.h"
 #include "lib/tensor/nf4.h"
+#include "lib/tensor/rowdot.h"
 #include "lib/tensor/view.h"
 
 #include <math.h>
@@ -251,7 +253,11 @@ TEST(rows_round_to_bf16_as_single_numbers_do)
 TEST(dense_means_usable_as_it_is)
 {
     real_t data[8] = {0};
-    bal_view v = {BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32, 2, 4, 4 * sizeof(real_t), data, 0};
+    bal_view v = {.dtype = BAL_REAL_IS_DOUBLE ? BAL_DTYPE_F64 : BAL_DTYPE_F32,
+                  .rows = 2,
+                  .cols = 4,
+                  .row_bytes = 4 * sizeof(real_t),
+                  .data = data};
     CHECK(bal_view_dense(&v) == data);
     v.rope_head_dim = 2;
     CHECK(bal_view_dense(&v) == NULL);
@@ -261,4 +267,70 @@ TEST(dense_means_usable_as_it_is)
     v.data = data;
     v.dtype = BAL_DTYPE_BF16;
     CHECK(bal_view_dense(&v) == NULL);
+}
+
+/* A matrix with a product beside what is stored: dequantised, in parts, and in every product. */
+TEST(a_product_beside_the_matrix)
+{
+    enum { N = 37, K = 128, R = 3, M = 5 };
+    static real_t a[R * K], b[N * R], want[N * K], got[N * K], x[M * K], y[M * N], dx[M * K], panel[N * K + M * K];
+    static unsigned char rows[N * 2 * 36];
+    static float row[K];
+    bal_rng rng;
+    bal_rng_init(&rng, 3, "low");
+    for (size_t i = 0; i < R * K; i++)
+        a[i] = (real_t)bal_rng_normal(&rng);
+    for (size_t i = 0; i < N * R; i++)
+        b[i] = (real_t)bal_rng_normal(&rng);
+    for (size_t i = 0; i < M * K; i++)
+        x[i] = (real_t)bal_rng_normal(&rng);
+    for (size_t i = 0; i < N; i++) {
+        for (size_t j = 0; j < K; j++)
+            row[j] = (float)bal_rng_normal(&rng);
+        bal_nf4_quantize_row(row, K, rows + i * 72);
+        bal_row_to_f32(BAL_DTYPE_NF4, rows + i * 72, K, row);
+        for (size_t j = 0; j < K; j++) {
+            double sum = (double)row[j];
+            for (size_t k = 0; k < R; k++)
+                sum += 0.5 * (double)b[i * R + k] * (double)a[k * K + j];
+            want[i * K + j] = (real_t)sum;
+        }
+    }
+    bal_view v = {.dtype = BAL_DTYPE_NF4, .rows = N, .cols = K, .row_bytes = 72, .data = rows};
+    v.low_r = R;
+    v.low_scale = REAL(0.5);
+    v.low_a = a;
+    v.low_b = b;
+    CHECK(bal_view_dense(&v) == NULL);
+    bal_view_dequant_parallel(&v, 0, N, got, K);
+    for (size_t i = 0; i < N * K; i++)
+        CHECK_NEAR(got[i], want[i], 1e-5);
+    bal_view part = bal_view_rows(&v, 11, 7);
+    bal_view_dequant(&part, 2, 3, got, K);
+    for (size_t i = 0; i < 3 * K; i++)
+        CHECK_NEAR(got[i], want[13 * K + i], 1e-5);
+    bal_rowdot_job job = {.w = v, .y = y, .ldy = N};
+    real_t *scratch = bal_alloc(bal_rowdot_scratch(K), sizeof *scratch);
+    for (int way = 0; way < 3 && CHECK(scratch != NULL); way++) {
+        double bound = way == 1 ? 0.3 : 1e-3; /* bf16 operands have 8 bits */
+        if (way < 2)
+            bal_gemm_view_nt(way == 0 ? BAL_COMPUTE_F32 : BAL_COMPUTE_BF16, M, x, K, &v, 0, y, N, panel);
+        else
+            bal_rowdot(&job, 1, M, x, K, scratch);
+        for (size_t m = 0; m < M; m++)
+            for (size_t i = 0; i < N; i++) {
+                double sum = 0;
+                for (size_t j = 0; j < K; j++)
+                    sum += (double)x[m * K + j] * (double)want[i * K + j];
+                CHECK_NEAR(y[m * N + i], sum, bound);
+            }
+    }
+    bal_gemm_view_nn(BAL_COMPUTE_F32, 1, b, N, &v, 0, dx, K, panel); /* any N numbers */
+    for (size_t j = 0; j < K; j++) {
+        double sum = 0;
+        for (size_t i = 0; i < N; i++)
+            sum += (double)b[i] * (double)want[i * K + j];
+        CHECK_NEAR(dx[j], sum, 1e-3);
+    }
+    bal_free(scratch);
 }
