@@ -210,6 +210,16 @@ bal_status bal_adapter_make_initial(bal_adapter *a)
     return BAL_OK;
 }
 
+bal_status bal_adapter_start_here(bal_adapter *a, const char *init)
+{
+    bal_status status = bal_adapter_make_initial(a);
+    if (status != BAL_OK)
+        return status;
+    memcpy(a->initial, a->params.values, a->params.n * sizeof(real_t));
+    (void)snprintf(a->config.init, sizeof a->config.init, "%s", init);
+    return BAL_OK;
+}
+
 void bal_adapter_free(bal_adapter *a)
 {
     if (a == NULL)

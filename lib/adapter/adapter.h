@@ -152,6 +152,8 @@ void bal_adapter_config_defaults(bal_adapter_config *c);
 /* "none", "all", "lora_only". */
 bool bal_bias_parse(const char *name, bal_bias_mode *out);
 const char *bal_bias_name(bal_bias_mode mode);
+/* The present factors become the initial ones of a residual start called init. */
+bal_status bal_adapter_start_here(bal_adapter *a, const char *init);
 void bal_adapter_free(bal_adapter *a);                                /* accepts NULL */
 bal_lora *bal_adapter_find(const bal_adapter *a, const char *module); /* NULL if it has no such factors */
 bal_site *bal_adapter_site(const bal_adapter *a, const char *module); /* NULL if not adapted */

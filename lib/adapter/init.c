@@ -23,7 +23,7 @@ bool bal_start_parse(const char *name, bal_start *out)
         bal_start_kind kind;
     } known[] = {{"lora", BAL_START_LORA},   {"gaussian", BAL_START_GAUSSIAN}, {"orthogonal", BAL_START_ORTHOGONAL},
                  {"pissa", BAL_START_PISSA}, {"olora", BAL_START_OLORA},       {"milora", BAL_START_MILORA},
-                 {"corda", BAL_START_CORDA}};
+                 {"corda", BAL_START_CORDA}, {"loftq", BAL_START_LOFTQ}};
     int64_t n = 0;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(name, known[i].name) == 0) {

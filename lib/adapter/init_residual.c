@@ -282,6 +282,8 @@ bal_status bal_adapter_init_residual(bal_adapter *a, bal_start start, const bal_
                      .status = BAL_OK};
     if (start.kind == BAL_START_CORDA && covariances == NULL)
         return bal_fail(BAL_EINVAL, "the start corda needs calibration data");
+    if (start.kind == BAL_START_LOFTQ)
+        return bal_fail(BAL_EINVAL, "the start loftq is made together with a packed base");
     job.captured = bal_alloc(a->n_loras, sizeof *job.captured);
     if (job.captured == NULL)
         return BAL_ENOMEM;

@@ -155,6 +155,60 @@ static bal_status take(work *x)
                : BAL_ENOMEM;
 }
 
+static void dispose(work *x)
+{
+    bal_free(x->W);
+    bal_free(x->rest);
+    bal_free(x->U);
+    bal_free(x->s);
+    bal_free(x->Vt);
+    bal_free(x->a);
+    bal_free(x->b);
+    bal_free(x->shift_a);
+    bal_free(x->shift_b);
+    bal_free(x->row);
+    bal_free(x->packed);
+}
+
+static void read_matrix(work *x)
+{
+    for (size_t i = 0; i < x->m; i++) {
+        bal_view_dequant(x->w, i, 1, x->row, x->n);
+        for (size_t j = 0; j < x->n; j++) {
+            x->W[i * x->n + j] = (double)x->row[j];
+            x->norm += (double)x->row[j] * (double)x->row[j];
+        }
+    }
+    x->norm = x->norm > 0 ? sqrt(x->norm) : 1;
+}
+
+bal_status bal_packed_fixed(const bal_view *w, const bal_view *q, bal_packed_job *job)
+{
+    work x = {.w = w, .job = job, .m = w->rows, .n = w->cols, .row_bytes = 1};
+    size_t least = x.m < x.n ? x.m : x.n;
+    bal_status status;
+    if (q->rows != x.m || q->cols != x.n)
+        return bal_fail(BAL_EINVAL, "the matrix is %zu x %zu and its reference %zu x %zu", q->rows, q->cols, x.m, x.n);
+    if (job->r == 0 || job->r > least || !(job->scale > 0))
+        return bal_fail(BAL_EINVAL, "rank %zu is not possible for a matrix of %zu x %zu", job->r, x.m, x.n);
+    BAL_TRY(take(&x));
+    read_matrix(&x);
+    for (size_t i = 0; i < x.m; i++) {
+        bal_view_dequant(q, i, 1, x.row, x.n);
+        for (size_t j = 0; j < x.n; j++)
+            x.rest[i * x.n + j] = x.W[i * x.n + j] - (double)x.row[j];
+    }
+    job->plain = error_of(&x, false);
+    BAL_TRY(leading(&x));
+    job->error = error_of(&x, true);
+    job->best = 1;
+    memcpy(job->a, x.a, job->r * x.n * sizeof *x.a);
+    memcpy(job->b, x.b, job->r * x.m * sizeof *x.b);
+out:
+    dispose(&x);
+    return status;
+}
+
 bal_status bal_packed_start(const bal_view *w, bal_packed_job *job)
 {
     work x = {.w = w, .job = job, .m = w->rows, .n = w->cols};
@@ -165,14 +219,7 @@ bal_status bal_packed_start(const bal_view *w, bal_packed_job *job)
                         job->r, job->rounds, x.m, x.n, bal_dtype_name(job->type));
     BAL_TRY(bal_dtype_row_bytes(job->type, x.n, &x.row_bytes));
     BAL_TRY(take(&x));
-    for (size_t i = 0; i < x.m; i++) {
-        bal_view_dequant(w, i, 1, x.row, x.n);
-        for (size_t j = 0; j < x.n; j++) {
-            x.W[i * x.n + j] = (double)x.row[j];
-            x.norm += (double)x.row[j] * (double)x.row[j];
-        }
-    }
-    x.norm = x.norm > 0 ? sqrt(x.norm) : 1;
+    read_matrix(&x);
     BAL_TRY(bal_pack_matrix(w, job->type, 0, 1, NULL, NULL, x.packed));
     unpack_rest(&x, x.packed);
     job->plain = error_of(&x, false);
@@ -181,16 +228,6 @@ bal_status bal_packed_start(const bal_view *w, bal_packed_job *job)
     for (size_t round = 1; round <= job->rounds; round++)
         BAL_TRY(one_round(&x, round));
 out:
-    bal_free(x.W);
-    bal_free(x.rest);
-    bal_free(x.U);
-    bal_free(x.s);
-    bal_free(x.Vt);
-    bal_free(x.a);
-    bal_free(x.b);
-    bal_free(x.shift_a);
-    bal_free(x.shift_b);
-    bal_free(x.row);
-    bal_free(x.packed);
+    dispose(&x);
     return status;
 }

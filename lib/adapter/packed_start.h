@@ -32,6 +32,10 @@ typedef struct bal_packed_job {
 /* Serial.  BAL_EINVAL: r above min(out, in), a row that is no whole number of blocks. */
 bal_status bal_packed_start(const bal_view *w, bal_packed_job *job);
 
+/* A and B as the r leading triplets of W - D(Q) for a Q that stays as it is (a file's own): LoftQ's one round.  packed,
+ * shift_a, shift_b and type are not used. */
+bal_status bal_packed_fixed(const bal_view *w, const bal_view *q, bal_packed_job *job);
+
 /* packed (rows of the type) = pack(W - s B A); a NULL: pack(W).  What bal_packed_start() leaves as Q, made again from its
  * shift: the same bits. */
 bal_status bal_pack_matrix(const bal_view *w, bal_dtype type, size_t r, double scale, const real_t *a, const real_t *b,

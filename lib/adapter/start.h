@@ -13,7 +13,8 @@ typedef enum bal_start_kind {
     BAL_START_PISSA_NITER, /* "pissa_niter_N": the same from a random block and N power steps */
     BAL_START_OLORA,       /* "olora": W = Q R, B0 = Q[:, :r], A0 = R[:r] */
     BAL_START_MILORA,      /* "milora": the r smallest triplets of W */
-    BAL_START_CORDA        /* "corda": triplets of W C, C the inputs' covariance over calibration data */
+    BAL_START_CORDA,       /* "corda": triplets of W C, C the inputs' covariance over calibration data */
+    BAL_START_LOFTQ        /* "loftq": triplets of what packing W loses (packed_start.h); made with the model */
 } bal_start_kind;
 
 typedef struct bal_start {
@@ -21,7 +22,8 @@ typedef struct bal_start {
     size_t niter;
 } bal_start;
 
-#define BAL_START_NAMES "lora, gaussian, orthogonal, pissa, pissa_niter_N (N from 1 to 1000), olora, milora or corda"
+#define BAL_START_NAMES                                                                                                \
+    "lora, gaussian, orthogonal, pissa, pissa_niter_N (N from 1 to 1000), olora, milora, corda or loftq"
 
 /* false for an unknown name. */
 bool bal_start_parse(const char *name, bal_start *out);

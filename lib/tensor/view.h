@@ -38,7 +38,7 @@ bal_status bal_dtype_row_bytes(bal_dtype t, size_t cols, size_t *bytes);
  * head of d rows, row i < d/2 of Hugging Face is file row 2i, and row i + d/2 is file row 2i+1.  Everybody
  * outside this file sees Hugging Face's order.
  * low_r: 0, or the rank of a product that belongs to the matrix beside what is stored: its values are those of data
- * + low_scale low_b low_a (a base that was packed without its principal part; not with rope_head_dim). */
+ * + low_scale low_b low_a (a base that was packed without its principal part). */
 typedef struct bal_view {
     bal_dtype dtype;
     size_t rows, cols, row_bytes;

@@ -149,6 +149,25 @@ TEST(one_round_by_its_definition)
     }
 }
 
+/* A Q that stays: the same factors as one round of LoftQ over what packing gives. */
+TEST(a_fixed_matrix)
+{
+    static unsigned char plain[sizeof g_packed];
+    static real_t a[R * IN], b[OUT * R];
+    bal_view w = new_matrix(), q = w;
+    bal_packed_job job = job_of(BAL_PACKED_LOFTQ, BAL_DTYPE_Q4_0, 1), fixed = {.r = R, .scale = 2, .a = a, .b = b};
+    CHECK_OK(bal_pack_matrix(&w, BAL_DTYPE_Q4_0, 0, 1, NULL, NULL, plain));
+    q.dtype = BAL_DTYPE_Q4_0;
+    q.data = plain;
+    CHECK_OK(bal_dtype_row_bytes(q.dtype, IN, &q.row_bytes));
+    if (!CHECK_OK(bal_packed_start(&w, &job)) || !CHECK_OK(bal_packed_fixed(&w, &q, &fixed)))
+        return;
+    CHECK(memcmp(a, g_a, sizeof a) == 0 && memcmp(b, g_b, sizeof b) == 0);
+    CHECK(fixed.error == job.error && fixed.plain == job.plain && fixed.error < 0.95 * fixed.plain);
+    q.rows--;
+    CHECK_STATUS(bal_packed_fixed(&w, &q, &fixed), BAL_EINVAL);
+}
+
 TEST(what_cannot_be_packed)
 {
     bal_view w = new_matrix();
