@@ -395,6 +395,7 @@ void bal_model_free(bal_model *m)
     for (size_t i = 0; i < m->n_owned; i++)
         bal_free(m->owned[i]);
     bal_free(m->owned);
+    bal_adapter_free(m->base.shift);
     linear_dispose(&m->embed, owned);
     linear_dispose(&m->positions, owned);
     linear_dispose(&m->head, owned);

@@ -105,6 +105,13 @@ static inline bool bal_linear_there(const bal_linear *l)
     return l->name != NULL;
 }
 
+/* How the matrices of the blocks are kept, when not as the file has them (lib/model/pack.h). */
+typedef struct bal_model_base {
+    bal_dtype type;     /* packed into; BAL_DTYPE_COUNT: not packed */
+    const char *start;  /* "pissa" or "loftq" when initial factors belong to them, else NULL */
+    bal_adapter *shift; /* what was taken off before packing, when not those factors, else NULL (owned) */
+} bal_model_base;
+
 typedef struct bal_model {
     bal_model_config config;
     bal_block *blocks;
@@ -119,7 +126,8 @@ typedef struct bal_model {
     size_t n_parameters;
     double *rope_factors; /* head_dim / 2 divisors of the rope frequencies (GGUF's rope_freqs), or NULL */
     void *source;         /* the open files */
-    void **owned;         /* matrices that had to be turned when read (GPT-2's), n_owned of them */
+    void **owned;         /* n_owned of them: matrices that had to be turned when read (GPT-2's), or were packed */
+    bal_model_base base;
     size_t n_owned;
     bool shared; /* of bal_model_share(): all but the linears of the blocks is another model's */
 } bal_model;
