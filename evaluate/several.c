@@ -199,6 +199,7 @@ bal_status evaluate_several(const evaluate_config *c, const bal_common *common, 
             if (strcmp(e[i].adapter, e[j].adapter) == 0)
                 BAL_TRY(bal_fail(BAL_EINVAL, "adapter %s is named twice", e[i].adapter));
     }
+    BAL_TRY(bal_bundle_base(b, c->adapters.items, c->adapters.n));
     for (size_t i = 0; i < n; i++)
         BAL_TRY(run(c, common, b, &e[i], i, argc, argv));
     if (c->requests != NULL)

@@ -1,6 +1,7 @@
 /* balora serve.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/clock.h"
 #include "lib/base/mem.h"
+#include "lib/model/pack.h"
 #include "serve/serve.h"
 #include "tools/commands.h"
 
@@ -83,6 +84,7 @@ static bal_status add_adapter(server *s, const char *given)
         if (strcmp(s->models[i].name, m->name) == 0)
             return bal_fail(BAL_EINVAL, "two models are called '%.100s'", m->name);
     const bal_model *base = s->base.model;
+    BAL_TRY(bal_model_load_base(s->base.model, equals + 1, NULL, 0));
     BAL_TRY(bal_adapter_load(&m->adapter, equals + 1, NULL, base->modules, base->n_modules, false, note, sizeof note));
     if (note[0] != '\0')
         bal_log_line(&s->common->log, BAL_LOG_INFO, "%s: %s", m->name, note);

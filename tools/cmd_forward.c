@@ -7,6 +7,7 @@
 #include "lib/io/safetensors.h"
 #include "lib/loss/lm_loss.h"
 #include "lib/loss/loss_options.h"
+#include "lib/model/pack.h"
 #include "lib/model/pass.h"
 #include "tools/commands.h"
 
@@ -216,6 +217,9 @@ static bal_status load(forward_job *j, const bal_log *log)
     const forward_config *c = j->config;
     BAL_TRY(bal_model_load(&j->model, c->model));
     if (c->adapter != NULL) {
+        BAL_TRY(bal_model_load_base(j->model, c->adapter, note, sizeof note));
+        if (note[0] != '\0')
+            bal_log_line(log, BAL_LOG_INFO, "%s", note);
         BAL_TRY(bal_adapter_load(&j->adapter, c->adapter, c->initial_adapter, j->model->modules, j->model->n_modules,
                                  c->grad, note, sizeof note));
         if (note[0] != '\0')

@@ -360,6 +360,7 @@ static bal_status ask_each(const config *c, const bal_common *common, const bal_
     bal_status status = BAL_OK;
     bal_buf out = {0};
     bal_bundle view = {0};
+    BAL_TRY(bal_bundle_base(base, c->adapters.items, c->adapters.n));
     BAL_TRY(bal_buf_text(&out, "{\"models\": ["));
     for (size_t i = 0; i <= c->adapters.n; i++) {
         const char *adapter = i == 0 ? NULL : c->adapters.items[i - 1];

@@ -7,7 +7,7 @@
 #include "lib/base/str.h"
 #include "lib/io/json.h"
 #include "lib/io/options.h"
-#include "lib/model/model.h"
+#include "lib/model/pack.h"
 #include "lib/tensor/gemm.h"
 #include "tools/out_folder.h"
 #include "tools/write_model.h"
@@ -19,7 +19,7 @@ typedef struct merge_config {
     const char *model, *initial_adapter, *out, *dtype, *combination;
     bal_text_list adapters, weights;
     int64_t shard_mib, rank;
-    bool overwrite;
+    bool overwrite, base_only;
 } merge_config;
 
 #define FIELD(name) offsetof(merge_config, name)
@@ -66,6 +66,12 @@ static const bal_option k_options[] = {
      .max = 65536,
      .group = "Output",
      .help = "of --combination svd; 0: the largest of the adapters'"},
+    {.name = "base_only",
+     .type = BAL_OPTION_FLAG,
+     .offset = FIELD(base_only),
+     .group = "Output",
+     .help = "write what the adapter was trained on, without it: for a base that was packed (train --base-dtype), so "
+             "that peft can load the adapter over it"},
     WRITE_MODEL_OPTIONS(merge_config),
 };
 
@@ -142,7 +148,7 @@ static bal_status read_part(const bal_options *o, const merge_config *c, const b
     return status;
 }
 
-static bal_status read_parts(const bal_options *o, const merge_config *c, const bal_model *m, parts *p)
+static bal_status read_parts(const bal_options *o, const merge_config *c, bal_model *m, parts *p)
 {
     bal_status status = BAL_OK;
     bal_combination kind = BAL_COMBINE_CAT;
@@ -151,6 +157,8 @@ static bal_status read_parts(const bal_options *o, const merge_config *c, const 
     p->weights = bal_alloc(p->n, sizeof *p->weights);
     if (p->each == NULL || p->weights == NULL)
         BAL_TRY(BAL_ENOMEM);
+    for (size_t i = 0; i < 2 * p->n; i++) /* the second time all must agree with what the first left */
+        BAL_TRY(bal_model_load_base(m, c->adapters.items[i % p->n], NULL, 0));
     for (size_t i = 0; i < p->n; i++)
         BAL_TRY(read_part(o, c, m, i, p));
     if (p->n == 1 && c->combination == NULL && c->weights.n == 0)
@@ -239,7 +247,9 @@ static bal_status merge(const bal_options *o, const merge_config *c)
     if (status == BAL_OK)
         status = read_parts(o, c, model, &p);
     a = p.sum != NULL ? p.sum : p.n > 0 ? p.each[0] : NULL;
-    if (status == BAL_OK)
+    if (status == BAL_OK && c->base_only && model->base.type == BAL_DTYPE_COUNT && model->base.start == NULL)
+        status = bal_fail(BAL_EINVAL, "base_only: the adapter was trained on the weights as the file has them");
+    if (status == BAL_OK && !c->base_only)
         status = bal_model_attach(model, a);
     if (status == BAL_OK)
         status = write_model(&out, model, &bal_options_common(o)->log);

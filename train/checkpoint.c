@@ -12,6 +12,7 @@
 #include "lib/base/mem.h"
 #include "lib/io/json.h"
 #include "lib/io/safetensors.h"
+#include "lib/model/pack.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -94,8 +95,9 @@ bal_status checkpoint_find(trainer *t)
 /* Entries of an earlier run in --out. */
 static bool ours(const char *name)
 {
-    static const char *const names[] = {"adapter_config.json", "adapter_model.safetensors", "balora", "pissa", "best",
-                                        "model.safetensors"};
+    static const char *const names[] = {
+        "adapter_config.json", "adapter_model.safetensors", "balora", "pissa", "over_base", "best",
+        "model.safetensors"};
     int64_t step = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
@@ -218,6 +220,8 @@ static bal_status write_own(const trainer *t, const char *dir)
         BAL_TRY(bal_adapter_save(t->adapter, dir));
     if (t->residual)
         BAL_TRY(bal_adapter_save_initial(t->adapter, initial));
+    if (!t->full)
+        BAL_TRY(bal_model_save_base(t->model, dir));
     BAL_TRY(write_tensors(t, own));
     const char *recipe = bal_options_json(t->options);
     BAL_TRY(write_text(own, "recipe.json", recipe, strlen(recipe)));
@@ -273,8 +277,10 @@ out:
 
 static bal_status save_trained(trainer *t, const char *dir)
 {
-    if (!t->full)
-        return bal_adapter_write_final(t->adapter, dir);
+    if (!t->full) {
+        bal_status status = bal_adapter_write_final(t->adapter, dir);
+        return status == BAL_OK ? train_save_base(t, dir) : status;
+    }
     bal_dtype dtype = is(t->config->dtype, "bf16")  ? BAL_DTYPE_BF16
                       : is(t->config->dtype, "f16") ? BAL_DTYPE_F16
                                                     : BAL_DTYPE_F32;

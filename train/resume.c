@@ -47,6 +47,7 @@ static bool may_differ(const char *key)
                                             "initial_adapter",
                                             "validation_data",
                                             "calibration_data",
+                                            "reference_model",
                                             "teacher_cache",
                                             "checkpoint_activations"};
     for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++)

@@ -72,7 +72,9 @@ static bal_status new_adapter(trainer *t)
     const train_config *c = t->config;
     bal_adapter_config a;
     bal_status status = train_adapter_config(t, &a);
-    if (status == BAL_OK && is(c->init, "corda"))
+    if (status == BAL_OK && train_packs_with_start(c))
+        status = train_packed_adapter(t, &a);
+    else if (status == BAL_OK && is(c->init, "corda"))
         status = calibrated_adapter(t, &a);
     else if (status == BAL_OK)
         status = bal_adapter_new(&t->adapter, &a, t->model->modules, t->model->n_modules, (uint64_t)c->seed, true);
@@ -108,6 +110,7 @@ static bal_status make_adapter(trainer *t)
     const train_config *c = t->config;
     bal_status status = BAL_OK;
     char note[256] = "";
+    BAL_TRY(train_load_base(t));
     if (t->resume_from != NULL)
         status = bal_adapter_load(&t->adapter, t->resume_from, NULL, t->model->modules, t->model->n_modules, true, note,
                                   sizeof note);

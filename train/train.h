@@ -22,7 +22,7 @@ typedef struct train_config {
         *lambda_focus_schedule;
     const char *validation_data, *resume, *metrics_out, *name, *experiment, *dtype, *teacher_cache,
         *teacher_cache_dtype, *compute;
-    const char *corda_method, *calibration_data, *calibration_format;
+    const char *base_dtype, *reference_model, *corda_method, *calibration_data, *calibration_format;
     const char *non_linearity;
     bal_text_list target_modules, feedforward_modules, exclude_modules, layers_to_transform, layers_pattern,
         rank_pattern, alpha_pattern;
@@ -34,7 +34,8 @@ typedef struct train_config {
     double alpha, vera_dropout, d_initial, reduction_factor;
     bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, share_prefix, overwrite, store, memory_check;
     int64_t r, batch_size, micro_batch_size, max_steps, warmup_steps, seed, limit, model_max_length, eval_steps;
-    int64_t early_stopping_patience, save_steps, save_total_limit, log_steps, stop_after, calibration_samples;
+    int64_t early_stopping_patience, save_steps, save_total_limit, log_steps, stop_after, calibration_samples,
+        loftq_iter;
     double lora_alpha, lora_dropout, lr, head_lr, loraplus_lr_ratio, loraplus_lr_embedding, epochs, warmup_ratio,
         weight_decay, adam_beta1, adam_beta2, adam_epsilon;
     double max_grad_norm, lambda_warmup_ratio, lambda_ramp_up_ratio, lambda1_min, lambda1_max, validation_split,
@@ -128,6 +129,13 @@ bal_status train_adapter_selection(const trainer *t, bal_adapter_config *a);
 /* setup.c: model, adapter, data, batches; then the step (buffers), after the memory estimate. */
 bal_status train_setup(trainer *t);
 void train_dispose(trainer *t);
+/* base.c: a base that is packed in memory (--base-dtype), and starts that are made together with it. */
+bool train_packs_with_start(const train_config *c);
+bal_status train_check_base(const trainer *t, const train_config *c);
+bal_status train_load_base(trainer *t); /* before the adapter */
+bal_status train_packed_adapter(trainer *t, const bal_adapter_config *config);
+/* What the adapter in dir was trained on; with a packed start also the pair over the packed matrices, dir/over_base. */
+bal_status train_save_base(const trainer *t, const char *dir);
 /* estimate.c */
 bal_status train_estimate(trainer *t);
 

@@ -2,6 +2,7 @@
 #include "train/train.h"
 
 #include "lib/adapter/start.h"
+#include "lib/tensor/nf4.h"
 
 #include <math.h>
 #include <string.h>
@@ -162,6 +163,12 @@ static const bal_option k_train_options[] = {
     FLAG("lora_bias", lora_bias, "false", G_ADAPTER, "B has a bias"),
     FLAG("use_rslora", use_rslora, "false", G_ADAPTER, "scale = alpha / sqrt(r)"),
     PATH("init_adapter", init_adapter, G_ADAPTER, "PEFT folder whose factors are the start (A0, B0 of a PiSSA start)"),
+    CHOICE("base_dtype", base_dtype, "file", "file|" BAL_PACK_NAMES, G_ADAPTER,
+           "keep the frozen matrices in memory as nf4 (QLoRA) or a block type of GGUF; file: as they are"),
+    INT("loftq_iter", loftq_iter, "0", 0, 1000, G_ADAPTER,
+        "init loftq or pissa on a packed base: rounds of packing and decomposing; 0: 1 (loftq), 5 (pissa)"),
+    PATH("reference_model", reference_model, G_ADAPTER,
+         "init loftq on a GGUF file in blocks: the same model in full, whose lost part the start takes up"),
     CHOICE("corda_method", corda_method, "ipm", "kpm|ipm", G_ADAPTER,
            "init corda: train what the calibration data use most (ipm) or least, and so keep it (kpm)"),
     PATH("calibration_data", calibration_data, G_ADAPTER,
@@ -374,6 +381,8 @@ bal_status train_resolve(trainer *t, train_config *c)
     bool validates = c->validation_data != NULL || c->validation_split > 0;
     BAL_TRY(check_needed(t, c));
     BAL_TRY(resolve_method(t, c));
+    if (is(t->command, "train"))
+        BAL_TRY(train_check_base(t, c));
     BAL_TRY(resolve_loss(t, c));
     BAL_TRY(check_plan(c, validates));
     t->lr_schedule = is(c->lr_scheduler, "linear")     ? BAL_LR_LINEAR

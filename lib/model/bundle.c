@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/model/bundle.h"
 
+#include "lib/model/pack.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +13,7 @@ bal_status bal_bundle_load(bal_bundle *out, const char *model, const char *adapt
     *out = (bal_bundle){0};
     BAL_TRY(bal_model_load(&out->model, model));
     if (adapter != NULL) {
+        BAL_TRY(bal_model_load_base(out->model, adapter, NULL, 0));
         BAL_TRY(bal_adapter_load(&out->adapter, adapter, initial_adapter, out->model->modules, out->model->n_modules,
                                  false, out->note, sizeof out->note));
         BAL_TRY(bal_model_attach(out->model, out->adapter));
@@ -24,6 +27,15 @@ bal_status bal_bundle_load(bal_bundle *out, const char *model, const char *adapt
 out:
     if (status != BAL_OK)
         bal_bundle_dispose(out);
+    return status;
+}
+
+bal_status bal_bundle_base(const bal_bundle *b, const char *const *adapters, size_t n)
+{
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < 2 * n; i++) /* the second time all must agree with what the first left */
+        BAL_TRY(bal_model_load_base(b->model, adapters[i % n], NULL, 0));
+out:
     return status;
 }
 

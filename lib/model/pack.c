@@ -492,6 +492,11 @@ bal_status bal_model_load_base(bal_model *m, const char *dir, char *note, size_t
     if (note != NULL && note_bytes > 0)
         note[0] = '\0';
     BAL_TRY(find_spec(dir, &own));
+    if (own == NULL && (m->base.type != BAL_DTYPE_COUNT || m->base.start != NULL))
+        BAL_TRY(bal_fail(BAL_EINVAL,
+                         "%s was trained on the weights as the file has them, the adapter before it on a "
+                         "packed base",
+                         dir));
     if (own == NULL)
         goto out;
     BAL_TRY(read_spec(&spec, m, own));
