@@ -167,13 +167,29 @@ static bal_status name_targets(bal_adapter_config *to, const bal_module *modules
     return BAL_OK;
 }
 
+/* Nothing but factors: what else an adapter trains has no sum. */
+static bool is_plain(const bal_adapter *a)
+{
+    if (a->initial != NULL || a->n_loras == 0 || a->n_shared > 0 || a->config.n_modules_to_save > 0 ||
+        a->config.bias != BAL_BIAS_NONE)
+        return false;
+    for (size_t i = 0; i < a->n_sites; i++)
+        if (a->sites[i].lora == NULL || a->sites[i].n_tensors != 2 || a->sites[i].embedding)
+            return false;
+    return true;
+}
+
 static bal_status check_parts(const combining *c, const bal_module *modules, size_t n_modules, bool *picked)
 {
     for (size_t i = 0; i < c->n; i++) {
         if (!isfinite(c->weights[i]))
             return bal_fail(BAL_EINVAL, "the weight of adapter %zu is %g", i + 1, c->weights[i]);
-        if (c->adapters[i]->initial != NULL || c->adapters[i]->n_loras == 0)
-            return bal_fail(BAL_EINVAL, "adapter %zu is no plain LoRA; only those can be added", i + 1);
+        if (!is_plain(c->adapters[i]))
+            return bal_fail(
+                BAL_EUNSUPPORTED,
+                "adapter %zu is no plain LoRA of linear modules (another method, biases, saved modules or an "
+                "embedding); only those can be added",
+                i + 1);
         size_t found = 0;
         for (size_t j = 0; j < n_modules; j++) {
             const bal_lora *l = part(c, i, modules[j].name);

@@ -316,7 +316,7 @@ TEST(a_product_beside_the_matrix)
         if (way < 2)
             bal_gemm_view_nt(way == 0 ? BAL_COMPUTE_F32 : BAL_COMPUTE_BF16, M, x, K, &v, 0, y, N, panel);
         else
-            bal_rowdot(&job, 1, M, x, K, scratch);
+            bal_rowdot(&job, 1, M, x, K, scratch, NULL);
         for (size_t m = 0; m < M; m++)
             for (size_t i = 0; i < N; i++) {
                 double sum = 0;
