@@ -85,6 +85,8 @@ static const bal_option k_options[] = {
      "results (0.4 % of an operand); sums, adapters and attention stay f32"},
     {"cache_mib", 0, BAL_OPTION_INT, AT(cache_mib), "0", 0, 1048576, NULL, NULL, "Speed",
      "memory for keys and values; 0: a quarter of what is free, at most 2048"},
+    {"max_batch_tokens", 0, BAL_OPTION_INT, AT(max_batch_tokens), "0", 0, 1e9, NULL, NULL, "Speed",
+     "most tokens, prompts and answers, that are held at a time; 0: as --cache-mib allows (changes no result)"},
     {"max_length", 0, BAL_OPTION_INT, AT(max_length), "0", 0, 1e7, NULL, NULL, "Model",
      "most tokens of prompt and answer; 0: the model's context"},
 };

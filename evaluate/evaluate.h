@@ -17,7 +17,7 @@ typedef struct evaluate_config {
     int64_t at_once, tries, timeout;
     double back_off;
     int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples, item, repeats, seed;
-    int64_t equivalence_timeout;
+    int64_t equivalence_timeout, max_batch_tokens;
     bool list, apply_chat_template, fewshot_as_multiturn;
     bal_text_list adapters; /* --adapter; `adapter` is the one in work */
     bal_buf *document;      /* where the JSON of the figures goes instead of standard output; NULL: there */

@@ -4,6 +4,7 @@
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/io/jsonl.h"
+#include "lib/model/decode.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -31,9 +32,13 @@ typedef struct queue {
 
 bal_engine_options evaluate_engine(const evaluate_config *c, const bal_bundle *b)
 {
+    size_t bytes = (size_t)c->cache_mib << 20;
+    size_t of_tokens = (size_t)c->max_batch_tokens * bal_decoder_position_bytes(b->model);
+    if (of_tokens > 0 && (bytes == 0 || of_tokens < bytes))
+        bytes = of_tokens;
     return (bal_engine_options){.tokenizer = b->tokenizer,
                                 .batch = (size_t)c->batch_size,
-                                .cache_bytes = (size_t)c->cache_mib << 20,
+                                .cache_bytes = bytes,
                                 .max_length = (size_t)c->max_length,
                                 .compute = strcmp(c->compute, "bf16") == 0 ? BAL_COMPUTE_BF16 : BAL_COMPUTE_F32};
 }

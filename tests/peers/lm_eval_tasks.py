@@ -111,7 +111,7 @@ def write_task(task, data, folder):
         found[0], task)
     text += "".join("    %s: %s\n" % pair for pair in files.items())
     text += "training_split: null\nfewshot_split: null\n"
-    if task == "anli_r1":
+    if split == "test":
         text += "validation_split: null\n"
     with open("%s/peer_%s.yaml" % (folder, task), "w", encoding="utf-8") as f:
         f.write(text)
@@ -232,4 +232,5 @@ def main():
     print(text)
 
 
-main()
+if __name__ == "__main__":
+    main()

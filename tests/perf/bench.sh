@@ -71,3 +71,8 @@ if [ -f "$work/rows.jsonl" ]; then
     against --mode lora --rows gsm8k --batch 8 -- "$lora_rows"
     against --mode official --rows gsm8k --batch 8 -- "$ba_rows"
 fi
+# lm-eval itself, on the same items and limits: 50 of GSM8K and 100 of SST-2
+if python3 -c 'import lm_eval' 2>/dev/null && [ -f "$shared/data/glue/SST-2/dev.tsv" ]; then
+    echo "== lm-evaluation-harness"
+    python3 tests/peers/lm_eval_speed.py "$balora" "$model" "$peer_model" "$shared/data" "$work/lm_eval" "$repeat" 2>/dev/null
+fi
