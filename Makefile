@@ -23,7 +23,7 @@ endif
 ifneq ($(shell uname -m),x86_64)
 ISAS := base
 endif
-ifeq ($(MODE),f64)
+ifneq ($(filter f64 fuzz,$(MODE)),) # clang does not know the vector shuffles of the others
 ISAS := base
 endif
 ISA_base :=

@@ -161,7 +161,8 @@ bal_status hub_choose(hub_choice *c, const hub_list *l, const hub_name *name, ba
         bool there = hub_list_find(l, adapter[0]) != NULL && hub_list_find(l, adapter[1]) != NULL;
         return there ? add_names(c, l, adapter, 2) : fail_pickle(l, name, kind);
     }
-    bal_status status = add_tokenizer(c, l);
+    bool lacking = !l->whole && hub_list_find(l, "tokenizer.json") == NULL; /* the repository may have it */
+    bal_status status = lacking ? BAL_OK : add_tokenizer(c, l);
     if (status == BAL_OK && c->n == 0)
         status = choose_gguf(c, l, name);
     return status == BAL_OK && c->n == 0 ? fail_pickle(l, name, kind) : status;

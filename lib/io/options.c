@@ -387,8 +387,10 @@ static bal_status find_in_hub(bal_options *o)
             const bal_option_entry *e = &o->entries[k];
             if (strcmp(e->option->name, searched[i].name) != 0) /* the option itself, not an alias */
                 continue;
+            /* where "tokenizer" is another name of the option, the weights are not wanted */
+            bool only_text = e->option->aliases != NULL && strstr(e->option->aliases, "tokenizer") != NULL;
             if (e->option->type == BAL_OPTION_PATH)
-                status = find_one(o, searched[i].kind, e->field);
+                status = find_one(o, only_text ? BAL_HUB_TOKENIZER : searched[i].kind, e->field);
             const bal_text_list *list = e->option->type == BAL_OPTION_PATHS ? e->field : NULL;
             for (size_t j = 0; list != NULL && status == BAL_OK && j < list->n; j++)
                 status = find_one(o, searched[i].kind, &list->items[j]);

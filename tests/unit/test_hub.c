@@ -157,6 +157,29 @@ TEST(missing_file_is_fetched)
     hub_test_stop(&h);
 }
 
+/* Where only the tokenizer is wanted, no weights are fetched; a configuration alone in the cache is no tokenizer. */
+TEST(tokenizer_alone)
+{
+    hub_test h;
+    char *path = NULL;
+    if (!start(&h))
+        return;
+    CHECK_OK(get_kind("acme/tiny", BAL_HUB_TOKENIZER, &path));
+    CHECK(path != NULL && same(in_snapshot(&h, "tokenizer.json"), "{\"a\": 1}", 8));
+    CHECK(!bal_file_exists(in_snapshot(&h, "model.safetensors")) && atomic_load(&h.fetched) == 1);
+    bal_free(path);
+    char listing[200];
+    (void)snprintf(listing, sizeof listing, "listings/%s.json", h.commit);
+    (void)unlink(in_cache(listing)); /* as another program leaves it */
+    (void)unlink(in_snapshot(&h, "tokenizer.json"));
+    CHECK_OK(get_kind("acme/tiny", BAL_HUB_TOKENIZER, &path));
+    CHECK(same(in_snapshot(&h, "tokenizer.json"), "{\"a\": 1}", 8));
+    bal_free(path);
+    CHECK_OK(get("acme/tiny")); /* and the rest when it is wanted */
+    check_model(&h);
+    hub_test_stop(&h);
+}
+
 /* status and words of the message for each fault, and the number of requests for the large file. */
 static void faulty(hub_fault fault, const char *name, bal_status want, const char *says)
 {
