@@ -291,6 +291,7 @@ out:
 typedef struct logits_source {
     const bal_model *model;
     const real_t *final;
+    bool adapted;
 } logits_source;
 
 static bal_status fill_logits(void *context, size_t row0, size_t n_rows, real_t *out)
@@ -302,7 +303,7 @@ static bal_status fill_logits(void *context, size_t row0, size_t n_rows, real_t 
         return BAL_ENOMEM;
     for (size_t i = 0; i < n_rows; i++)
         rows[i] = (uint32_t)(row0 + i);
-    status = bal_lm_logits(s->model, s->final, rows, n_rows, out);
+    status = bal_lm_logits(s->model, s->final, rows, n_rows, s->adapted, out);
     bal_free(rows);
     return status;
 }
@@ -347,7 +348,7 @@ static bal_status write_output(forward_job *j)
 {
     const bal_model_config *m = &j->model->config;
     const size_t logits_shape[2] = {j->batch.n_tokens, m->vocab}, hidden_shape[2] = {j->batch.n_tokens, m->hidden};
-    logits_source student = {j->model, bal_pass_final(j->pass, BAL_STUDENT)}, teacher = student;
+    logits_source student = {j->model, bal_pass_final(j->pass, BAL_STUDENT), true}, teacher = {.model = j->model};
     bal_safetensors_writer *w = NULL;
     bal_status status;
     char name[32];

@@ -59,6 +59,10 @@ static void say_loss(const trainer *t)
             l->svd_top_k, smallest);
     if (l->lambda_diversity != 0 && l->top_k_entropy == 1)
         bal_log_line(t->log, BAL_LOG_WARN, "the diversity term is constant: the entropy over 1 logit is 0");
+    if (l->lambda_svd != 0 && (t->model->head.site != NULL || t->model->config.logit_softcap > 0))
+        bal_log_line(t->log, BAL_LOG_INFO,
+                     "          the spectral term goes over the vocabulary in chunks, since the head is %s",
+                     t->model->head.site != NULL ? "adapted" : "soft-capped");
     if (l->lambda_svd != 0 && t->n_micro > 1)
         bal_log_line(t->log, BAL_LOG_INFO,
                      "          the spectral term is taken over each of %zu micro-batches, weighted by its rows",

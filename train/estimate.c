@@ -21,7 +21,8 @@ static size_t whole(const trainer *t)
     if (m->config.tied_head) /* else a few rows of the embedding are read, and the head is among the modules */
         bytes += m->embed.w.rows * m->embed.w.row_bytes;
     for (size_t i = 0; i < m->n_modules; i++)
-        if (m->modules[i].w->dtype != m->base.type) /* else packed, and allocated already */
+        if (m->modules[i].w->dtype != m->base.type && /* else packed, and allocated already */
+            m->modules[i].kind == BAL_MODULE_LINEAR && !(m->config.tied_head && m->modules[i].is_head))
             bytes += m->modules[i].w->rows * m->modules[i].w->row_bytes;
     return bytes;
 }

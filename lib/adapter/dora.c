@@ -199,6 +199,43 @@ static void effective(const bal_site *s, size_t row0, size_t n_rows, real_t *out
     }
 }
 
+static size_t rows_back_scratch(const bal_site *s, size_t M)
+{
+    (void)M;
+    return 2 * norm_rows(s) * s->in;
+}
+
+/* With G = dZ^T x:  dm = G . V / n,  dB = s (m/n) G A^T,  dA = s B^T (m/n) G. */
+static void rows_back(const bal_site *s, const bal_view *w, size_t M, const real_t *X, const real_t *dZ, size_t ldz,
+                      size_t row0, size_t n, real_t *scratch)
+{
+    const bal_lora *l = s->lora;
+    size_t in = s->in, block = norm_rows(s);
+    real_t *V = scratch, *G = scratch + block * in;
+    for (size_t first = 0, rows; first < n; first += rows) {
+        rows = n - first < block ? n - first : block;
+        bal_view_dequant_parallel(w, row0 + first, rows, V, in);
+        bal_lora_add_delta(l, row0 + first, rows, V, in);
+        bal_gemm(true, false, rows, in, M, 1, dZ + first, ldz, X, in, 0, G, in);
+        for (size_t i = 0; i < rows; i++) {
+            double norm = norm_of(V + i * in, in), dot = 0;
+            size_t o = row0 + first + i;
+            for (size_t k = 0; k < in; k++) {
+                dot += (double)V[i * in + k] * (double)G[i * in + k];
+                G[i * in + k] = (real_t)((double)G[i * in + k] * (double)s->tensor[2].v[o] / norm);
+            }
+            if (s->tensor[2].d != NULL)
+                s->tensor[2].d[o] += (real_t)(dot / norm);
+        }
+        if (l->db != NULL)
+            bal_gemm(false, true, rows, l->r, in, (real_t)l->scale, G, in, l->a, in, 1, l->db + (row0 + first) * l->r,
+                     l->r);
+        if (l->da != NULL)
+            bal_gemm(true, false, l->r, in, rows, (real_t)l->scale, l->b + (row0 + first) * l->r, l->r, G, in, 1, l->da,
+                     in);
+    }
+}
+
 const bal_method bal_method_dora = {
     .name = "dora",
     .title = "DoRA",
@@ -219,4 +256,6 @@ const bal_method bal_method_dora = {
     .backward_output = backward_output,
     .backward = backward,
     .effective = effective,
+    .rows_back = rows_back,
+    .rows_back_scratch = rows_back_scratch,
 };

@@ -236,6 +236,8 @@ out:
 static bal_status start_module(start_job *job, size_t index)
 {
     const bal_view *w = job->views[index];
+    if (job->a->sites[index].embedding) /* starts as any LoRA does */
+        return BAL_OK;
     size_t r = job->a->loras[index].r, least = w->rows < w->cols ? w->rows : w->cols;
     if (r > least)
         return bal_fail(BAL_EINVAL, "rank %zu is larger than the matrix (%zu x %zu) allows", r, w->rows, w->cols);

@@ -62,6 +62,11 @@ bal_status bal_lora_describe(bal_site *s)
 
 static bal_status describe(bal_site *s)
 {
+    if (s->embedding) {
+        bal_site_add(s, "lora_embedding_A", 2, s->r, s->in);
+        bal_site_add(s, "lora_embedding_B", 2, s->out, s->r);
+        return BAL_OK;
+    }
     bal_status status = bal_lora_describe(s);
     if (bal_config_key(&s->adapter->config, "lora_bias")->number != 0)
         bal_site_add(s, "lora_B.bias", 1, s->out, 1);
@@ -81,7 +86,71 @@ static size_t hidden(const bal_site *s)
 
 static size_t scratch(const bal_site *s, size_t M)
 {
-    return M * bal_lora_hidden(s->lora);
+    return s->embedding ? 2 * M * s->r : M * bal_lora_hidden(s->lora);
+}
+
+/* On an embedding A = 0 and B is normal, as peft: it is B's rows that are looked up. */
+static bal_status init(bal_site *s, const bal_view *w, bal_rng *rng)
+{
+    (void)w;
+    for (size_t i = 0; s->embedding && i < s->r * s->in; i++)
+        s->lora->a[i] = 0;
+    for (size_t i = 0; s->embedding && i < s->r * s->out; i++)
+        s->lora->b[i] = (real_t)bal_rng_normal(rng);
+    return BAL_OK;
+}
+
+/* h(M, r) = the columns of A that belong to the tokens. */
+static void look_up(const bal_lora *l, size_t M, const int32_t *tokens, real_t *h)
+{
+    for (size_t t = 0; t < M; t++)
+        for (size_t k = 0; k < l->r; k++)
+            h[t * l->r + k] = l->a[k * l->in + (size_t)tokens[t]];
+}
+
+static void embed(const bal_site_call *c, const int32_t *tokens, real_t scale)
+{
+    const bal_lora *l = c->site->lora;
+    look_up(l, c->M, tokens, c->scratch);
+    bal_site_product(c, l->out, l->r, scale * (real_t)l->scale, c->scratch, l->r, l->b, 1, c->y, c->ldy);
+}
+
+static void embed_back(const bal_site_call *c, const int32_t *tokens, real_t scale)
+{
+    const bal_lora *l = c->site->lora;
+    size_t r = l->r, M = c->M;
+    real_t *h = c->scratch, *g = h + M * r, s = scale * (real_t)l->scale;
+    look_up(l, M, tokens, h);
+    if (l->db != NULL)
+        bal_gemm(true, false, l->out, r, M, s, c->dy, c->ldy, h, r, 1, l->db, r);
+    if (l->da == NULL)
+        return;
+    bal_gemm(false, false, M, r, l->out, s, c->dy, c->ldy, l->b, r, 0, g, r);
+    for (size_t t = 0; t < M; t++)
+        for (size_t k = 0; k < r; k++)
+            l->da[k * l->in + (size_t)tokens[t]] += g[t * r + k];
+}
+
+static size_t rows_back_scratch(const bal_site *s, size_t M)
+{
+    return 2 * M * s->r;
+}
+
+static void rows_back(const bal_site *s, const bal_view *w, size_t M, const real_t *X, const real_t *dZ, size_t ldz,
+                      size_t row0, size_t n, real_t *h)
+{
+    const bal_lora *l = s->lora;
+    size_t r = l->r;
+    real_t *g = h + M * r, scale = (real_t)l->scale;
+    (void)w;
+    if (l->db != NULL) {
+        bal_gemm(false, true, M, r, l->in, 1, X, l->in, l->a, l->in, 0, h, r);
+        bal_gemm(true, false, n, r, M, scale, dZ, ldz, h, r, 1, l->db + row0 * r, r);
+    }
+    if (l->da != NULL) {
+        bal_gemm(false, false, M, r, n, scale, dZ, ldz, l->b + row0 * r, r, 0, g, r);
+        bal_gemm(true, false, r, l->in, M, 1, g, r, X, l->in, 1, l->da, l->in);
+    }
 }
 
 void bal_lora_site_forward(const bal_site_call *c, real_t *y, size_t ldy)
@@ -119,6 +188,11 @@ static void backward(const bal_site_call *c)
 
 static void effective(const bal_site *s, size_t row0, size_t n_rows, real_t *out, size_t ld)
 {
+    const bal_lora *l = s->lora;
+    if (s->embedding) { /* rows are tokens: (B A)^T */
+        bal_gemm(true, true, n_rows, l->out, l->r, (real_t)l->scale, l->a + row0, l->in, l->b, l->r, 1, out, ld);
+        return;
+    }
     bal_lora_add_delta(s->lora, row0, n_rows, out, ld);
 }
 
@@ -139,8 +213,14 @@ const bal_method bal_method_lora = {
     .low_rank = true,
     .additive = true,
     .panel = true,
+    .embeddings = true,
     .keys = {{.name = "lora_bias", .type = BAL_KEY_BOOL, .when_set = true}},
     .describe = describe,
+    .init = init,
+    .embed = embed,
+    .embed_back = embed_back,
+    .rows_back = rows_back,
+    .rows_back_scratch = rows_back_scratch,
     .hidden = hidden,
     .scratch = scratch,
     .forward = forward,

@@ -125,6 +125,17 @@ typedef struct bal_method {
     void (*effective)(const bal_site *s, size_t row0, size_t n_rows, real_t *out, size_t ld);
     void (*effective_bias)(const bal_site *s, size_t from, size_t n, real_t *bias); /* n values from `from` on */
 
+    /* On the output head, whose weight is made row block by row block with effective(): gradients += of the parameters
+     * from dZ(M, n), the gradient of rows row0.. of the outputs.  scratch: rows_back_scratch().  NULL: not on a head
+     * that is trained. */
+    void (*rows_back)(const bal_site *s, const bal_view *w, size_t M, const real_t *X, const real_t *dZ, size_t ldz,
+                      size_t row0, size_t n, real_t *scratch);
+    size_t (*rows_back_scratch)(const bal_site *s, size_t M);
+    /* On an embedding (embeddings): y(M, out) += scale (what the adapter adds to the rows of these tokens); the
+     * gradients += from dy.  scratch() values of c->scratch. */
+    void (*embed)(const bal_site_call *c, const int32_t *tokens, real_t scale);
+    void (*embed_back)(const bal_site_call *c, const int32_t *tokens, real_t scale);
+
     /* Training: a term of the loss of its own (weighted; its gradient is added when asked for), once a step; and what
      * happens around the update.  May be NULL. */
     double (*penalty)(bal_adapter *a, bool gradient);

@@ -99,8 +99,9 @@ static bal_status describe_probe(bal_site *probe, bal_adapter *of, const bal_ada
     *probe = (bal_site){.method = bal_method_of(c),
                         .adapter = of,
                         .module = (char *)(uintptr_t)m->name, /* only read */
-                        .out = m->w->rows,
-                        .in = m->w->cols,
+                        .out = m->kind == BAL_MODULE_EMBEDDING ? m->w->cols : m->w->rows,
+                        .in = m->kind == BAL_MODULE_EMBEDDING ? m->w->rows : m->w->cols,
+                        .embedding = m->kind == BAL_MODULE_EMBEDDING,
                         .r = c->r,
                         .scale = 1};
     return probe->method->describe(probe);
@@ -133,6 +134,20 @@ static bal_status find_place(const char *name, bal_adapter *of, const bal_adapte
     return BAL_OK;
 }
 
+/* peft also writes the base weight of an adapted embedding or head: it is the model's own. */
+static bool names_base(const char *name, const bal_module *modules, size_t n)
+{
+    static const char tail[] = ".base_layer.weight";
+    if (!bal_starts_with(name, PREFIX) || !bal_ends_with(name, tail))
+        return false;
+    const char *module = name + sizeof PREFIX - 1;
+    size_t len = strlen(module) - (sizeof tail - 1);
+    for (size_t i = 0; i < n; i++)
+        if (strlen(modules[i].name) == len && strncmp(modules[i].name, module, len) == 0)
+            return true;
+    return false;
+}
+
 /* found[i]: the tensors of modules[i], found[n] the shared ones (checked later).  Every tensor must belong to a
  * module. */
 static bal_status collect(const bal_safetensors *file, const bal_adapter_config *c, const bal_module *modules, size_t n,
@@ -160,6 +175,8 @@ static bal_status collect(const bal_safetensors *file, const bal_adapter_config 
             continue;
         }
         bool there = false;
+        if (names_base(t->name, modules, n))
+            continue;
         BAL_TRY(find_place(t->name, &of, c, modules, n, &m, &which, &there));
         if (!there && !split_name(t->name, &probe, &module, &len, &which))
             BAL_TRY(not_of_method(t, c, &probe));

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "lib/loss/lm_loss_impl.h"
 
+#include "lib/adapter/method.h"
 #include "lib/base/threads.h"
 #include "lib/tensor/gemm.h"
 
@@ -16,7 +17,7 @@ enum { CHUNK_BYTES = 64 << 20, MOST_ROWS = 512, LEAST_ROWS = 8 };
 struct bal_lm_loss {
     const bal_model *model;
     bal_loss_config config;
-    head_layer head;
+    head_layer head, student; /* the teacher's, and with the adapter on it, if any */
     bal_arena arena;
     bal_spectral spectral;
     bool with_teacher, with_spectral;
@@ -35,7 +36,8 @@ static void plan(bal_lm_loss *l, const bal_model *m, const bal_loss_config *c, s
 {
     l->model = m;
     l->config = *c;
-    l->head = bal_head_of(m, c->compute);
+    l->head = bal_head_of(m, c->compute, false);
+    l->student = bal_head_of(m, c->compute, true);
     l->max_tokens = max_tokens;
     l->with_teacher = on(c->lambda_consistency) || c->need_teacher;
     l->with_spectral = on(c->lambda_svd);
@@ -57,7 +59,8 @@ static void carve(bal_lm_loss *l, bal_arena *a)
     l->Z = bal_arena_take(a, stacked * V, sizeof(real_t));
     l->X = bal_arena_take(a, stacked * D, sizeof(real_t));
     l->dX = bal_arena_take(a, stacked * D, sizeof(real_t));
-    l->panel = bal_arena_take(a, bal_head_panel_size(&l->head, stacked), sizeof(real_t));
+    size_t panel = bal_head_panel_size(&l->head, stacked), own = bal_head_panel_size(&l->student, stacked);
+    l->panel = bal_arena_take(a, own > panel ? own : panel, sizeof(real_t));
     l->g = bal_arena_take(a, l->n_threads * V, sizeof(real_t));
     l->top = bal_arena_take(a, l->n_threads * l->top_k, sizeof(real_t));
     l->column = bal_arena_take(a, l->n_threads * l->top_k, sizeof(uint32_t));
@@ -69,11 +72,15 @@ static void carve(bal_lm_loss *l, bal_arena *a)
 static bal_status check(const bal_model *m, const bal_loss_config *c)
 {
     bool any_teacher = on(c->lambda_consistency) || c->need_teacher;
-    if (m->head.site != NULL)
+    const bal_site *site = m->head.site;
+    if (site != NULL && (site->method->rows_back == NULL || site->method->effective == NULL))
         return bal_fail(BAL_EUNSUPPORTED,
-                        "an adapter on the output head ('%s') cannot be trained or scored yet; leave it out of "
+                        "a %s adapter on the output head ('%s') cannot be trained or scored; leave it out of "
                         "target_modules",
-                        m->head.name != NULL ? m->head.name : "lm_head");
+                        site->method->title, site->module);
+    if (site != NULL && site->method->additive && site->n_tensors > 2)
+        return bal_fail(BAL_EUNSUPPORTED, "a bias of B (lora_bias) on the output head ('%s') is not supported",
+                        site->module);
     if (any_teacher && !(c->temperature > 0 && isfinite(c->temperature)))
         return bal_fail(BAL_EINVAL, "temperature is %g; it must be positive", c->temperature);
     if (!on(c->lambda_svd))
@@ -85,10 +92,12 @@ static bal_status check(const bal_model *m, const bal_loss_config *c)
             BAL_EINVAL,
             "the randomised svd_solver finds only the leading values; the nuclear norm needs all of them: use "
             "svd_norm frobenius or the exact solver");
-    if (c->svd_solver == BAL_SVD_GRAM && (m->config.logit_softcap > 0 || c->train_head))
+    if (c->svd_solver == BAL_SVD_GRAM && (m->config.logit_softcap > 0 || c->train_head || site != NULL))
         return bal_fail(BAL_EINVAL,
                         "the gram svd_solver needs a linear, frozen head; this one is %s: use auto or logits",
-                        c->train_head ? "trained" : "soft-capped");
+                        c->train_head  ? "trained"
+                        : site != NULL ? "adapted"
+                                       : "soft-capped");
     return BAL_OK;
 }
 
@@ -203,7 +212,13 @@ static void run_chunk(bal_lm_loss *l, const rows_pass *p, size_t first, size_t n
         if (teacher)
             memcpy(l->X + (n + i) * D, p->teacher + (size_t)rows[i] * D, D * sizeof(real_t));
     }
-    bal_head_logits(&l->head, teacher ? 2 * n : n, l->X, 0, V, l->Z, V, l->panel, true);
+    if (l->student.site == NULL) {
+        bal_head_logits(&l->head, teacher ? 2 * n : n, l->X, 0, V, l->Z, V, l->panel, true);
+    } else {
+        bal_head_logits(&l->student, n, l->X, 0, V, l->Z, V, l->panel, true);
+        if (teacher)
+            bal_head_logits(&l->head, n, l->X + n * D, 0, V, l->Z + n * V, V, l->panel, true);
+    }
     chunk_job job = {l, *q, n, p->target != NULL ? p->target + first : NULL};
     bal_parallel_for(n, 1, chunk_range, &job);
     for (size_t i = 0; i < n; i++) {
@@ -221,13 +236,13 @@ static void run_chunk(bal_lm_loss *l, const rows_pass *p, size_t first, size_t n
         return;
     /* the two gradients lie one below the other, as the two logits did */
     size_t skip = q->gradient ? 0 : n, count = (q->gradient ? n : 0) + (q->apart ? n : 0);
-    bal_head_backward(&l->head, count, l->Z + skip * V, V, 0, V, 0, l->dX, l->panel);
+    bal_head_backward(&l->student, count, l->Z + skip * V, V, 0, V, 0, l->dX, l->panel);
     if (q->gradient)
         add_rows(p->dfinal, rows, n, D, l->dX);
     if (q->apart)
         add_rows(p->dconsistency, rows, n, D, l->dX + (count - n) * D);
-    if (q->gradient && l->config.train_head)
-        bal_head_weight_grad(&l->head, n, l->Z, V, 0, V, l->X);
+    if (q->gradient && (l->config.train_head || l->student.site != NULL))
+        bal_head_weight_grad(&l->student, n, l->Z, V, 0, V, l->X, l->panel);
 }
 
 static void run_rows(bal_lm_loss *l, rows_pass *p, bal_loss_values *v)
@@ -247,10 +262,10 @@ static bal_status check_batch(const bal_lm_loss *l, const bal_batch *b, const re
                         l->max_tokens);
     if (l->with_teacher && teacher == NULL)
         return bal_fail(BAL_EINVAL, "the consistency term needs the teacher's hidden states");
-    if (dconsistency != NULL && l->config.train_head)
+    if (dconsistency != NULL && (l->config.train_head || l->student.site != NULL))
         return bal_fail(BAL_EUNSUPPORTED,
-                        "the adaptive consistency weight needs a frozen head, and all weights are trained; use a "
-                        "fixed lambda_consistency");
+                        "the adaptive consistency weight needs a frozen head, and this one is trained; use a fixed "
+                        "lambda_consistency");
     for (size_t i = 0; i < b->n_rows; i++)
         if (b->target[i] < 0 || (size_t)b->target[i] >= l->head.V)
             return bal_fail(BAL_EFORMAT, "the label after token %u is %d, but the vocabulary has %zu entries",
@@ -328,17 +343,19 @@ bal_status bal_lm_loss_run(bal_lm_loss *l, const bal_batch *b, const real_t *fin
     return l->with_spectral ? add_spectral(l, b, final, R, w->svd, values, dfinal) : BAL_OK;
 }
 
-bal_status bal_lm_logits(const bal_model *m, const real_t *final, const uint32_t *rows, size_t n, real_t *logits)
+bal_status bal_lm_logits(const bal_model *m, const real_t *final, const uint32_t *rows, size_t n, bool adapted,
+                         real_t *logits)
 {
     bal_status status = BAL_OK;
-    head_layer h = bal_head_of(m, BAL_COMPUTE_F32);
+    head_layer h = bal_head_of(m, BAL_COMPUTE_F32, adapted);
     size_t step = n < MOST_ROWS ? n : MOST_ROWS;
     real_t *panel = bal_alloc(bal_head_panel_size(&h, step), sizeof *panel);
     real_t *X = bal_alloc(step * h.D, sizeof *X);
     if (panel == NULL || X == NULL)
         BAL_TRY(BAL_ENOMEM);
-    if (m->head.site != NULL)
-        BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "an adapter on the output head ('%s') is not supported yet", m->head.name));
+    if (h.site != NULL && h.site->method->effective == NULL)
+        BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "a %s adapter on the output head ('%s') is not supported",
+                         h.site->method->title, h.site->module));
     for (size_t i = 0; i < n; i += step) {
         size_t count = n - i < step ? n - i : step;
         for (size_t j = 0; j < count; j++)

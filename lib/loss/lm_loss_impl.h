@@ -36,12 +36,14 @@ void bal_loss_row(const row_request *q, real_t *z, real_t *zt, int32_t target, c
 /* The output layer, read panel by panel of the vocabulary when it is not stored as real_t. */
 typedef struct head_layer {
     const bal_linear *head;
+    const bal_site *site; /* the student's adapter on it, NULL: none */
     bal_compute compute;
     size_t V, D, panel_rows;
     double cap;
 } head_layer;
 
-head_layer bal_head_of(const bal_model *m, bal_compute compute);
+/* adapted: as the student has it. */
+head_layer bal_head_of(const bal_model *m, bal_compute compute, bool adapted);
 /* Elements of the panel that the functions below need for M rows. */
 size_t bal_head_panel_size(const head_layer *h, size_t M);
 /* Z(M, n) = X E[v0..v0+n)^T + bias, n <= V; capped when `capped`. */
@@ -50,8 +52,8 @@ void bal_head_logits(const head_layer *h, size_t M, const real_t *X, size_t v0, 
 /* dX(M, D) = beta dX + dZ(M, n) E[v0..v0+n). */
 void bal_head_backward(const head_layer *h, size_t M, const real_t *dZ, size_t ldz, size_t v0, size_t n, real_t beta,
                        real_t *dX, real_t *panel);
-/* The head's own gradients += dZ^T X, column sums of dZ. */
+/* The head's own gradients += dZ^T X, column sums of dZ; those of its adapter. */
 void bal_head_weight_grad(const head_layer *h, size_t M, const real_t *dZ, size_t ldz, size_t v0, size_t n,
-                          const real_t *X);
+                          const real_t *X, real_t *panel);
 
 #endif

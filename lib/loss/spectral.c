@@ -8,7 +8,7 @@
  * Gram path (linear frozen head, Z = H E^T): K = H G H^T with G = E^T E, and dR/dH = (U diag(c) U^T + f I) H G: the
  * vocabulary is never touched again.  With more rows than columns the eigenvalues come from G^1/2 H^T H G^1/2 =
  * V diag(sigma^2) V^T, U = H G^1/2 V / sigma.  A bias is a column of ones in H and a column in E.
- * Logits path (soft-capped or trained head): K is summed over chunks of the vocabulary, a second pass makes the
+ * Logits path (soft-capped, trained or adapted head): K is summed over chunks of the vocabulary, a second pass makes the
  * gradient.  Small matrices are in double: sigma_1 is about 30 sigma_10, and K holds squares.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "lib/loss/lm_loss_impl.h"
@@ -32,11 +32,11 @@ static size_t least(size_t a, size_t b)
 
 void bal_spectral_plan(bal_spectral *s, const bal_model *m, const bal_loss_config *c, size_t max_rows)
 {
-    head_layer h = bal_head_of(m, BAL_COMPUTE_F32);
+    head_layer h = bal_head_of(m, BAL_COMPUTE_F32, true);
     *s = (bal_spectral){
         .model = m, .k = c->svd_top_k, .max_rows = max_rows, .norm = c->svd_norm, .train_head = c->train_head};
     s->randomised = c->svd_solver == BAL_SVD_RANDOMISED;
-    s->gram = h.cap <= 0 && !c->train_head && c->svd_solver != BAL_SVD_LOGITS;
+    s->gram = h.cap <= 0 && !c->train_head && h.site == NULL && c->svd_solver != BAL_SVD_LOGITS;
     s->D1 = h.D + (h.head->bias != NULL ? 1 : 0);
     size_t rank = s->gram ? least(max_rows, s->D1) : least(max_rows, h.V);
     s->max_q = s->randomised ? least(s->k + OVERSAMPLE, rank) : s->norm == BAL_SVD_NUCLEAR ? rank : least(s->k, rank);
@@ -336,15 +336,15 @@ static void logits_gradient(bal_spectral *s, const head_layer *h, size_t M, size
             s->dZ[i] = (real_t)(((double)s->dZ[i] + weight * f * z) * (1 - u * u));
         }
         bal_head_backward(h, M, s->dZ, n, v, n, 1, s->dX, s->panel);
-        if (s->train_head)
-            bal_head_weight_grad(h, M, s->dZ, n, v, n, s->X);
+        if (s->train_head || h->site != NULL)
+            bal_head_weight_grad(h, M, s->dZ, n, v, n, s->X, s->panel);
     }
 }
 
 static bal_status run_logits(bal_spectral *s, const real_t *final, const uint32_t *rows, size_t M, double weight,
                              real_t *dfinal, bal_spectral_result *out)
 {
-    head_layer h = bal_head_of(s->model, BAL_COMPUTE_F32);
+    head_layer h = bal_head_of(s->model, BAL_COMPUTE_F32, true);
     size_t n = least(s->max_q, M);
     bal_status status;
     for (size_t i = 0; i < M; i++)

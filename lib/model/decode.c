@@ -22,11 +22,14 @@ size_t bal_decoder_position_bytes(const bal_model *m)
     return 2 * c->n_layers * c->n_kv_heads * c->head_dim * sizeof(real_t);
 }
 
-/* The i-th linear of all blocks, then the head; NULL after it. */
+/* The i-th linear of all blocks, then head and embedding; NULL after them. */
 static const bal_linear *linear_at(const bal_model *m, size_t i)
 {
     size_t n = m->config.n_layers * BAL_SLOT_COUNT;
-    return i < n ? &m->blocks[i / BAL_SLOT_COUNT].linear[i % BAL_SLOT_COUNT] : i == n ? &m->head : NULL;
+    return i < n        ? &m->blocks[i / BAL_SLOT_COUNT].linear[i % BAL_SLOT_COUNT]
+           : i == n     ? &m->head
+           : i == n + 1 ? &m->embed
+                        : NULL;
 }
 
 /* What the attached adapters want of the buffers. */
@@ -551,6 +554,16 @@ bal_status bal_decoder_step(bal_decoder *d, const bal_decode_row *rows, size_t n
     if (c->embed_scale != 1)
         for (size_t i = 0; i < n * c->hidden; i++)
             d->x[i] *= (real_t)c->embed_scale;
+    for (size_t i = 0; d->m->embed.site != NULL && i < n; i++) {
+        const bal_site_call call = {.site = d->m->embed.site,
+                                    .w = &d->m->embed.w,
+                                    .M = 1,
+                                    .y = d->x + i * c->hidden,
+                                    .ldy = c->hidden,
+                                    .scratch = d->site_scratch,
+                                    .rowwise = d->scratch};
+        call.site->method->embed(&call, &rows[i].token, (real_t)c->embed_scale);
+    }
     for (size_t i = 0; i < n && c->position_rows != 0; i++)
         bal_view_dequant(&d->m->positions.w, rows[i].position + c->position_offset, 1, d->h + i * c->hidden, c->hidden);
     if (c->position_rows != 0)

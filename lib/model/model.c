@@ -60,7 +60,7 @@ bal_status bal_model_list_modules(bal_model *m)
 {
     size_t n = 0;
     const bal_family *f = bal_family_by_model_type(m->config.model_type);
-    m->modules = bal_alloc(m->config.n_layers * BAL_SLOT_COUNT + 1, sizeof *m->modules);
+    m->modules = bal_alloc(m->config.n_layers * BAL_SLOT_COUNT + 2, sizeof *m->modules);
     if (m->modules == NULL)
         return BAL_ENOMEM;
     m->n_parameters = count_linear(&m->embed) + count_linear(&m->positions) + count_norm(m, &m->final_norm, 0);
@@ -75,10 +75,11 @@ bal_status bal_model_list_modules(bal_model *m)
         for (bal_norm_place p = 0; p < BAL_NORM_PLACES; p++)
             m->n_parameters += count_norm(m, &m->blocks[i].norm[p], p);
     }
-    if (!m->config.tied_head) {
-        m->modules[n++] = (bal_module){.name = m->head.name, .w = &m->head.w, .is_head = true};
+    /* a tied head may have an adapter of its own: its output is another one, not its weight */
+    m->modules[n++] = (bal_module){.name = m->head.name, .w = &m->head.w, .is_head = true};
+    m->modules[n++] = (bal_module){.name = m->embed.name, .w = &m->embed.w, .kind = BAL_MODULE_EMBEDDING};
+    if (!m->config.tied_head)
         m->n_parameters += count_linear(&m->head);
-    }
     m->n_modules = n;
     return BAL_OK;
 }
@@ -132,6 +133,14 @@ void bal_vector_merged(const bal_linear *of, const real_t *vector, size_t from, 
         of->site->method->effective_bias(of->site, from, n, out);
 }
 
+bool bal_model_untie(bal_model *m)
+{
+    bool was = m->config.tied_head && (m->head.site != NULL || m->embed.site != NULL);
+    if (was)
+        m->config.tied_head = false;
+    return was;
+}
+
 bal_status bal_model_mergeable(const bal_model *m)
 {
     for (size_t i = 0; i <= m->config.n_layers * BAL_SLOT_COUNT; i++) {
@@ -163,7 +172,8 @@ bal_status bal_model_attach(bal_model *m, bal_adapter *a)
             l->site = a == NULL || !bal_linear_there(l) ? NULL : bal_adapter_site(a, l->name);
         }
     }
-    m->head.site = a == NULL || m->config.tied_head ? NULL : bal_adapter_site(a, m->head.name);
+    m->head.site = a == NULL ? NULL : bal_adapter_site(a, m->head.name);
+    m->embed.site = a == NULL ? NULL : bal_adapter_site(a, m->embed.name);
     for (size_t i = 0; a != NULL && i < m->config.n_layers; i++)
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
             const bal_linear *l = m->blocks[i].linear;
@@ -181,8 +191,9 @@ bal_status bal_model_attach(bal_model *m, bal_adapter *a)
         const bal_site *site = &a->sites[i];
         bool found = false;
         for (size_t j = 0; j < m->n_modules && !found; j++)
-            found = strcmp(m->modules[j].name, site->module) == 0 && m->modules[j].w->rows == site->out &&
-                    m->modules[j].w->cols == site->in;
+            found = strcmp(m->modules[j].name, site->module) == 0 &&
+                    m->modules[j].w->rows == (site->embedding ? site->in : site->out) &&
+                    m->modules[j].w->cols == (site->embedding ? site->out : site->in);
         if (!found) {
             (void)bal_model_attach(m, NULL);
             return bal_fail(BAL_EINVAL, "the adapter of '%s' (%zu x %zu) fits no module of the model '%s'",

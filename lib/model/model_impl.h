@@ -23,6 +23,9 @@ bal_status bal_model_list_modules(bal_model *m);
 void bal_linear_merged(const bal_linear *l, size_t row0, size_t n_rows, real_t *out);
 /* Values from.. of a vector; of: the linear whose bias it is, or NULL for a norm. */
 void bal_vector_merged(const bal_linear *of, const real_t *vector, size_t from, size_t n, real_t *out);
+/* While a model is written: a tied head whose weight is no longer the embedding's is written on its own (and the model
+ * has to be tied again when this was true). */
+bool bal_model_untie(bal_model *m);
 bal_status bal_model_mergeable(const bal_model *m);
 
 /* A tensor of a model, as it is called in a Hugging Face file. */

@@ -36,6 +36,10 @@ static bal_site_needs needs_of(const bal_model *m, size_t max_tokens)
             n.output = output && s->out > n.output ? s->out : n.output;
             n.input = n.input || s->method->input != NULL;
         }
+    if (m->embed.site != NULL) {
+        size_t scratch = bal_site_scratch(m->embed.site, max_tokens);
+        n.scratch = scratch > n.scratch ? scratch : n.scratch;
+    }
     return n;
 }
 
@@ -384,6 +388,23 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
     }
 }
 
+/* The adapter of the embedding on the rows x of the tokens, or its gradients from dx. */
+static void adapt_embedding(const bal_pass *p, const bal_batch *b, real_t *x, const real_t *dx)
+{
+    const bal_site *s = p->m->embed.site;
+    const bal_site_call c = {.site = s,
+                             .w = &p->m->embed.w,
+                             .M = p->T,
+                             .y = x,
+                             .dy = dx,
+                             .ldy = p->m->config.hidden,
+                             .scratch = p->site_scratch};
+    if (dx == NULL)
+        s->method->embed(&c, b->tokens, (real_t)p->m->config.embed_scale);
+    else
+        s->method->embed_back(&c, b->tokens, (real_t)p->m->config.embed_scale);
+}
+
 /* What the methods derive from their parameters, which may have changed since the last forward. */
 static void prepare_adapters(const bal_pass *p)
 {
@@ -444,6 +465,8 @@ bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role)
     }
     real_t *x = keep ? p->kept[0].x : p->stream[0];
     bal_embedding_forward(&p->m->embed.w, p->T, b->tokens, (real_t)m->embed_scale, x);
+    if (student && p->m->embed.site != NULL)
+        adapt_embedding(p, b, x, NULL);
     if (p->position != NULL) {
         bal_embedding_forward(&p->m->positions.w, p->T, p->position, 1, p->normed);
         bal_pass_add(p->T * m->hidden, p->normed, x);
@@ -495,7 +518,8 @@ bal_status bal_pass_backward(bal_pass *p, const bal_batch *b)
 {
     const bal_model_config *m = &p->m->config;
     size_t lowest = 0;
-    bool embedding = p->m->embed.dw != NULL || p->m->positions.dw != NULL;
+    bool adapted = p->m->embed.site != NULL && bal_site_trains(p->m->embed.site);
+    bool embedding = adapted || p->m->embed.dw != NULL || p->m->positions.dw != NULL;
     if (!p->options.backward || p->forward_tokens == 0 || p->forward_tokens != b->n_tokens)
         return bal_fail(BAL_EINVAL, "a backward pass needs the student's forward pass of the same batch before it");
     p->T = b->n_tokens;
@@ -512,6 +536,8 @@ bal_status bal_pass_backward(bal_pass *p, const bal_batch *b)
         }
         bal_block_backward(p, i, c, embedding || i > lowest);
     }
+    if (adapted)
+        adapt_embedding(p, b, NULL, p->back.dx);
     if (p->m->positions.dw != NULL)
         bal_embedding_backward(p->T, m->hidden, p->position, 1, p->back.dx, p->m->positions.dw);
     if (p->m->embed.dw != NULL)

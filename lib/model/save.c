@@ -324,6 +324,22 @@ static bal_status export_tokenizer(const bal_model *m, const char *dir, char *no
                                                            : bal_tokenizer_export(source->gguf, dir, note, note_bytes);
 }
 
+/* config.json's text and the weights. */
+static bal_status save_untied(const bal_model *m, const char *dir, bal_dtype dtype, uint64_t shard_bytes,
+                              bal_buf *config)
+{
+    union { /* is put back as it was */
+        const bal_model *in;
+        bal_model *out;
+    } model = {m};
+    bool tied = bal_model_untie(model.out);
+    bal_status status = config_text(m, dtype, config);
+    if (status == BAL_OK)
+        status = save_weights(m, dir, dtype, shard_bytes);
+    model.out->config.tied_head = tied || m->config.tied_head;
+    return status;
+}
+
 bal_dtype bal_model_dtype(const bal_model *m)
 {
     bal_dtype t = m->blocks[0].linear[BAL_SLOT_Q].w.dtype;
@@ -354,9 +370,8 @@ bal_status bal_model_save_sharded(const bal_model *m, const char *dir, bal_dtype
         goto out;
     }
     BAL_TRY(bal_model_mergeable(m));
-    BAL_TRY(config_text(m, dtype, &config));
     BAL_TRY(bal_folder_make(dir));
-    BAL_TRY(save_weights(m, dir, dtype, shard_bytes));
+    BAL_TRY(save_untied(m, dir, dtype, shard_bytes, &config));
     BAL_TRY(copy_side_files(m, dir));
     BAL_TRY(export_tokenizer(m, dir, note, note_bytes));
     BAL_TRY(bal_file_replace(json, bal_buf_cstr(&config), config.len));

@@ -182,16 +182,19 @@ bal_status bal_model_save_gguf(const bal_model *m, const char *path, bal_quant q
     saver s = {.m = m, .family = family_of(m), .quant = quant, .report = report};
     real_t *factors = NULL;
     bal_status status;
+    bool tied = false;
     union { /* the visitors here only read */
         const bal_model *in;
         bal_model *out;
     } model = {m};
     *report = (bal_gguf_report){0};
+    BAL_TRY(bal_model_mergeable(m));
     BAL_TRY(bal_gguf_check(m, s.family));
     if (strcmp(path, m->path) == 0)
         BAL_TRY(bal_fail(BAL_EINVAL, "the model in '%s' is being read from there; write to another file", path));
     BAL_TRY(bal_gguf_writer_new(&s.writer));
     BAL_TRY(put_values(&s));
+    tied = bal_model_untie(model.out); /* until the end */
     BAL_TRY(bal_model_visit(model.out, count_part, &s));
     s.sources = bal_alloc(s.capacity + 1, sizeof *s.sources);
     if (s.sources == NULL)
@@ -201,6 +204,7 @@ bal_status bal_model_save_gguf(const bal_model *m, const char *path, bal_quant q
     note_window(&s);
     BAL_TRY(bal_gguf_writer_commit(s.writer, path));
 out:
+    model.out->config.tied_head = tied || m->config.tied_head;
     bal_gguf_writer_free(s.writer);
     bal_free(s.sources);
     bal_free(factors);

@@ -17,15 +17,6 @@
 
 enum { MAX_PATH = 1024, MAX_WORDS = 64 };
 
-/* Cases that need what is not there yet. */
-static const struct {
-    const char *name, *why;
-} k_later[] = {
-    {"adp_embedding", "LoRA on the embedding"},
-    {"adp_lm_head", "LoRA on the output head"},
-    {"loss_lm_head_spectral", "LoRA on the output head"},
-};
-
 static cJSON *read_json(const char *dir, const char *name)
 {
     char path[MAX_PATH];
@@ -124,14 +115,6 @@ static void merge_case(const char *dir, const char *name, const cJSON *tolerance
         compare_files(name, want, out, tolerance);
 }
 
-static const char *why_later(const char *name)
-{
-    for (size_t i = 0; i < sizeof k_later / sizeof k_later[0]; i++)
-        if (strcmp(k_later[i].name, name) == 0)
-            return k_later[i].why;
-    return NULL;
-}
-
 static int compare_names(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -165,17 +148,12 @@ static void run_cases(const char *prefix)
     for (size_t i = 0; i < n; i++) {
         (void)snprintf(dir, sizeof dir, "%.700s/%.200s", root, names[i]);
         (void)snprintf(want, sizeof want, "%.900s/expected.safetensors", dir);
-        const char *why = why_later(names[i]);
-        if (why != NULL) {
-            printf("  left out: %s (%s)\n", names[i], why);
-        } else {
-            cJSON *info = read_json(dir, "case.json");
-            if (forward_case(dir, names[i], "model", bal_json_member(info, "options"), out))
-                compare_files(names[i], want, out, bal_json_member(info, "tolerance"));
-            merge_case(dir, names[i], bal_json_member(info, "tolerance"));
-            cJSON_Delete(info);
-            run++;
-        }
+        cJSON *info = read_json(dir, "case.json");
+        if (forward_case(dir, names[i], "model", bal_json_member(info, "options"), out))
+            compare_files(names[i], want, out, bal_json_member(info, "tolerance"));
+        merge_case(dir, names[i], bal_json_member(info, "tolerance"));
+        cJSON_Delete(info);
+        run++;
         bal_free(names[i]);
     }
     CHECK(run > 0);

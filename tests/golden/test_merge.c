@@ -57,7 +57,7 @@ static double logits_differ(const char *dir, const bal_batch *b, const char *fil
         return HUGE_VAL;
     for (size_t i = 0; i < b->n_tokens; i++)
         rows[i] = (uint32_t)i;
-    CHECK_OK(bal_lm_logits(m, bal_pass_final(pass, BAL_STUDENT), rows, b->n_tokens, logits));
+    CHECK_OK(bal_lm_logits(m, bal_pass_final(pass, BAL_STUDENT), rows, b->n_tokens, true, logits));
     for (size_t i = 0; i < n; i++) {
         float w;
         memcpy(&w, (const char *)t->data + i * sizeof w, sizeof w);

@@ -40,3 +40,16 @@ TEST(every_method)
             check_method(m->name, "pissa", 0, false);
     }
 }
+
+/* LoRA on the embedding: A's columns and B, with tokens that occur more than once. */
+TEST(embedding)
+{
+    if (!BAL_REAL_IS_DOUBLE)
+        SKIP("finite differences need MODE=f64");
+    for (int checkpoint = 0; checkpoint < 2; checkpoint++) {
+        const model_setup s = {k_config, "lora", "embed_tokens", 0, checkpoint == 1, "lora"};
+        if (set_up_model(&s))
+            check_model();
+        free_all();
+    }
+}
