@@ -2,7 +2,8 @@
  *   m = x + f(O(attention(rope(g(Q n1)), rope(g(K n1)), V n1))),  n1 = norm(x)
  *   y = m + f(Down(act(Gate n2) * Up n2)),                        n2 = norm(m)
  * g (a norm of each head) and f (a norm) are there in some families only; an MLP without a gate is Down(act(Up n2)).
- * With norm_after_add there is no norm before, and m = f(x + O(...)), y = f(m + Down(...)).  The backward makes n1, n2
+ * With norm_after_add there is no norm before, and m = f(x + O(...)), y = f(m + Down(...)).  In a parallel block n2 = n1,
+ * and there is no f.  The backward makes n1, n2
  * and the activation again; the rest is in the cache.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/model/pass_impl.h"
 #include "lib/nn/activations.h"
@@ -73,10 +74,10 @@ static void rotate(const block_job *j, real_t *q, real_t *k, bool inverse)
     bool local = m->local_rope.kind != BAL_ROPE_NONE && bal_layer_in(&m->sliding, j->layer);
     if (m->rope.kind == BAL_ROPE_NONE || bal_layer_in(&m->unrotated, j->layer))
         return;
-    bal_rope_apply(q, j->q_width, p->T, m->n_heads, m->head_dim, p->cosines[local], p->sines[local], p->rope_row,
-                   inverse);
-    bal_rope_apply(k, j->kv_width, p->T, m->n_kv_heads, m->head_dim, p->cosines[local], p->sines[local], p->rope_row,
-                   inverse);
+    bal_rope_apply(q, j->q_width, p->T, m->n_heads, m->head_dim, m->rotary_dim, p->cosines[local], p->sines[local],
+                   p->rope_row, inverse);
+    bal_rope_apply(k, j->kv_width, p->T, m->n_kv_heads, m->head_dim, m->rotary_dim, p->cosines[local], p->sines[local],
+                   p->rope_row, inverse);
 }
 
 /* A matrix that makes q, k and v at once makes all q. */
@@ -88,6 +89,7 @@ static bool narrow_queries(const block_job *j)
 static bal_attention attention_of(const block_job *j)
 {
     bal_attention a = j->p->attention;
+    a.scale = bal_layer_scale(j->m, j->layer);
     a.window = bal_layer_in(&j->m->sliding, j->layer) ? j->m->window : 0;
     if (!narrow_queries(j))
         a.queries = NULL;
@@ -151,6 +153,12 @@ static void add_half(const block_job *j, bal_slot slot, bal_norm_place place, co
     bal_linear_stream_forward(&k, out);
 }
 
+static const real_t *mlp_input(const block_job *j)
+{
+    return j->m->parallel ? normed_input(j, BAL_NORM_ATTENTION_IN, j->c->x)
+                          : normed_input(j, BAL_NORM_MLP_IN, j->c->middle);
+}
+
 void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapted, real_t *out)
 {
     const block_job j = job_of(p, layer, c, adapted);
@@ -173,7 +181,7 @@ void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapt
         p->T = p->n_want;
     }
     add_half(&j, BAL_SLOT_O, BAL_NORM_ATTENTION_OUT, o, x, c->attention_raw, c->middle);
-    const real_t *n2 = normed_input(&j, BAL_NORM_MLP_IN, c->middle);
+    const real_t *n2 = mlp_input(&j);
     if (gated && !there(&j, BAL_SLOT_UP)) {
         apply(&j, BAL_SLOT_GATE, n2, 0, p->fused);
         bal_pass_parts(p->T, p->fused, (real_t *[]){c->gate, c->up}, (size_t[]){j.m->intermediate, j.m->intermediate},
@@ -188,13 +196,25 @@ void bal_block_forward(bal_pass *p, size_t layer, bal_block_cache *c, bool adapt
     p->T = T;
 }
 
-/* From the gradient s->dx of x + f(b): returns that of b; s->dx becomes the residual's share of that of x. */
+/* From the gradient s->dx of x + f(b): returns that of b; s->dx becomes the residual's share of that of x.  Of a
+ * parallel block the MLP's branch comes first: s->dbranch keeps the gradient of the sum until the attention's branch adds
+ * it to s->dx. */
 static const real_t *branch_back(const block_job *j, bal_slot slot, bal_norm_place place, const real_t *raw)
 {
     bal_block_scratch *s = &j->p->back;
     bal_linear_call k = {j->p, &j->b->linear[slot], j->layer, slot, true, j->c->h[slot]};
     const bal_norm *n = norm_at(j, place);
-    size_t bytes = j->p->T * j->m->hidden * sizeof *raw;
+    size_t elements = j->p->T * j->m->hidden, bytes = elements * sizeof(real_t);
+    if (j->m->parallel) {
+        bal_linear_stream_backward(&k, slot == BAL_SLOT_DOWN ? s->dx : s->dbranch);
+        if (slot == BAL_SLOT_DOWN) {
+            memcpy(s->dbranch, s->dx, bytes);
+            memset(s->dx, 0, bytes);
+        } else {
+            bal_pass_add(elements, s->dbranch, s->dx);
+        }
+        return s->dbranch;
+    }
     bal_linear_stream_backward(&k, s->dx);
     if (n == NULL)
         return s->dx;
@@ -213,12 +233,13 @@ static void mlp_back(const block_job *j)
     bal_block_scratch *s = &p->back;
     size_t I = j->m->intermediate;
     real_t *dup = s->dact;
-    bool gated = there(j, BAL_SLOT_GATE), inside = norm_at(j, BAL_NORM_MLP_IN) != NULL;
+    bal_norm_place place = j->m->parallel ? BAL_NORM_ATTENTION_IN : BAL_NORM_MLP_IN;
+    bool gated = there(j, BAL_SLOT_GATE), inside = norm_at(j, place) != NULL;
     const real_t *dbranch = branch_back(j, BAL_SLOT_DOWN, BAL_NORM_MLP_OUT, c->mlp_raw);
     bal_glu_forward(j->m->act, p->T * I, c->gate, c->up, p->act);
     apply_back(j, BAL_SLOT_DOWN, p->act, dbranch, 0, s->dact);
     bal_glu_backward(j->m->act, p->T * I, c->gate, c->up, s->dact, s->dgate, dup);
-    const real_t *n2 = normed_input(j, BAL_NORM_MLP_IN, c->middle);
+    const real_t *n2 = mlp_input(j);
     real_t *dn2 = inside ? s->dnormed : s->dx, beta = inside ? 0 : 1;
     if (gated && !there(j, BAL_SLOT_UP)) {
         bal_pass_parts(p->T, p->fused, (real_t *[]){s->dgate, dup}, (size_t[]){I, I}, 2, true);
@@ -230,7 +251,8 @@ static void mlp_back(const block_job *j)
         apply_back(j, BAL_SLOT_UP, n2, s->dgate, beta, dn2);
     }
     if (inside)
-        bal_pass_norm_back(p, norm_at(j, BAL_NORM_MLP_IN), p->T, j->m->hidden, c->middle, s->dnormed, s->dx);
+        bal_pass_norm_back(p, norm_at(j, place), p->T, j->m->hidden, j->m->parallel ? c->x : c->middle, s->dnormed,
+                           s->dx);
 }
 
 /* The gradient d of q (or k) after its norm becomes that before it. */

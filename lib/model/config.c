@@ -10,16 +10,14 @@ static const struct {
     const char *name;
     bal_act_kind kind;
 } k_acts[] = {{"silu", BAL_ACT_SILU},          {"swish", BAL_ACT_SILU}, {"gelu_pytorch_tanh", BAL_ACT_GELU_TANH},
-              {"gelu_new", BAL_ACT_GELU_TANH}, {"gelu", BAL_ACT_GELU},  {"relu", BAL_ACT_RELU}};
+              {"gelu_new", BAL_ACT_GELU_TANH}, {"gelu", BAL_ACT_GELU},  {"relu", BAL_ACT_RELU},
+              {"gelu_fast", BAL_ACT_GELU_TANH}};
 
 static const struct {
     const char *name;
     bal_rope_kind kind;
-} k_ropes[] = {{"default", BAL_ROPE_DEFAULT},
-               {"linear", BAL_ROPE_LINEAR},
-               {"dynamic", BAL_ROPE_DYNAMIC},
-               {"yarn", BAL_ROPE_YARN},
-               {"llama3", BAL_ROPE_LLAMA3}};
+} k_ropes[] = {{"default", BAL_ROPE_DEFAULT}, {"linear", BAL_ROPE_LINEAR}, {"dynamic", BAL_ROPE_DYNAMIC},
+               {"yarn", BAL_ROPE_YARN},       {"llama3", BAL_ROPE_LLAMA3}, {"longrope", BAL_ROPE_LONGROPE}};
 
 enum { N_ACTS = sizeof k_acts / sizeof k_acts[0], N_ROPES = sizeof k_ropes / sizeof k_ropes[0] };
 
@@ -28,7 +26,7 @@ void bal_config_defaults(bal_model_config *c, const bal_family *f)
     *c = (bal_model_config){0};
     (void)snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
     c->norm = f->norm;
-    c->norm_eps = f->norm == BAL_NORM_LAYER ? 1e-5 : 1e-6;
+    c->norm_eps = f->norm_eps > 0 ? f->norm_eps : f->norm == BAL_NORM_LAYER ? 1e-5 : 1e-6;
     c->max_positions = 2048;
     c->tied_head = f->tied_head;
     c->embed_scale = 1;
@@ -64,6 +62,9 @@ static bal_status check_rope(const bal_rope_config *r, const char *where)
     if (r->kind == BAL_ROPE_LLAMA3 && !(r->low_freq_factor > 0 && r->high_freq_factor > r->low_freq_factor))
         return bal_fail(BAL_EFORMAT, "%s: rope scaling llama3 needs 0 < low_freq_factor (%g) < high_freq_factor (%g)",
                         where, r->low_freq_factor, r->high_freq_factor);
+    if (r->kind == BAL_ROPE_LONGROPE && !(r->original_max_positions > 1 && r->attention_factor >= 0))
+        return bal_fail(BAL_EFORMAT, "%s: rope scaling longrope has an original length of %g, attention_factor %g",
+                        where, r->original_max_positions, r->attention_factor);
     if (r->kind == BAL_ROPE_YARN && !(r->beta_fast > 0 && r->beta_slow > 0 && r->attention_factor >= 0))
         return bal_fail(BAL_EFORMAT, "%s: rope scaling yarn has beta_fast %g, beta_slow %g, attention_factor %g", where,
                         r->beta_fast, r->beta_slow, r->attention_factor);
@@ -75,8 +76,12 @@ bal_status bal_config_check(const bal_model_config *c, const char *where)
     if (c->n_heads % c->n_kv_heads != 0)
         return bal_fail(BAL_EFORMAT, "%s: %zu attention heads cannot share %zu key/value heads evenly", where,
                         c->n_heads, c->n_kv_heads);
-    if (c->rope.kind != BAL_ROPE_NONE && c->head_dim % 2 != 0)
-        return bal_fail(BAL_EFORMAT, "%s: the head size %zu is odd; rotary embedding turns pairs", where, c->head_dim);
+    if (c->rope.kind != BAL_ROPE_NONE && (c->rotary_dim % 2 != 0 || c->rotary_dim > c->head_dim || c->rotary_dim == 0))
+        return bal_fail(BAL_EFORMAT, "%s: %zu of the %zu elements of a head turn, not an even number of them", where,
+                        c->rotary_dim, c->head_dim);
+    if (c->rope.kind == BAL_ROPE_LONGROPE && c->rotary_dim / 2 > BAL_LONGROPE_MAX)
+        return bal_fail(BAL_ELIMIT, "%s: longrope turns %zu pairs; at most %d are supported", where, c->rotary_dim / 2,
+                        BAL_LONGROPE_MAX);
     if (c->n_heads * c->head_dim > 4 * (size_t)BAL_CONFIG_MAX_HIDDEN)
         return bal_fail(BAL_ELIMIT, "%s: %zu heads of %zu are more than %d in all", where, c->n_heads, c->head_dim,
                         4 * BAL_CONFIG_MAX_HIDDEN);
@@ -131,8 +136,9 @@ static bal_status find_rope(const char *name, const char *where, bal_rope_kind *
             return BAL_OK;
         }
     }
-    return bal_fail(BAL_EUNSUPPORTED, "%s: rope scaling '%s' is not one of default, linear, dynamic, yarn, llama3",
-                    where, name);
+    return bal_fail(BAL_EUNSUPPORTED,
+                    "%s: rope scaling '%s' is not one of default, linear, dynamic, yarn, llama3, longrope", where,
+                    name);
 }
 
 /* YaRN's factor of cos and sin from DeepSeek's two keys, when attention_factor is absent. */
@@ -141,15 +147,69 @@ static double yarn_scale(double factor, double mscale)
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
 
-bal_status bal_config_rope_from_json(bal_rope_config *r, size_t max_positions, const cJSON *json, const char *where)
+static bal_status read_divisors(const cJSON *scaling, const char *where, const char *key, size_t n, float *out)
+{
+    const cJSON *list = bal_json_member(scaling, key), *item = NULL;
+    size_t i = 0;
+    cJSON_ArrayForEach(item, list)
+    {
+        if (i >= n || i >= BAL_LONGROPE_MAX || !cJSON_IsNumber(item) ||
+            !(item->valuedouble > 0 && item->valuedouble < 1e9))
+            break;
+        out[i++] = (float)item->valuedouble;
+    }
+    if (item != NULL || i != n)
+        return bal_fail(BAL_EFORMAT, "%s: rope scaling longrope needs %s, a list of %zu numbers above 0", where, key,
+                        n);
+    return BAL_OK;
+}
+
+static bal_status longrope_from_json(bal_rope_config *r, const bal_rope_place *at, const cJSON *scaling,
+                                     const char *where, bool has_factor)
+{
+    bal_status status;
+    if (!has_factor)
+        r->factor = (double)at->max_positions / r->original_max_positions;
+    BAL_TRY(read_divisors(scaling, where, "short_factor", at->rotary_dim / 2, r->short_factor));
+    BAL_TRY(read_divisors(scaling, where, "long_factor", at->rotary_dim / 2, r->long_factor));
+out:
+    return status;
+}
+
+bal_status bal_config_rope_place(bal_rope_place *at, bal_model_config *c, const bal_family *f, const cJSON *json,
+                                 const char *where)
+{
+    double part = f->rotary_part > 0 ? f->rotary_part : 1;
+    const cJSON *scaling = bal_json_member(json, "rope_parameters");
+    bal_status status;
+    if (f->rotary_part > 0)
+        BAL_TRY(bal_json_f64(json, where, "partial_rotary_factor", &part, NULL));
+    if (scaling == NULL)
+        scaling = bal_json_member(json, "rope_scaling");
+    if (f->rotary_part > 0 && cJSON_IsObject(scaling))
+        BAL_TRY(bal_json_f64(scaling, where, "partial_rotary_factor", &part, NULL));
+    if (!(part > 0 && part <= 1)) {
+        status = bal_fail(BAL_EFORMAT, "%s: partial_rotary_factor is %g, not above 0 and at most 1", where, part);
+        goto out;
+    }
+    c->rotary_dim = (size_t)((double)c->head_dim * part);
+    *at = (bal_rope_place){c->max_positions, c->rotary_dim, 0, f->longrope_alias};
+    if (f->longrope_alias)
+        at->original = 4096; /* Phi-3 has it beside the values of the rope */
+    BAL_TRY(bal_json_f64(json, where, "original_max_position_embeddings", &at->original, NULL));
+out:
+    return status;
+}
+
+bal_status bal_config_rope_from_json(bal_rope_config *r, const bal_rope_place *at, const cJSON *json, const char *where)
 {
     bal_status status;
     const char *kind = "default";
     bool truncate = true, has_original, has_factor, has_attention;
-    double mscale = 0, mscale_all = 0, partial = 1;
+    double mscale = 0, mscale_all = 0;
+    size_t max_positions = at->max_positions;
     const cJSON *scaling = bal_json_member(json, "rope_parameters");
     BAL_TRY(bal_json_f64(json, where, "rope_theta", &r->theta, NULL));
-    BAL_TRY(bal_json_f64(json, where, "partial_rotary_factor", &partial, NULL));
     if (scaling == NULL)
         scaling = bal_json_member(json, "rope_scaling");
     if (scaling == NULL && bal_json_member(json, "rope_type") != NULL)
@@ -162,6 +222,8 @@ bal_status bal_config_rope_from_json(bal_rope_config *r, size_t max_positions, c
         }
         BAL_TRY(bal_json_text(scaling, where, "type", &kind, NULL));
         BAL_TRY(bal_json_text(scaling, where, "rope_type", &kind, NULL));
+        if (at->longrope_alias && (strcmp(kind, "su") == 0 || strcmp(kind, "yarn") == 0))
+            kind = "longrope";
         BAL_TRY(find_rope(kind, where, &r->kind));
         BAL_TRY(bal_json_f64(scaling, where, "rope_theta", &r->theta, NULL));
         BAL_TRY(bal_json_f64(scaling, where, "factor", &r->factor, &has_factor));
@@ -170,12 +232,20 @@ bal_status bal_config_rope_from_json(bal_rope_config *r, size_t max_positions, c
         BAL_TRY(bal_json_f64(scaling, where, "beta_fast", &r->beta_fast, NULL));
         BAL_TRY(bal_json_f64(scaling, where, "beta_slow", &r->beta_slow, NULL));
         BAL_TRY(bal_json_bool(scaling, where, "truncate", &truncate, NULL));
-        BAL_TRY(bal_json_f64(scaling, where, "partial_rotary_factor", &partial, NULL));
         BAL_TRY(bal_json_f64(scaling, where, "original_max_position_embeddings", &r->original_max_positions,
                              &has_original));
         BAL_TRY(bal_json_f64(scaling, where, "attention_factor", &r->attention_factor, &has_attention));
         BAL_TRY(bal_json_f64(scaling, where, "mscale", &mscale, NULL));
         BAL_TRY(bal_json_f64(scaling, where, "mscale_all_dim", &mscale_all, NULL));
+        if (at->original != 0 &&
+            (r->kind == BAL_ROPE_LONGROPE || r->kind == BAL_ROPE_YARN || r->kind == BAL_ROPE_LLAMA3)) {
+            r->original_max_positions = at->original; /* which goes first, as in transformers */
+            has_original = true;
+        }
+        if (r->kind == BAL_ROPE_LONGROPE) {
+            BAL_TRY(longrope_from_json(r, at, scaling, where, has_factor));
+            goto out;
+        }
         if (r->kind == BAL_ROPE_DYNAMIC) /* transformers compares with max_position_embeddings only */
             r->original_max_positions = (double)max_positions;
         if (r->kind == BAL_ROPE_YARN && !has_factor && has_original)
@@ -189,8 +259,6 @@ bal_status bal_config_rope_from_json(bal_rope_config *r, size_t max_positions, c
         r->exact_ramp = !truncate;
     }
     status = BAL_OK;
-    if (partial != 1)
-        status = bal_fail(BAL_EUNSUPPORTED, "%s: partial_rotary_factor %g is not supported, only 1", where, partial);
 out:
     return status;
 }
@@ -274,8 +342,12 @@ bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, 
         BAL_TRY(need_size(json, where, keys->intermediate, BAL_CONFIG_MAX_INTERMEDIATE, &c->intermediate));
     BAL_TRY(need_size(json, where, "vocab_size", BAL_CONFIG_MAX_VOCAB, &c->vocab));
     c->n_kv_heads = c->n_heads;
+    if ((*family)->kv_heads != 0 && !cJSON_HasObjectItem(json, "num_key_value_heads"))
+        c->n_kv_heads = (*family)->kv_heads;
     BAL_TRY(maybe_size(json, where, "num_key_value_heads", BAL_CONFIG_MAX_HEADS, &c->n_kv_heads));
     BAL_TRY(maybe_size(json, where, "head_dim", BAL_CONFIG_MAX_HEAD_DIM, &c->head_dim));
+    if (c->head_dim == 0 && !cJSON_HasObjectItem(json, "head_dim"))
+        c->head_dim = (*family)->head_dim;
     if (c->head_dim == 0 && c->hidden % c->n_heads != 0) {
         status = bal_fail(BAL_EFORMAT, "%s: hidden_size %zu is not a multiple of %zu heads and head_dim is not given",
                           where, c->hidden, c->n_heads);
@@ -291,10 +363,12 @@ bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, 
     if (keys->norm_eps != NULL)
         BAL_TRY(bal_json_f64(json, where, keys->norm_eps, &c->norm_eps, NULL));
     BAL_TRY(bal_json_bool(json, where, "tie_word_embeddings", &c->tied_head, NULL));
-    if ((*family)->bias_keys) {
+    if ((*family)->bias_keys)
         BAL_TRY(bal_json_bool(json, where, "attention_bias", &c->attention_bias, NULL));
+    if ((*family)->mlp_bias_key)
         BAL_TRY(bal_json_bool(json, where, "mlp_bias", &c->mlp_bias, NULL));
-    }
+    if ((*family)->qkv_bias_key != NULL)
+        BAL_TRY(bal_json_bool(json, where, (*family)->qkv_bias_key, &c->attention_bias, NULL));
     BAL_TRY(bal_json_f64(json, where, keys->initializer, &c->initializer_range, NULL));
     BAL_TRY(check_positive(where, keys->initializer, c->initializer_range, 10));
     act = (*family)->act;
@@ -304,8 +378,11 @@ bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, 
         c->act = BAL_ACT_GELU_TANH;
     if ((*family)->scaled_embed)
         c->embed_scale = sqrt((double)c->hidden);
-    if (c->rope.kind != BAL_ROPE_NONE)
-        BAL_TRY(bal_config_rope_from_json(&c->rope, c->max_positions, json, where));
+    if (c->rope.kind != BAL_ROPE_NONE) {
+        bal_rope_place at;
+        BAL_TRY(bal_config_rope_place(&at, c, *family, json, where));
+        BAL_TRY(bal_config_rope_from_json(&c->rope, &at, json, where));
+    }
     BAL_TRY(bal_config_extras_from_json(c, *family, json, where));
     BAL_TRY(tokens_from_json(c, json, where));
     status = bal_config_check(c, where);

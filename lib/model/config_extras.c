@@ -60,6 +60,12 @@ static bal_status sliding_from_json(bal_model_config *c, const bal_family *f, co
         if (!use)
             c->window = 0;
     }
+    if (f->sliding == BAL_SLIDING_UNROTATED) {
+        BAL_TRY(bal_json_bool(json, where, "use_sliding_window", &use, NULL));
+        if (!use)
+            c->window = 0;
+        c->sliding = c->unrotated;
+    }
     if (c->window == 0)
         goto out;
     if (types != NULL) {
@@ -70,7 +76,7 @@ static bal_status sliding_from_json(bal_model_config *c, const bal_family *f, co
         BAL_TRY(size_of(json, where, "_sliding_window_pattern", 1, &pattern, NULL));
         BAL_TRY(size_of(json, where, "sliding_window_pattern", 1, &pattern, NULL));
         bal_config_slide_by_period(c, pattern);
-    } else {
+    } else if (f->sliding != BAL_SLIDING_UNROTATED) {
         for (size_t i = f->sliding == BAL_SLIDING_FROM_LAYER ? from : 0; i < c->n_layers; i++)
             bal_layer_put(&c->sliding, i, true);
     }
@@ -92,7 +98,7 @@ static bal_status scores_from_json(bal_model_config *c, const bal_family *f, con
 {
     bal_status status = BAL_OK;
     double scalar = f->score_scalar ? 256 : (double)c->head_dim;
-    bool by_layer = false, scaled = true;
+    bool scaled = true;
     if (f->score_scalar)
         BAL_TRY(positive(json, where, "query_pre_attn_scalar", &scalar));
     c->attention_scale = 1 / sqrt(scalar);
@@ -100,15 +106,12 @@ static bal_status scores_from_json(bal_model_config *c, const bal_family *f, con
         bool two = f->sliding == BAL_SLIDING_EVEN; /* gemma 2 has caps when nothing is said */
         c->attention_softcap = two && cJSON_GetObjectItemCaseSensitive(json, "attn_logit_softcapping") == NULL ? 50 : 0;
         c->logit_softcap = two && cJSON_GetObjectItemCaseSensitive(json, "final_logit_softcapping") == NULL ? 30 : 0;
-        BAL_TRY(positive(json, where, "attn_logit_softcapping", &c->attention_softcap));
+        if (f->score_caps)
+            BAL_TRY(positive(json, where, "attn_logit_softcapping", &c->attention_softcap));
         BAL_TRY(positive(json, where, "final_logit_softcapping", &c->logit_softcap));
     }
-    BAL_TRY(bal_json_bool(json, where, "scale_attn_by_inverse_layer_idx", &by_layer, NULL));
+    BAL_TRY(bal_json_bool(json, where, "scale_attn_by_inverse_layer_idx", &c->scale_by_layer, NULL));
     BAL_TRY(bal_json_bool(json, where, "scale_attn_weights", &scaled, NULL));
-    if (by_layer) {
-        status = bal_fail(BAL_EUNSUPPORTED, "%s: scale_attn_by_inverse_layer_idx true is not supported", where);
-        goto out;
-    }
     if (!scaled)
         c->attention_scale = 1;
 out:
@@ -122,8 +125,10 @@ static bal_status local_rope_from_json(bal_model_config *c, const bal_family *f,
     const cJSON *parameters = bal_json_member(json, "rope_parameters");
     const cJSON *local = parameters == NULL ? NULL : bal_json_member(parameters, "sliding_attention");
     const cJSON *global = parameters == NULL ? NULL : bal_json_member(parameters, "full_attention");
+    bal_rope_place at;
     if (f->local_theta <= 0)
         return BAL_OK;
+    BAL_TRY(bal_config_rope_place(&at, c, f, json, where));
     bal_rope_config start = c->rope;
     start.kind = BAL_ROPE_DEFAULT;
     start.factor = 1;
@@ -136,12 +141,14 @@ static bal_status local_rope_from_json(bal_model_config *c, const bal_family *f,
     if (global != NULL) {
         c->rope = start;
         c->rope.theta = f->theta;
-        BAL_TRY(bal_config_rope_from_json(&c->rope, c->max_positions, global, where));
+        BAL_TRY(bal_config_rope_from_json(&c->rope, &at, global, where));
     }
     if (local != NULL)
-        BAL_TRY(bal_config_rope_from_json(&c->local_rope, c->max_positions, local, where));
-    if (c->local_rope.kind == BAL_ROPE_DYNAMIC || c->rope.kind == BAL_ROPE_DYNAMIC)
-        status = bal_fail(BAL_EUNSUPPORTED, "%s: rope scaling 'dynamic' is not supported with two rotary bases", where);
+        BAL_TRY(bal_config_rope_from_json(&c->local_rope, &at, local, where));
+    if (bal_rope_by_length(&c->local_rope) || bal_rope_by_length(&c->rope))
+        status = bal_fail(BAL_EUNSUPPORTED,
+                          "%s: rope scaling by the length (dynamic, longrope) is not supported with two rotary bases",
+                          where);
 out:
     return status;
 }
@@ -174,23 +181,35 @@ static bal_status opt_from_json(bal_model_config *c, const cJSON *json, const ch
 {
     bal_status status;
     size_t width = c->hidden;
-    bool before = true, biases = true, affine = true, removed = false;
+    bool before = true, biases = true, affine = true;
     BAL_TRY(size_of(json, where, "word_embed_proj_dim", 1, &width, NULL));
     BAL_TRY(bal_json_bool(json, where, "do_layer_norm_before", &before, NULL));
     BAL_TRY(bal_json_bool(json, where, "enable_bias", &biases, NULL));
     BAL_TRY(bal_json_bool(json, where, "layer_norm_elementwise_affine", &affine, NULL));
-    BAL_TRY(bal_json_bool(json, where, "_remove_final_layer_norm", &removed, NULL));
+    BAL_TRY(bal_json_bool(json, where, "_remove_final_layer_norm", &c->no_final_norm, NULL));
     c->norm_after_add = !before;
+    c->no_final_norm = c->no_final_norm || !before;
+    c->no_biases = !biases;
     if (width != c->hidden)
+        c->embed_width = width;
+    if (width > BAL_CONFIG_MAX_HIDDEN)
+        status = bal_fail(BAL_ELIMIT, "%s: word_embed_proj_dim %zu is above %d", where, width, BAL_CONFIG_MAX_HIDDEN);
+    else if (!affine)
         status = bal_fail(BAL_EUNSUPPORTED,
-                          "%s: word_embed_proj_dim %zu differs from hidden_size %zu, which is not supported", where,
-                          width, c->hidden);
-    else if (!biases || !affine || removed)
-        status = bal_fail(BAL_EUNSUPPORTED,
-                          "%s: OPT without biases, without weights in its norms or without the final norm is not "
-                          "supported (enable_bias, layer_norm_elementwise_affine, _remove_final_layer_norm)",
-                          where);
+                          "%s: norms without weights (layer_norm_elementwise_affine false) are not supported", where);
 out:
+    return status;
+}
+
+static bal_status stablelm_from_json(bal_model_config *c, const cJSON *json, const char *where)
+{
+    bool head_norms = false;
+    bal_status status = bal_json_bool(json, where, "use_parallel_residual", &c->parallel, NULL);
+    if (status == BAL_OK)
+        status = bal_json_bool(json, where, "qk_layernorm", &head_norms, NULL);
+    if (status == BAL_OK && head_norms)
+        return bal_fail(BAL_EUNSUPPORTED, "%s: a norm of its own for each head (qk_layernorm true) is not supported",
+                        where);
     return status;
 }
 
@@ -203,11 +222,13 @@ bal_status bal_config_extras_from_json(bal_model_config *c, const bal_family *f,
         status = bal_fail(BAL_EUNSUPPORTED, "%s: use_bidirectional_attention true is not supported", where);
         goto out;
     }
+    if (f->nope_keys)
+        BAL_TRY(unrotated_from_json(c, json, where));
     BAL_TRY(sliding_from_json(c, f, json, where));
     BAL_TRY(scores_from_json(c, f, json, where));
     BAL_TRY(local_rope_from_json(c, f, json, where));
-    if (f->nope_keys)
-        BAL_TRY(unrotated_from_json(c, json, where));
+    if (f->parallel_key)
+        BAL_TRY(stablelm_from_json(c, json, where));
     if (f->learned_offset != 0)
         BAL_TRY(opt_from_json(c, json, where));
 out:
@@ -264,10 +285,15 @@ bal_status bal_config_extras_from_gguf(bal_model_config *c, const bal_family *f,
         if (status != BAL_OK)
             return status;
     }
+    if (f->parallel_key) {
+        char name[160];
+        (void)bal_family_name(name, sizeof name, f->gguf.norm[BAL_NORM_MLP_IN], 0, ".weight");
+        c->parallel = bal_gguf_tensor(g, name) == NULL;
+    }
     c->attention_scale = bal_gguf_scale(f, c);
     if (f->softcaps) {
         bool two = f->sliding == BAL_SLIDING_EVEN;
-        c->attention_softcap = f64_of(f, g, "attn_logit_softcapping", two ? 50 : 0);
+        c->attention_softcap = f->score_caps ? f64_of(f, g, "attn_logit_softcapping", two ? 50 : 0) : 0;
         c->logit_softcap = f64_of(f, g, "final_logit_softcapping", two ? 30 : 0);
         if (!(c->attention_softcap >= 0 && c->logit_softcap >= 0))
             return bal_fail(BAL_EFORMAT, "%s: a soft cap is below 0 or not a number", where);

@@ -50,14 +50,16 @@ static bal_status need_size(metadata *m, const char *key, size_t max, size_t *ou
     return status;
 }
 
-static bal_status rope_from_gguf(bal_model_config *c, metadata *m)
+static bal_status rope_from_gguf(bal_model_config *c, const bal_family *f, metadata *m)
 {
     bal_status status;
     bal_rope_config *r = &c->rope;
     size_t turned = c->head_dim;
+    bool whole = f->gguf_permuted;
     double old_scale = 0, attention = 1;
     BAL_TRY(get_size(m, "rope.dimension_count", BAL_CONFIG_MAX_HEAD_DIM, &turned, NULL));
-    if (turned != c->head_dim) {
+    c->rotary_dim = turned;
+    if (whole && turned != c->head_dim) {
         status = bal_fail(BAL_EUNSUPPORTED, "%s: only %zu of %zu elements of a head are rotated; all must be", m->where,
                           turned, c->head_dim);
         goto out;
@@ -74,6 +76,10 @@ static bal_status rope_from_gguf(bal_model_config *c, metadata *m)
     if (type == NULL && old_scale != 0) {
         r->kind = BAL_ROPE_LINEAR;
         r->factor = old_scale;
+    } else if (bal_gguf_tensor(m->g, "rope_factors_short.weight") != NULL) {
+        r->kind = BAL_ROPE_LONGROPE; /* the divisors are read with the weights */
+        r->factor = (double)c->max_positions / r->original_max_positions;
+        r->attention_factor = attention;
     } else if (type == NULL || strcmp(type, "none") == 0) {
         r->kind = BAL_ROPE_DEFAULT;
     } else if (strcmp(type, "linear") == 0) {
@@ -112,12 +118,12 @@ static void read_tensor_facts(bal_model_config *c, const bal_family *f, const ba
 {
     char name[128];
     c->attention_bias = c->mlp_bias = false;
-    if (f->bias_keys) {
+    if (f->bias_keys || f->qkv_bias_key != NULL)
         c->attention_bias = bal_family_name(name, sizeof name, f->gguf.slot[BAL_SLOT_Q], 0, ".bias") &&
                             bal_gguf_tensor(g, name) != NULL;
+    if (f->mlp_bias_key)
         c->mlp_bias = bal_family_name(name, sizeof name, f->gguf.slot[BAL_SLOT_UP], 0, ".bias") &&
                       bal_gguf_tensor(g, name) != NULL;
-    }
     c->tied_head = bal_family_name(name, sizeof name, f->gguf.head, 0, ".weight") && bal_gguf_tensor(g, name) == NULL;
 }
 
@@ -196,7 +202,7 @@ bal_status bal_config_from_gguf(bal_model_config *c, const bal_family **family, 
     BAL_TRY(bal_gguf_f64(g, full_key(&m, bal_config_norm_key(c)), &c->norm_eps, NULL));
     BAL_TRY(find_vocab(c, *family, &m));
     if (c->rope.kind != BAL_ROPE_NONE)
-        BAL_TRY(rope_from_gguf(c, &m));
+        BAL_TRY(rope_from_gguf(c, *family, &m));
     if ((*family)->scaled_embed)
         c->embed_scale = sqrt((double)c->hidden);
     if ((*family)->gguf.positions != NULL)

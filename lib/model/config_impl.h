@@ -20,8 +20,18 @@ enum {
 /* Layers with a window, soft caps, scales, learned positions: what a family has beside LLaMA's parts. */
 bal_status bal_config_extras_from_json(bal_model_config *c, const bal_family *f, const cJSON *json, const char *where);
 bal_status bal_config_extras_from_gguf(bal_model_config *c, const bal_family *f, const bal_gguf *g, const char *where);
+/* What a rotary embedding must know of its model. */
+typedef struct bal_rope_place {
+    size_t max_positions, rotary_dim;
+    double original;     /* original_max_position_embeddings beside the rope's values, 0: not said */
+    bool longrope_alias; /* as in the family */
+} bal_rope_place;
+/* partial_rotary_factor into c->rotary_dim, and the place. */
+bal_status bal_config_rope_place(bal_rope_place *at, bal_model_config *c, const bal_family *f, const cJSON *json,
+                                 const char *where);
 /* rope_theta and rope_scaling (or rope_parameters) of json into *r. */
-bal_status bal_config_rope_from_json(bal_rope_config *r, size_t max_positions, const cJSON *json, const char *where);
+bal_status bal_config_rope_from_json(bal_rope_config *r, const bal_rope_place *at, const cJSON *json,
+                                     const char *where);
 /* Layers i with (i + 1) % period != 0 slide: gemma 3's pattern (and gemma 2's with period 2). */
 void bal_config_slide_by_period(bal_model_config *c, size_t period);
 /* The period when a GGUF file does not say it. */

@@ -3,6 +3,8 @@
 #include "lib/model/config.h"
 #include "lib/model/config_impl.h"
 
+#include <math.h>
+
 static const char *act_name(bal_act_kind kind)
 {
     switch (kind) {
@@ -28,18 +30,32 @@ out:
     return status;
 }
 
-static bal_status put_rope(bal_buf *out, const bal_rope_config *r)
+static bal_status put_divisors(bal_buf *out, const char *key, const float *values, size_t n)
+{
+    bal_status status;
+    BAL_TRY(bal_buf_printf(out, ",\n  \"%s\": [", key));
+    for (size_t i = 0; i < n && i < BAL_LONGROPE_MAX; i++) {
+        BAL_TRY(bal_buf_text(out, i == 0 ? "" : ", "));
+        BAL_TRY(bal_json_put_f64(out, (double)values[i]));
+    }
+    BAL_TRY(bal_buf_text(out, "]"));
+out:
+    return status;
+}
+
+static bal_status put_rope(bal_buf *out, const bal_rope_config *r, size_t rotary_dim)
 {
     bal_status status;
     static const char *const names[] = {
-        [BAL_ROPE_NONE] = "default",    [BAL_ROPE_DEFAULT] = "default", [BAL_ROPE_LINEAR] = "linear",
-        [BAL_ROPE_DYNAMIC] = "dynamic", [BAL_ROPE_YARN] = "yarn",       [BAL_ROPE_LLAMA3] = "llama3"};
+        [BAL_ROPE_NONE] = "default",     [BAL_ROPE_DEFAULT] = "default", [BAL_ROPE_LINEAR] = "linear",
+        [BAL_ROPE_DYNAMIC] = "dynamic",  [BAL_ROPE_YARN] = "yarn",       [BAL_ROPE_LLAMA3] = "llama3",
+        [BAL_ROPE_LONGROPE] = "longrope"};
     const char *kind = names[r->kind];
     BAL_TRY(bal_buf_printf(out, "\n  \"rope_type\": \"%s\"", kind));
     if (r->kind == BAL_ROPE_DEFAULT)
         goto out;
     BAL_TRY(put_number(out, "factor", r->factor));
-    if (r->kind == BAL_ROPE_YARN || r->kind == BAL_ROPE_LLAMA3)
+    if (r->kind == BAL_ROPE_YARN || r->kind == BAL_ROPE_LLAMA3 || r->kind == BAL_ROPE_LONGROPE)
         BAL_TRY(put_number(out, "original_max_position_embeddings", r->original_max_positions));
     if (r->kind == BAL_ROPE_LLAMA3) {
         BAL_TRY(put_number(out, "low_freq_factor", r->low_freq_factor));
@@ -52,6 +68,12 @@ static bal_status put_rope(bal_buf *out, const bal_rope_config *r)
             BAL_TRY(put_number(out, "attention_factor", r->attention_factor));
         if (r->exact_ramp)
             BAL_TRY(bal_buf_text(out, ",\n  \"truncate\": false"));
+    }
+    if (r->kind == BAL_ROPE_LONGROPE) {
+        BAL_TRY(put_divisors(out, "short_factor", r->short_factor, rotary_dim / 2));
+        BAL_TRY(put_divisors(out, "long_factor", r->long_factor, rotary_dim / 2));
+        if (r->attention_factor != 0)
+            BAL_TRY(put_number(out, "attention_factor", r->attention_factor));
     }
 out:
     return status;
@@ -95,7 +117,7 @@ static bal_status put_sliding(bal_buf *out, const bal_family *f, const bal_model
     if (f->sliding == BAL_SLIDING_NONE)
         return BAL_OK;
     BAL_TRY(put_or_null(out, "sliding_window", (double)c->window));
-    if (f->sliding == BAL_SLIDING_FROM_LAYER)
+    if (f->sliding == BAL_SLIDING_FROM_LAYER || f->sliding == BAL_SLIDING_UNROTATED)
         BAL_TRY(put_bool(out, "use_sliding_window", c->window != 0));
     if (c->window == 0)
         goto out;
@@ -137,7 +159,20 @@ static bal_status put_extras(bal_buf *out, const bal_family *f, const bal_model_
     if (f->learned_offset != 0) {
         BAL_TRY(put_bool(out, "do_layer_norm_before", !c->norm_after_add));
         BAL_TRY(put_number(out, "word_embed_proj_dim", (double)c->hidden));
+        BAL_TRY(put_bool(out, "enable_bias", !c->no_biases));
+        BAL_TRY(put_bool(out, "_remove_final_layer_norm", c->no_final_norm && !c->norm_after_add));
     }
+    if (f->conv1d) {
+        double plain = 1 / sqrt((double)c->head_dim);
+        BAL_TRY(put_bool(out, "scale_attn_weights", fabs(c->attention_scale - plain) <= 1e-9 * plain));
+        BAL_TRY(put_bool(out, "scale_attn_by_inverse_layer_idx", c->scale_by_layer));
+    }
+    if (f->parallel_key)
+        BAL_TRY(put_bool(out, "use_parallel_residual", c->parallel));
+    if (f->rotary_part > 0 || c->rotary_dim != c->head_dim)
+        BAL_TRY(put_number(out, "partial_rotary_factor", (double)c->rotary_dim / (double)c->head_dim));
+    if (f->longrope_alias)
+        BAL_TRY(put_number(out, "original_max_position_embeddings", c->rope.original_max_positions));
 out:
     return status;
 }
@@ -160,13 +195,16 @@ bal_status bal_config_to_json(bal_buf *out, const bal_model_config *c, const cha
         BAL_TRY(bal_buf_text(out, ",\n  \"rope_scaling\": null"));
     } else {
         BAL_TRY(bal_buf_text(out, ",\n  \"rope_scaling\": {"));
-        BAL_TRY(put_rope(out, &c->rope));
+        BAL_TRY(put_rope(out, &c->rope, c->rotary_dim));
         BAL_TRY(bal_buf_text(out, "\n  }"));
     }
     BAL_TRY(bal_buf_printf(out, ",\n  \"tie_word_embeddings\": %s", c->tied_head ? "true" : "false"));
     if (f->bias_keys)
-        BAL_TRY(bal_buf_printf(out, ",\n  \"attention_bias\": %s,\n  \"mlp_bias\": %s",
-                               c->attention_bias ? "true" : "false", c->mlp_bias ? "true" : "false"));
+        BAL_TRY(put_bool(out, "attention_bias", c->attention_bias));
+    if (f->mlp_bias_key)
+        BAL_TRY(put_bool(out, "mlp_bias", c->mlp_bias));
+    if (f->qkv_bias_key != NULL)
+        BAL_TRY(put_bool(out, f->qkv_bias_key, c->attention_bias));
     if (c->bos >= 0)
         BAL_TRY(put_number(out, "bos_token_id", c->bos));
     if (c->n_eos == 1)

@@ -67,7 +67,7 @@ static site_needs needs_of(const bal_model *m, size_t rows)
 static bool carve(bal_decoder *d, bal_arena *a)
 {
     const bal_model_config *c = &d->m->config;
-    size_t rows = d->o.rows, q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim, half = c->head_dim / 2;
+    size_t rows = d->o.rows, q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim, half = c->rotary_dim / 2;
     size_t heads = c->n_layers * d->o.slots * c->n_kv_heads, real = sizeof(real_t), widest = c->hidden;
     if (q > widest)
         widest = q;
@@ -142,16 +142,16 @@ size_t bal_decoder_bytes(const bal_model *m, const bal_decoder_options *o)
 static bal_status fill_rope(bal_decoder *d)
 {
     const bal_model_config *c = &d->m->config;
-    size_t half = c->head_dim / 2;
+    size_t half = c->rotary_dim / 2;
     if (c->rope.kind == BAL_ROPE_NONE)
         return BAL_OK;
     double *frequencies = bal_alloc(half + 1, sizeof *frequencies);
     if (frequencies == NULL)
         return BAL_ENOMEM;
-    double scale = bal_rope_frequencies(&c->rope, c->head_dim, 0, d->m->rope_factors, frequencies);
+    double scale = bal_rope_frequencies(&c->rope, c->rotary_dim, 0, d->m->rope_factors, frequencies);
     bal_rope_table(frequencies, half, scale, 0, d->o.capacity, d->cosines[0], d->sines[0]);
     if (c->local_rope.kind != BAL_ROPE_NONE) {
-        scale = bal_rope_frequencies(&c->local_rope, c->head_dim, 0, NULL, frequencies);
+        scale = bal_rope_frequencies(&c->local_rope, c->rotary_dim, 0, NULL, frequencies);
         bal_rope_table(frequencies, half, scale, 0, d->o.capacity, d->cosines[1], d->sines[1]);
     }
     bal_free(frequencies);
@@ -342,10 +342,10 @@ static void place_rows(void *context, size_t begin, size_t end, size_t thread)
         const real_t *v = d->v + r * kv_cols;
         if (rotated) {
             if (!d->narrow || r < d->n_want)
-                bal_rope_apply(d->q + r * q_cols, q_cols, 1, c->n_heads, hd, d->cosines[local], d->sines[local],
-                               &query_rows(d)[r].position, false);
-            bal_rope_apply(k, kv_cols, 1, c->n_kv_heads, hd, d->cosines[local], d->sines[local], &d->rows[r].position,
-                           false);
+                bal_rope_apply(d->q + r * q_cols, q_cols, 1, c->n_heads, hd, c->rotary_dim, d->cosines[local],
+                               d->sines[local], &query_rows(d)[r].position, false);
+            bal_rope_apply(k, kv_cols, 1, c->n_kv_heads, hd, c->rotary_dim, d->cosines[local], d->sines[local],
+                           &d->rows[r].position, false);
         }
         for (size_t head = 0; head < c->n_kv_heads; head++) {
             size_t at = cache_at(d, d->layer, d->rows[r].slot, head);
@@ -372,7 +372,7 @@ static void attend_items(void *context, size_t begin, size_t end, size_t thread)
         size_t first = window != 0 && n > window ? n - window : 0;
         for (size_t g = 0; g < group; g++) {
             size_t offset = (row * c->n_heads + head * group + g) * hd;
-            ops->attend(d->q + offset, d->keys + at, d->values + at, first, n, hd, (real_t)c->attention_scale,
+            ops->attend(d->q + offset, d->keys + at, d->values + at, first, n, hd, (real_t)bal_layer_scale(c, d->layer),
                         (real_t)c->attention_softcap, d->scores + thread * d->scores_stride, d->att + offset);
         }
     }
@@ -490,20 +490,12 @@ static void project(bal_decoder *d, const bal_block *b, size_t n)
         bal_decoder_norm(d, d->k, &b->norm[BAL_NORM_K], d->k, n * c->n_kv_heads, c->head_dim);
 }
 
-static void run_block(bal_decoder *d, const bal_block *b, size_t n)
+/* d->gate = act(Gate in) * Up in. */
+static void mlp(bal_decoder *d, const bal_block *b, const real_t *in, size_t n)
 {
     const bal_model_config *c = &d->m->config;
     const bal_linear *gate = &b->linear[BAL_SLOT_GATE], *up = &b->linear[BAL_SLOT_UP];
     size_t I = c->intermediate;
-    project(d, b, n);
-    bal_parallel_for(n, 8, place_rows, d);
-    if (d->narrow) { /* from here on there are no other rows */
-        take_rows(d, d->x, c->hidden, d->x);
-        n = d->n_want;
-    }
-    bal_parallel_dynamic(n * c->n_kv_heads, 1, attend_items, d);
-    half_output(d, &b->linear[BAL_SLOT_O], &b->norm[BAL_NORM_ATTENTION_OUT], d->att, n);
-    const real_t *in = half_input(d, &b->norm[BAL_NORM_MLP_IN], n);
     act_job act = {.gate = d->gate, .up = d->up, .n = I, .kind = c->act};
     if (!bal_linear_there(gate)) {
         act.up = NULL;
@@ -516,6 +508,25 @@ static void run_block(bal_decoder *d, const bal_block *b, size_t n)
         bal_decoder_linears(d, (const bal_linear *[]){gate, up}, (real_t *[]){d->gate, d->up}, 2, in, n);
     }
     bal_parallel_for(n, 4, act_rows, &act);
+}
+
+static void run_block(bal_decoder *d, const bal_block *b, size_t n)
+{
+    const bal_model_config *c = &d->m->config;
+    project(d, b, n);
+    bal_parallel_for(n, 8, place_rows, d);
+    if (d->narrow) { /* from here on there are no other rows */
+        take_rows(d, d->x, c->hidden, d->x);
+        n = d->n_want;
+    }
+    bal_parallel_dynamic(n * c->n_kv_heads, 1, attend_items, d);
+    if (c->parallel) { /* the attention's share is added after the MLP has read its input */
+        mlp(d, b, half_input(d, &b->norm[BAL_NORM_ATTENTION_IN], n), n);
+        half_output(d, &b->linear[BAL_SLOT_O], &b->norm[BAL_NORM_ATTENTION_OUT], d->att, n);
+    } else {
+        half_output(d, &b->linear[BAL_SLOT_O], &b->norm[BAL_NORM_ATTENTION_OUT], d->att, n);
+        mlp(d, b, half_input(d, &b->norm[BAL_NORM_MLP_IN], n), n);
+    }
     half_output(d, &b->linear[BAL_SLOT_DOWN], &b->norm[BAL_NORM_MLP_OUT], d->gate, n);
 }
 

@@ -23,10 +23,10 @@ struct bal_decoder {
     const bal_model *m;
     bal_decoder_options o;
     bal_arena arena;
-    size_t kv_stride;                                  /* real_t of one key/value head of one slot and layer */
-    real_t *keys, *values;                             /* [layer][slot][head][kv_stride] */
-    real_t *cosines[2], *sines[2];                     /* [capacity][head_dim / 2]; [1]: of the layers with a window */
-    real_t *fused;                                     /* [rows][the widest matrix that is several] */
+    size_t kv_stride;              /* real_t of one key/value head of one slot and layer */
+    real_t *keys, *values;         /* [layer][slot][head][kv_stride] */
+    real_t *cosines[2], *sines[2]; /* [capacity][rotary_dim / 2]; [1]: of the layers with a window */
+    real_t *fused;                 /* [rows][the widest matrix that is several] */
     real_t *x, *h, *q, *k, *v, *att, *gate, *up, *low; /* [rows][...] */
     real_t *picked, *logits, *scores, *scratch;
     real_t *site_scratch, *changed, *dense; /* of the adapters; an input that a method changed; dense changes of W */

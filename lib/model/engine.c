@@ -92,6 +92,9 @@ static bal_status size_slots(engine *e)
     if (batch > STEP_ROWS / 2)
         batch = STEP_ROWS / 2;
     e->max_length = e->m->config.max_positions;
+    if (e->m->config.rope.kind == BAL_ROPE_LONGROPE && /* a longer sequence would turn what is cached otherwise */
+        e->m->config.rope.original_max_positions < (double)e->max_length)
+        e->max_length = (size_t)e->m->config.rope.original_max_positions;
     if (e->o->max_length != 0 && e->o->max_length < e->max_length)
         e->max_length = e->o->max_length;
     for (size_t i = 0; e->table == NULL && i < e->n_requests; i++) {

@@ -38,6 +38,15 @@ static const bal_family_keys k_opt_keys = {.layers = "num_hidden_layers",
                                            .act = "activation_function",
                                            .initializer = "init_std"};
 
+static const bal_family_keys k_layer_norm_keys = {.layers = "num_hidden_layers",
+                                                  .hidden = "hidden_size",
+                                                  .heads = "num_attention_heads",
+                                                  .intermediate = "intermediate_size",
+                                                  .positions = "max_position_embeddings",
+                                                  .norm_eps = "layer_norm_eps",
+                                                  .act = "hidden_act",
+                                                  .initializer = "initializer_range"};
+
 #define HF_ENDS .base_prefix = "model.", .embed = "model.embed_tokens", .final_norm = "model.norm", .head = "lm_head"
 #define HF_NORMS                                                                                                       \
     [BAL_NORM_ATTENTION_IN] = "model.layers.#.input_layernorm", [BAL_NORM_MLP_IN] =                                    \
@@ -77,6 +86,7 @@ static const bal_family k_families[] = {
      .act = "silu",
      .bias_keys = true,
      .gguf_permuted = true,
+     .mlp_bias_key = true,
      .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
     /* GGUF files of Mistral models say "llama", which is read as the row above */
@@ -91,6 +101,7 @@ static const bal_family k_families[] = {
      .default_window = 4096,
      .gguf_permuted = true,
      .gguf_no_window = true,
+     .kv_heads = 8,
      .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
     {.model_type = "qwen2",
@@ -104,6 +115,7 @@ static const bal_family k_families[] = {
      .sliding = BAL_SLIDING_FROM_LAYER,
      .default_window = 4096,
      .gguf_no_window = true,
+     .kv_heads = 32,
      .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
     {.model_type = "qwen3",
@@ -117,6 +129,8 @@ static const bal_family k_families[] = {
      .sliding = BAL_SLIDING_FROM_LAYER,
      .default_window = 4096,
      .gguf_no_window = true,
+     .kv_heads = 32,
+     .head_dim = 128,
      .hf = {HF_ENDS, .norm = {HF_NORMS, HF_HEAD_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS, GGUF_HEAD_NORMS}, .slot = {GGUF_SLOTS}}},
     {.model_type = "phi3",
@@ -129,6 +143,9 @@ static const bal_family k_families[] = {
      .fused_qkv = true,
      .fused_gate_up = true,
      .sliding = BAL_SLIDING_ALL,
+     .norm_eps = 1e-5,
+     .longrope_alias = true,
+     .rotary_part = 1,
      .hf = {HF_ENDS, .norm = {HF_NORMS},
             .slot = {[BAL_SLOT_Q] = "model.layers.#.self_attn.qkv_proj",
                      [BAL_SLOT_O] = "model.layers.#.self_attn.o_proj",
@@ -151,6 +168,8 @@ static const bal_family k_families[] = {
      .bias_keys = true,
      .scaled_embed = true,
      .gguf_norm_plus = true,
+     .head_dim = 256,
+     .kv_heads = 16,
      .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
     {.model_type = "gemma2",
@@ -169,6 +188,9 @@ static const bal_family k_families[] = {
      .sliding = BAL_SLIDING_EVEN,
      .default_window = 4096,
      .gguf_norm_plus = true,
+     .head_dim = 256,
+     .kv_heads = 4,
+     .score_caps = true,
      .hf = {HF_ENDS, .norm = {HF_POST_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS, GGUF_POST_NORMS}, .slot = {GGUF_SLOTS}}},
     {.model_type = "gemma3_text",
@@ -189,6 +211,8 @@ static const bal_family k_families[] = {
      .sliding = BAL_SLIDING_PATTERN,
      .default_window = 4096,
      .gguf_norm_plus = true,
+     .head_dim = 256,
+     .kv_heads = 4,
      .hf = {HF_ENDS, .norm = {HF_POST_NORMS, HF_HEAD_NORMS}, .slot = {HF_SLOTS}},
      .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS, GGUF_POST_NORMS, GGUF_HEAD_NORMS}, .slot = {GGUF_SLOTS}}},
     {.model_type = "gpt2",
@@ -239,6 +263,37 @@ static const bal_family k_families[] = {
                      [BAL_SLOT_O] = "model.decoder.layers.#.self_attn.out_proj",
                      [BAL_SLOT_UP] = "model.decoder.layers.#.fc1",
                      [BAL_SLOT_DOWN] = "model.decoder.layers.#.fc2"}}},
+    {.model_type = "smollm3",
+     .architecture = "smollm3",
+     .class_name = "SmolLM3ForCausalLM",
+     .keys = &k_keys,
+     .norm = BAL_NORM_RMS,
+     .rope = BAL_ROPE_DEFAULT,
+     .theta = 2e6,
+     .kv_heads = 4,
+     .act = "silu",
+     .tied_head = true,
+     .bias_keys = true,
+     .mlp_bias_key = true,
+     .nope_keys = true,
+     .sliding = BAL_SLIDING_UNROTATED,
+     .gguf_permuted = true,
+     .gguf_no_window = true,
+     .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
+    {.model_type = "stablelm",
+     .architecture = "stablelm",
+     .class_name = "StableLmForCausalLM",
+     .keys = &k_layer_norm_keys,
+     .norm = BAL_NORM_LAYER,
+     .rope = BAL_ROPE_DEFAULT,
+     .rotary_part = 0.25,
+     .kv_heads = 32,
+     .act = "silu",
+     .qkv_bias_key = "use_qkv_bias",
+     .parallel_key = true,
+     .hf = {HF_ENDS, .norm = {HF_NORMS}, .slot = {HF_SLOTS}},
+     .gguf = {GGUF_ENDS, .norm = {GGUF_NORMS}, .slot = {GGUF_SLOTS}}},
 };
 
 enum { N_FAMILIES = sizeof k_families / sizeof k_families[0] };
@@ -286,7 +341,9 @@ bool bal_family_name(char *out, size_t n_out, const char *pattern, size_t layer,
 bool bal_family_bias(const bal_family *f, const bal_model_config *c, bal_slot slot)
 {
     if ((f->always_bias >> slot & 1U) != 0)
-        return true;
+        return !c->no_biases;
+    if (f->qkv_bias_key != NULL)
+        return c->attention_bias && slot <= BAL_SLOT_V;
     return f->bias_keys && (slot <= BAL_SLOT_O ? c->attention_bias : c->mlp_bias);
 }
 
@@ -323,6 +380,8 @@ size_t bal_norm_size(const bal_model_config *c, bal_norm_place place)
 
 const char *bal_family_norm(const bal_family_names *n, const bal_model_config *c, bal_norm_place place)
 {
+    if (c->parallel && place == BAL_NORM_MLP_IN)
+        return NULL;
     if (!c->norm_after_add)
         return n->norm[place];
     if (place == BAL_NORM_ATTENTION_OUT || place == BAL_NORM_MLP_OUT)

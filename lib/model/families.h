@@ -22,11 +22,12 @@ typedef struct bal_family_keys {
 
 /* Which layers have the window. */
 typedef enum bal_sliding {
-    BAL_SLIDING_NONE,      /* the family has no window */
-    BAL_SLIDING_ALL,       /* all, when sliding_window is set */
-    BAL_SLIDING_EVEN,      /* layers 0, 2, 4 ... (gemma 2) */
-    BAL_SLIDING_PATTERN,   /* all but every sliding_window_pattern-th (gemma 3) */
-    BAL_SLIDING_FROM_LAYER /* with use_sliding_window, from max_window_layers on (qwen) */
+    BAL_SLIDING_NONE,       /* the family has no window */
+    BAL_SLIDING_ALL,        /* all, when sliding_window is set */
+    BAL_SLIDING_EVEN,       /* layers 0, 2, 4 ... (gemma 2) */
+    BAL_SLIDING_PATTERN,    /* all but every sliding_window_pattern-th (gemma 3) */
+    BAL_SLIDING_FROM_LAYER, /* with use_sliding_window, from max_window_layers on (qwen) */
+    BAL_SLIDING_UNROTATED   /* with use_sliding_window, those without rotation (smollm3) */
 } bal_sliding;
 
 typedef struct bal_family {
@@ -35,21 +36,30 @@ typedef struct bal_family {
     const char *class_name;   /* config.json: architectures[0], when written */
     const bal_family_keys *keys;
     bal_norm_kind norm;
-    bal_rope_kind rope;   /* BAL_ROPE_NONE: no rotary embedding */
-    double local_theta;   /* rotary base of the layers with the window when not said; 0: as the others */
-    double theta;         /* rotary base when not said; 0: 10000 */
-    const char *act;      /* hidden_act when the configuration does not say */
-    bool gelu_is_tanh;    /* hidden_act "gelu" means the tanh form (gemma) */
-    bool tied_head;       /* tie_word_embeddings when the configuration does not say */
-    bool bias_keys;       /* attention_bias and mlp_bias are read; else always_bias alone counts */
-    unsigned always_bias; /* bit per slot */
-    bool fused_qkv;       /* slot Q holds the rows of q, k and v */
-    bool fused_gate_up;   /* slot GATE holds the rows of gate and up */
-    bool conv1d;          /* Hugging Face files hold the blocks' matrices as in x out */
-    bool scaled_embed;    /* embeddings times sqrt(hidden) */
-    bool score_scalar;    /* query_pre_attn_scalar^-1/2 scales the scores */
-    bool softcaps;        /* attn_logit_softcapping, final_logit_softcapping */
-    bool nope_keys;       /* no_rope_layers, no_rope_layer_interval */
+    bal_rope_kind rope;       /* BAL_ROPE_NONE: no rotary embedding */
+    double local_theta;       /* rotary base of the layers with the window when not said; 0: as the others */
+    double theta;             /* rotary base when not said; 0: 10000 */
+    double rotary_part;       /* partial_rotary_factor when not said; 0: has no such key, all of a head turns */
+    double norm_eps;          /* when not said; 0: 1e-6, of a LayerNorm 1e-5 */
+    size_t head_dim;          /* when not said; 0: hidden / heads */
+    size_t kv_heads;          /* num_key_value_heads when not said (null is said); 0: as many as heads */
+    const char *act;          /* hidden_act when the configuration does not say */
+    bool gelu_is_tanh;        /* hidden_act "gelu" means the tanh form (gemma) */
+    bool tied_head;           /* tie_word_embeddings when the configuration does not say */
+    bool bias_keys;           /* attention_bias is read */
+    bool mlp_bias_key;        /* mlp_bias is read */
+    const char *qkv_bias_key; /* of biases of q, k and v alone */
+    unsigned always_bias;     /* bit per slot */
+    bool fused_qkv;           /* slot Q holds the rows of q, k and v */
+    bool fused_gate_up;       /* slot GATE holds the rows of gate and up */
+    bool conv1d;              /* Hugging Face files hold the blocks' matrices as in x out */
+    bool scaled_embed;        /* embeddings times sqrt(hidden) */
+    bool score_scalar;        /* query_pre_attn_scalar^-1/2 scales the scores */
+    bool softcaps;            /* attn_logit_softcapping, final_logit_softcapping */
+    bool score_caps;          /* attn_logit_softcapping counts (gemma 3 has the key and does not use it) */
+    bool nope_keys;           /* no_rope_layers, no_rope_layer_interval */
+    bool parallel_key;        /* use_parallel_residual */
+    bool longrope_alias;      /* rope types "su" and "yarn" mean longrope (phi3) */
     bal_sliding sliding;
     size_t default_window; /* sliding_window when not said */
     size_t learned_offset; /* row of position 0, when there are learned positions */

@@ -33,10 +33,14 @@ static bal_status put_rope(const target *t)
     const bal_rope_config *r = &t->c->rope;
     bal_status status;
     char key[96];
-    BAL_TRY(put_u32(t, "rope.dimension_count", t->c->head_dim));
+    BAL_TRY(put_u32(t, "rope.dimension_count", t->c->rotary_dim));
     BAL_TRY(put_f32(t, "rope.freq_base", r->theta));
     if (t->c->local_rope.kind != BAL_ROPE_NONE)
         BAL_TRY(put_f32(t, "rope.freq_base_swa", t->c->local_rope.theta));
+    if (r->kind == BAL_ROPE_LONGROPE) {
+        BAL_TRY(put_u32(t, "rope.scaling.original_context_length", (size_t)r->original_max_positions));
+        BAL_TRY(put_f32(t, "rope.scaling.attn_factor", bal_rope_frequencies(r, 0, 0, NULL, NULL)));
+    }
     if (r->kind != BAL_ROPE_LINEAR && r->kind != BAL_ROPE_YARN)
         goto out;
     (void)snprintf(key, sizeof key, "%s.rope.scaling.type", t->family->architecture);
@@ -111,6 +115,11 @@ static bal_status put_config(const target *t)
         BAL_TRY(put_f32(t, "final_logit_softcapping", c->logit_softcap));
     if (c->rope.kind != BAL_ROPE_NONE)
         BAL_TRY(put_rope(t));
+    if (t->family->parallel_key) {
+        char key[96];
+        (void)snprintf(key, sizeof key, "%s.use_parallel_residual", t->family->architecture);
+        BAL_TRY(bal_gguf_writer_bool(t->writer, key, c->parallel));
+    }
 out:
     return status;
 }
@@ -138,6 +147,10 @@ static const char *unsaid(const bal_model *m, const bal_family *f)
         return "another activation than its family's";
     if (c->rope.kind == BAL_ROPE_DYNAMIC)
         return "dynamic rope scaling";
+    if (f->gguf_permuted && c->rotary_dim != c->head_dim)
+        return "heads of which only a part turns (partial_rotary_factor)";
+    if (c->scale_by_layer)
+        return "scores scaled by the layer (scale_attn_by_inverse_layer_idx)";
     if (c->window != 0 && has_pattern(f) && period_of(&t) == 0)
         return "layers with the window at irregular places";
     if (f->score_scalar ? c->attention_scale * sqrt((double)c->head_dim) <= 0

@@ -5,6 +5,8 @@
 #include "lib/model/config.h"
 #include "lib/model/config_impl.h"
 #include "lib/model/model_impl.h"
+#include "lib/tensor/gemm.h"
+#include "lib/tensor/rowdot.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -203,7 +205,7 @@ static bal_status load_head(const loader *l)
 static bal_status load_rope_factors(const loader *l)
 {
     const bal_tensor *t = l->source->gguf == NULL ? NULL : bal_gguf_tensor(l->source->gguf, "rope_freqs.weight");
-    size_t half = l->m->config.head_dim / 2;
+    size_t half = l->m->config.rotary_dim / 2;
     real_t *values = NULL;
     if (t == NULL)
         return BAL_OK;
@@ -222,6 +224,76 @@ static bal_status load_rope_factors(const loader *l)
     return status;
 }
 
+/* LongRoPE's two lists, in GGUF files. */
+static bal_status load_longrope(const loader *l)
+{
+    static const char *const names[] = {"rope_factors_short.weight", "rope_factors_long.weight"};
+    bal_model_config *c = &l->m->config;
+    size_t half = c->rotary_dim / 2;
+    if (l->source->gguf == NULL || c->rope.kind != BAL_ROPE_LONGROPE)
+        return BAL_OK;
+    for (size_t k = 0; k < 2; k++) {
+        float *out = k == 0 ? c->rope.short_factor : c->rope.long_factor;
+        const bal_tensor *t = bal_gguf_tensor(l->source->gguf, names[k]);
+        real_t *values = NULL;
+        bal_status status = t == NULL ? missing(l, names[k]) : read_vector(t, half, 0, &values);
+        for (size_t i = 0; status == BAL_OK && i < half; i++) {
+            out[i] = (float)values[i];
+            if (!(out[i] > 0))
+                status = bal_fail(BAL_EFORMAT, "%s: element %zu of tensor '%s' is not above 0", t->file, i, t->name);
+        }
+        bal_free(values);
+        if (status != BAL_OK)
+            return status;
+    }
+    return BAL_OK;
+}
+
+/* OPT's smaller embeddings and their projections are multiplied into one matrix each, in f32: E P_in^T gives the
+ * inputs, and the head (h P_out^T) E^T = h (E P_out)^T has E P_out.  The model is then one without projections and
+ * with a head of its own, and is saved as that. */
+static bal_status load_projected(const loader *l)
+{
+    static const char *const parts[] = {"model.decoder.embed_tokens", "model.decoder.project_in",
+                                        "model.decoder.project_out"};
+    bal_model *m = l->m;
+    bal_model_config *c = &m->config;
+    size_t V = c->vocab, W = c->embed_width, D = c->hidden;
+    const size_t rows[] = {V, D, W}, cols[] = {W, W, D};
+    real_t *values[3] = {NULL}, *in = NULL, *out = NULL;
+    bal_status status = BAL_OK;
+    char name[MAX_NAME];
+    if (!c->tied_head)
+        return bal_fail(BAL_EUNSUPPORTED,
+                        "%s: projected embeddings (word_embed_proj_dim %zu of %zu) with a head of its own are not "
+                        "supported",
+                        m->path, W, D);
+    for (size_t k = 0; k < 3; k++) {
+        bal_view view;
+        const bal_tensor *t = find_tensor(l, parts[k], 0, ".weight", name);
+        if (t == NULL)
+            BAL_TRY(missing(l, name));
+        BAL_TRY(read_matrix(t, rows[k], cols[k], &view));
+        values[k] = bal_alloc(rows[k] * cols[k], sizeof *values[k]);
+        if (values[k] == NULL)
+            BAL_TRY(BAL_ENOMEM);
+        bal_view_dequant_parallel(&view, 0, rows[k], values[k], cols[k]);
+    }
+    m->owned[m->n_owned++] = in = bal_alloc(V * D, sizeof *in);
+    m->owned[m->n_owned++] = out = bal_alloc(V * D, sizeof *out);
+    if (in == NULL || out == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    bal_gemm(false, true, V, D, W, 1, values[0], W, values[1], W, 0, in, D);
+    bal_gemm(false, false, V, D, W, 1, values[0], W, values[2], D, 0, out, D);
+    m->embed.w = bal_view_of(in, V, D);
+    m->head.w = bal_view_of(out, V, D);
+    c->tied_head = false;
+out:
+    for (size_t k = 0; k < 3; k++)
+        bal_free(values[k]);
+    return status;
+}
+
 static bal_status load_weights(const loader *l)
 {
     bal_model *m = l->m;
@@ -231,7 +303,10 @@ static bal_status load_weights(const loader *l)
     const bal_tensor *t = find_tensor(l, names->embed, 0, ".weight", name);
     if (t == NULL)
         return missing(l, name);
-    BAL_TRY(read_matrix(t, m->config.vocab, m->config.hidden, &m->embed.w));
+    if (m->config.embed_width != 0)
+        BAL_TRY(load_projected(l));
+    else
+        BAL_TRY(read_matrix(t, m->config.vocab, m->config.hidden, &m->embed.w));
     if (m->config.position_rows != 0) {
         t = find_tensor(l, names->positions, 0, ".weight", name);
         if (t == NULL)
@@ -245,10 +320,12 @@ static bal_status load_weights(const loader *l)
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
             BAL_TRY(load_slot(l, i, s));
     }
-    if (!m->config.norm_after_add)
+    if (!m->config.no_final_norm)
         BAL_TRY(load_norm(l, names->final_norm, 0, m->config.hidden, &m->final_norm));
     BAL_TRY(load_rope_factors(l));
-    BAL_TRY(load_head(l));
+    BAL_TRY(load_longrope(l));
+    if (m->config.embed_width == 0)
+        BAL_TRY(load_head(l));
     status = bal_model_list_modules(m);
 out:
     return status;

@@ -30,7 +30,7 @@ bal_status bal_model_allocate(bal_model **out, const bal_model_config *c, const 
     m->path = bal_strdup(path);
     m->blocks = bal_alloc(c->n_layers, sizeof *m->blocks);
     m->base.type = BAL_DTYPE_COUNT;
-    m->owned = bal_alloc(c->n_layers * BAL_SLOT_COUNT, sizeof *m->owned);
+    m->owned = bal_alloc(c->n_layers * BAL_SLOT_COUNT + 2, sizeof *m->owned);
     if (m->path == NULL || m->blocks == NULL || m->owned == NULL)
         return BAL_ENOMEM;
     for (size_t i = 0; i < c->n_layers; i++)

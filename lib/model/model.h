@@ -36,6 +36,7 @@ static inline void bal_layer_put(bal_layer_set *s, size_t layer, bool in)
 typedef struct bal_model_config {
     char model_type[32]; /* Hugging Face's name: "llama" */
     size_t n_layers, hidden, n_heads, n_kv_heads, head_dim, intermediate, vocab, max_positions;
+    size_t rotary_dim; /* elements of a head that turn: all head_dim, or the first of them */
     double norm_eps;
     bal_norm_kind norm;
     bal_act_kind act;
@@ -47,8 +48,13 @@ typedef struct bal_model_config {
     size_t position_rows;       /* of the table of learned positions, 0: none */
     size_t position_offset;     /* row of position 0 */
     double attention_scale;     /* factor of q . k */
-    double attention_softcap;   /* 0: none */
-    bool norm_after_add;        /* OPT's do_layer_norm_before false: norm(x + f(x)), and no final norm */
+    bool scale_by_layer;        /* ... divided by the number of the layer, from 1 (GPT-2's option) */
+    bool parallel;              /* x + attention(n) + mlp(n) with one norm n (StableLM's option) */
+    bool no_biases;             /* of the matrices, where the family has them else (OPT's option) */
+    bool no_final_norm;
+    size_t embed_width;       /* of the file's embeddings when projections lead to hidden and back (OPT), else 0 */
+    double attention_softcap; /* 0: none */
+    bool norm_after_add;      /* OPT's do_layer_norm_before false: norm(x + f(x)), and no final norm */
     bool tied_head, attention_bias, mlp_bias;
     double embed_scale;   /* 1: none */
     double logit_softcap; /* 0: none */
@@ -56,6 +62,12 @@ typedef struct bal_model_config {
     size_t n_eos;
     double initializer_range;
 } bal_model_config;
+
+/* Factor of q . k in a layer. */
+static inline double bal_layer_scale(const bal_model_config *c, size_t layer)
+{
+    return c->scale_by_layer ? c->attention_scale / (double)(layer + 1) : c->attention_scale;
+}
 
 /* The linear modules of a block, in this order everywhere.  A family with one matrix for q, k and v has it as Q, one
  * with gate and up in one has it as GATE, an MLP without a gate has UP; the others are absent then: no name, no

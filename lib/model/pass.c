@@ -134,7 +134,7 @@ static void carve_back(bal_pass *p, bal_arena *a, size_t T)
         s->dq_raw = take(a, T, m->n_heads * m->head_dim);
     if (b->norm[BAL_NORM_K].w != NULL)
         s->dk_raw = take(a, T, m->n_kv_heads * m->head_dim);
-    if (b->norm[BAL_NORM_ATTENTION_OUT].w != NULL || b->norm[BAL_NORM_MLP_OUT].w != NULL)
+    if (b->norm[BAL_NORM_ATTENTION_OUT].w != NULL || b->norm[BAL_NORM_MLP_OUT].w != NULL || m->parallel)
         s->dbranch = take(a, T, m->hidden);
 }
 
@@ -162,10 +162,10 @@ static size_t widest_fused(const bal_model *m)
 static void carve_rope(bal_pass *p, bal_arena *a)
 {
     const bal_model_config *m = &p->m->config;
-    size_t rows = p->options.max_seq_len, half = m->head_dim / 2;
+    size_t rows = p->options.max_seq_len, half = m->rotary_dim / 2;
     if (m->rope.kind == BAL_ROPE_NONE)
         return;
-    if (m->rope.kind == BAL_ROPE_DYNAMIC) /* long sequences have tables of their own, behind the common one */
+    if (bal_rope_by_length(&m->rope)) /* long sequences have tables of their own, behind the common one */
         rows += p->options.max_tokens;
     for (size_t i = 0; i < (m->local_rope.kind != BAL_ROPE_NONE ? 2 : 1); i++) {
         p->cosines[i] = take(a, rows, half);
@@ -276,8 +276,8 @@ bal_status bal_pass_new(bal_pass **out, bal_model *m, const bal_pass_options *o)
     for (size_t i = 0; i < 2 && p->cosines[i] != NULL; i++) {
         const bal_rope_config *rope = i == 0 ? &m->config.rope : &m->config.local_rope;
         double scale =
-            bal_rope_frequencies(rope, m->config.head_dim, 0, i == 0 ? m->rope_factors : NULL, p->frequencies);
-        bal_rope_table(p->frequencies, m->config.head_dim / 2, scale, 0, p->options.max_seq_len, p->cosines[i],
+            bal_rope_frequencies(rope, m->config.rotary_dim, 0, i == 0 ? m->rope_factors : NULL, p->frequencies);
+        bal_rope_table(p->frequencies, m->config.rotary_dim / 2, scale, 0, p->options.max_seq_len, p->cosines[i],
                        p->sines[i]);
     }
     *out = p;
@@ -316,8 +316,7 @@ static void watch(const bal_pass *p, size_t layer, const real_t *x)
 bool bal_pass_can_share(const bal_pass *p)
 {
     const bal_model_config *m = &p->m->config;
-    return p->options.dropout <= 0 && m->window == 0 && m->rope.kind != BAL_ROPE_NONE &&
-           m->rope.kind != BAL_ROPE_DYNAMIC;
+    return p->options.dropout <= 0 && m->window == 0 && m->rope.kind != BAL_ROPE_NONE && !bal_rope_by_length(&m->rope);
 }
 
 static bal_status check_batch(const bal_pass *p, const bal_batch *b)
@@ -361,11 +360,11 @@ static bal_status check_adapters(const bal_pass *p)
     return BAL_OK;
 }
 
-/* Which row of the rotary table each token uses; dynamic NTK makes the rows of long sequences. */
+/* Which row of the rotary table each token uses; long sequences may have rows of their own. */
 static void place_tokens(bal_pass *p, const bal_batch *b)
 {
     const bal_model_config *m = &p->m->config;
-    size_t half = m->head_dim / 2;
+    size_t half = m->rotary_dim / 2;
     p->attention.n_blocks = bal_attention_split(b->seq_start, b->n_seqs, p->blocks);
     p->attention.shared = b->n_shared;
     bal_pass_choose_rows(p, b);
@@ -378,9 +377,9 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
         p->rope_row[i] = (uint32_t)i;
     for (size_t s = 0; s < b->n_seqs; s++) {
         size_t begin = b->seq_start[s], n = b->seq_start[s + 1] - begin, row = b->n_shared;
-        if (m->rope.kind == BAL_ROPE_DYNAMIC && (double)n > m->rope.original_max_positions) {
+        if (bal_rope_by_length(&m->rope) && (double)n > m->rope.original_max_positions) {
             row = p->options.max_seq_len + begin;
-            double scale = bal_rope_frequencies(&m->rope, m->head_dim, n, p->m->rope_factors, p->frequencies);
+            double scale = bal_rope_frequencies(&m->rope, m->rotary_dim, n, p->m->rope_factors, p->frequencies);
             bal_rope_table(p->frequencies, half, scale, 0, n, p->cosines[0] + row * half, p->sines[0] + row * half);
         }
         for (size_t i = 0; i < n; i++)

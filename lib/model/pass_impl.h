@@ -23,7 +23,7 @@ typedef struct bal_block_cache {
 /* Buffers of the backward of one block. */
 typedef struct bal_block_scratch {
     real_t *dx, *dnormed; /* T x D */
-    real_t *dbranch;      /* T x D, with norms after attention and MLP */
+    real_t *dbranch;      /* T x D, with norms after attention and MLP or parallel branches */
     real_t *dq_raw, *dk_raw;
     real_t *dq, *dk, *dv, *dattention;
     real_t *dact, *dgate; /* T x I */

@@ -28,7 +28,7 @@ void bal_pass_choose_rows(bal_pass *p, const bal_batch *b)
     size_t at = 0;
     p->n_want = 0;
     p->attention.queries = NULL;
-    if (!p->options.labelled_rows_only || p->options.dropout > 0 || p->watch != NULL)
+    if (!p->options.labelled_rows_only || p->options.dropout > 0 || p->watch != NULL || p->m->config.parallel)
         return;
     size_t n = merge(b, p->want);
     if (n == b->n_tokens)

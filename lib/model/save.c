@@ -225,23 +225,27 @@ out:
 static bal_status recover_bands(const bal_model *m, bal_model_config *c)
 {
     double want[2048], got[2048];
-    size_t half = c->head_dim / 2;
+    size_t half = c->rotary_dim / 2;
     if (m->rope_factors == NULL)
         return BAL_OK;
-    (void)bal_rope_frequencies(&m->config.rope, c->head_dim, 0, m->rope_factors, want);
+    (void)bal_rope_frequencies(&m->config.rope, c->rotary_dim, 0, m->rope_factors, want);
     c->rope.kind = BAL_ROPE_LLAMA3;
     c->rope.factor = m->rope_factors[half - 1];
     c->rope.low_freq_factor = 1;
     c->rope.high_freq_factor = 4;
-    c->rope.original_max_positions = 8192;
-    (void)bal_rope_frequencies(&c->rope, c->head_dim, 0, NULL, got);
-    for (size_t i = 0; i < half; i++)
-        if (!(fabs(got[i] - want[i]) <= 1e-5 * want[i]))
-            return bal_fail(BAL_EUNSUPPORTED,
-                            "'%s': the rope frequencies of 'rope_freqs.weight' are not those of a known "
-                            "scaling, so that no config.json can say them",
-                            m->path);
-    return BAL_OK;
+    for (c->rope.original_max_positions = 16; c->rope.original_max_positions <= 1 << 20;
+         c->rope.original_max_positions *= 2) {
+        bool same = true;
+        (void)bal_rope_frequencies(&c->rope, c->rotary_dim, 0, NULL, got);
+        for (size_t i = 0; i < half; i++)
+            same = same && fabs(got[i] - want[i]) <= 1e-5 * want[i];
+        if (same)
+            return BAL_OK;
+    }
+    return bal_fail(BAL_EUNSUPPORTED,
+                    "'%s': the rope frequencies of 'rope_freqs.weight' are not those of a known scaling, so that no "
+                    "config.json can say them",
+                    m->path);
 }
 
 static const char *dtype_word(bal_dtype dtype)
@@ -265,6 +269,8 @@ static bal_status config_text(const bal_model *m, bal_dtype dtype, bal_buf *out)
     const char *key = cJSON_HasObjectItem(json, "dtype") ? "dtype" : "torch_dtype";
     cJSON_DeleteItemFromObjectCaseSensitive(json, key);
     cJSON_DeleteItemFromObjectCaseSensitive(json, "tie_word_embeddings");
+    if (m->config.embed_width != 0) /* the projections are in embedding and head */
+        cJSON_DeleteItemFromObjectCaseSensitive(json, "word_embed_proj_dim");
     if (cJSON_AddStringToObject(json, key, dtype_word(dtype)) == NULL ||
         cJSON_AddBoolToObject(json, "tie_word_embeddings", m->config.tied_head) == NULL) {
         status = bal_fail(BAL_ENOMEM, "out of memory while config.json was written");

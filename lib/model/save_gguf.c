@@ -127,7 +127,7 @@ static bal_status copy_values(const saver *s, const bal_gguf *g)
 static bal_status add_rope_factors(const saver *s, real_t **values)
 {
     const bal_model_config *c = &s->m->config;
-    size_t half = c->head_dim / 2;
+    size_t half = c->rotary_dim / 2;
     double plain[2048], scaled[2048];
     if (s->m->rope_factors == NULL && c->rope.kind != BAL_ROPE_LLAMA3)
         return BAL_OK;
@@ -135,13 +135,35 @@ static bal_status add_rope_factors(const saver *s, real_t **values)
         return BAL_ENOMEM;
     bal_rope_config unscaled = c->rope;
     unscaled.kind = BAL_ROPE_DEFAULT;
-    (void)bal_rope_frequencies(&unscaled, c->head_dim, 0, NULL, plain);
-    (void)bal_rope_frequencies(&c->rope, c->head_dim, 0, s->m->rope_factors, scaled);
+    (void)bal_rope_frequencies(&unscaled, c->rotary_dim, 0, NULL, plain);
+    (void)bal_rope_frequencies(&c->rope, c->rotary_dim, 0, s->m->rope_factors, scaled);
     for (size_t i = 0; i < half; i++)
         (*values)[i] = (real_t)(plain[i] / scaled[i]);
     source *from = &s->sources[s->n];
     *from = (source){.vector = *values, .factor = 1};
     return bal_gguf_writer_tensor(s->writer, "rope_freqs.weight", BAL_QUANT_F32, 1, &half, fill_tensor, from);
+}
+
+/* LongRoPE's two lists. */
+static bal_status add_longrope(const saver *s, real_t **values)
+{
+    static const char *const names[] = {"rope_factors_short.weight", "rope_factors_long.weight"};
+    const bal_rope_config *r = &s->m->config.rope;
+    size_t half = s->m->config.rotary_dim / 2;
+    if (r->kind != BAL_ROPE_LONGROPE)
+        return BAL_OK;
+    if ((*values = bal_alloc(2 * half, sizeof **values)) == NULL)
+        return BAL_ENOMEM;
+    for (size_t k = 0; k < 2; k++) {
+        source *from = &s->sources[s->n + k];
+        for (size_t i = 0; i < half; i++)
+            (*values)[k * half + i] = (real_t)(k == 0 ? r->short_factor : r->long_factor)[i];
+        *from = (source){.vector = *values + k * half, .factor = 1};
+        bal_status status = bal_gguf_writer_tensor(s->writer, names[k], BAL_QUANT_F32, 1, &half, fill_tensor, from);
+        if (status != BAL_OK)
+            return status;
+    }
+    return BAL_OK;
 }
 
 static bal_status put_values(const saver *s)
@@ -180,7 +202,7 @@ static void note_window(const saver *s)
 bal_status bal_model_save_gguf(const bal_model *m, const char *path, bal_quant quant, bal_gguf_report *report)
 {
     saver s = {.m = m, .family = family_of(m), .quant = quant, .report = report};
-    real_t *factors = NULL;
+    real_t *factors = NULL, *lists = NULL;
     bal_status status;
     bool tied = false;
     union { /* the visitors here only read */
@@ -196,11 +218,12 @@ bal_status bal_model_save_gguf(const bal_model *m, const char *path, bal_quant q
     BAL_TRY(put_values(&s));
     tied = bal_model_untie(model.out); /* until the end */
     BAL_TRY(bal_model_visit(model.out, count_part, &s));
-    s.sources = bal_alloc(s.capacity + 1, sizeof *s.sources);
+    s.sources = bal_alloc(s.capacity + 2, sizeof *s.sources);
     if (s.sources == NULL)
         BAL_TRY(BAL_ENOMEM);
     BAL_TRY(bal_model_visit(model.out, add_part, &s));
     BAL_TRY(add_rope_factors(&s, &factors));
+    BAL_TRY(add_longrope(&s, &lists));
     note_window(&s);
     BAL_TRY(bal_gguf_writer_commit(s.writer, path));
 out:
@@ -208,6 +231,7 @@ out:
     bal_gguf_writer_free(s.writer);
     bal_free(s.sources);
     bal_free(factors);
+    bal_free(lists);
     return status;
 }
 

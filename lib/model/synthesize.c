@@ -104,6 +104,9 @@ bal_status bal_model_synthesize(const char *config_json, const char *path, bal_q
         return bal_fail(BAL_EINVAL, "random weights are written as bf16 or q4_0, not as %s", bal_quant_of(quant)->name);
     BAL_TRY(bal_json_parse(&json, config_json, strlen(config_json), "the model's configuration"));
     BAL_TRY(bal_config_from_json(&config, &s.family, json, "the model's configuration"));
+    if (config.embed_width != 0)
+        BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "a new model has word_embed_proj_dim equal to hidden_size (%zu, %zu)",
+                         config.embed_width, config.hidden));
     if (s.family->architecture == NULL || s.family->norm != BAL_NORM_RMS || config.window != 0 ||
         config.rope.kind == BAL_ROPE_LLAMA3)
         BAL_TRY(bal_fail(BAL_EUNSUPPORTED,

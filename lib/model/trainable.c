@@ -57,7 +57,7 @@ bal_status bal_model_visit(bal_model *m, bal_part_fn *fn, void *context)
             BAL_TRY(visit_matrix(&b->linear[s], rows, cols, bal_family_bias(f, c, s), fn, context));
         }
     }
-    if (!c->norm_after_add)
+    if (!c->no_final_norm)
         BAL_TRY(visit_norm(m, f->hf.final_norm, 0, c->hidden, &m->final_norm, fn, context));
     if (!c->tied_head)
         BAL_TRY(visit_matrix(&m->head, c->vocab, c->hidden, false, fn, context));
@@ -186,6 +186,9 @@ bal_status bal_model_new(bal_model **out, const char *config_json, uint64_t seed
     bal_rng_init(&rng, seed, "init");
     BAL_TRY(bal_json_parse(&json, config_json, strlen(config_json), "the model's configuration"));
     BAL_TRY(bal_config_from_json(&config, &family, json, "the model's configuration"));
+    if (config.embed_width != 0)
+        BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "a new model has word_embed_proj_dim equal to hidden_size (%zu, %zu)",
+                         config.embed_width, config.hidden));
     BAL_TRY(bal_model_allocate(out, &config, family, ""));
     BAL_TRY(build(*out, &rng));
     BAL_TRY(bal_model_list_modules(*out));

@@ -1,4 +1,5 @@
-/* y1 = x1 cos - x2 sin, y2 = x2 cos + x1 sin with x1 = x[i], x2 = x[i + d/2], angle = position * frequency[i].
+/* y1 = x1 cos - x2 sin, y2 = x2 cos + x1 sin with x1 = x[i], x2 = x[i + d/2], angle = position * frequency[i], d the
+ * elements of a head that turn.
  * The gradient is the rotation by minus the angle.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/nn/rope.h"
 
@@ -39,6 +40,11 @@ static double llama3_frequency(const bal_rope_config *c, double f)
     return (1 - smooth) * f / c->factor + smooth * f;
 }
 
+bool bal_rope_by_length(const bal_rope_config *c)
+{
+    return c->kind == BAL_ROPE_DYNAMIC || c->kind == BAL_ROPE_LONGROPE;
+}
+
 double bal_rope_frequencies(const bal_rope_config *c, size_t d, size_t length, const double *factors, double *out)
 {
     double theta = c->theta, low = 0, high = 1, dim = (double)d;
@@ -55,14 +61,19 @@ double bal_rope_frequencies(const bal_rope_config *c, size_t d, size_t length, c
         } else if (c->kind == BAL_ROPE_YARN) {
             double ramp = fmin(fmax(((double)i - low) / (high - low), 0), 1);
             f = f / c->factor * ramp + f * (1 - ramp);
+        } else if (c->kind == BAL_ROPE_LONGROPE && i < BAL_LONGROPE_MAX) {
+            f /= (double)((double)length > c->original_max_positions ? c->long_factor[i] : c->short_factor[i]);
         }
         out[i] = factors == NULL ? f : f / factors[i];
     }
-    if (c->kind != BAL_ROPE_YARN)
+    if (c->kind != BAL_ROPE_YARN && c->kind != BAL_ROPE_LONGROPE)
         return 1;
     if (c->attention_factor != 0)
         return c->attention_factor;
-    return c->factor <= 1 ? 1 : 0.1 * log(c->factor) + 1;
+    if (c->factor <= 1)
+        return 1;
+    return c->kind == BAL_ROPE_YARN ? 0.1 * log(c->factor) + 1
+                                    : sqrt(1 + log(c->factor) / log(c->original_max_positions));
 }
 
 typedef struct table_job {
@@ -94,7 +105,7 @@ void bal_rope_table(const double *frequencies, size_t half, double scale, size_t
 
 typedef struct apply_job {
     real_t *x;
-    size_t ld, heads, d;
+    size_t ld, heads, d, turned;
     const real_t *cosines, *sines;
     const uint32_t *row;
     real_t sign;
@@ -103,7 +114,7 @@ typedef struct apply_job {
 static void apply_range(void *context, size_t begin, size_t end, size_t thread)
 {
     const apply_job *j = context;
-    size_t half = j->d / 2;
+    size_t half = j->turned / 2;
     (void)thread;
     for (size_t t = begin; t < end; t++) {
         const real_t *c = j->cosines + j->row[t] * half, *s = j->sines + j->row[t] * half;
@@ -118,9 +129,9 @@ static void apply_range(void *context, size_t begin, size_t end, size_t thread)
     }
 }
 
-void bal_rope_apply(real_t *x, size_t ld, size_t n, size_t heads, size_t d, const real_t *cosines, const real_t *sines,
-                    const uint32_t *row, bool inverse)
+void bal_rope_apply(real_t *x, size_t ld, size_t n, size_t heads, size_t d, size_t turned, const real_t *cosines,
+                    const real_t *sines, const uint32_t *row, bool inverse)
 {
-    apply_job job = {x, ld, heads, d, cosines, sines, row, inverse ? -1 : 1};
+    apply_job job = {x, ld, heads, d, turned, cosines, sines, row, inverse ? -1 : 1};
     bal_parallel_for(n, 32, apply_range, &job);
 }

@@ -135,14 +135,10 @@ static size_t list_cases(const char *dir, const char *prefix, char *names[128])
     return n;
 }
 
-static void run_cases(const char *prefix)
+static void run_cases_of(const char *root, const char *prefix)
 {
-    char *names[128], root[MAX_PATH], dir[MAX_PATH], out[MAX_PATH], want[MAX_PATH];
-    const char *shared = test_shared("golden/decoder");
+    char *names[128], dir[MAX_PATH], out[MAX_PATH], want[MAX_PATH];
     size_t run = 0;
-    if (shared == NULL)
-        SKIP("golden/decoder is not there");
-    (void)snprintf(root, sizeof root, "%s", shared);
     size_t n = list_cases(root, prefix, names);
     CHECK(n > 0);
     for (size_t i = 0; i < n; i++) {
@@ -157,6 +153,24 @@ static void run_cases(const char *prefix)
         bal_free(names[i]);
     }
     CHECK(run > 0);
+}
+
+static void run_cases(const char *prefix)
+{
+    char root[MAX_PATH];
+    const char *shared = test_shared("golden/decoder");
+    if (shared == NULL)
+        SKIP("golden/decoder is not there");
+    (void)snprintf(root, sizeof root, "%s", shared);
+    run_cases_of(root, prefix);
+}
+
+/* Families and options that the shared cases lack, made by tests/peers/families.py --write. */
+TEST(own_cases)
+{
+    char root[MAX_PATH];
+    if (CHECK(realpath("tests/golden/decoder", root) != NULL))
+        run_cases_of(root, "fwd_");
 }
 
 TEST(forward)

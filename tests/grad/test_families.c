@@ -132,6 +132,63 @@ TEST(opt)
     check_family(OPT "\"do_layer_norm_before\": false}", "out_proj", (spoil *const[]){norm_elsewhere, NULL});
 }
 
+static void scaled_alike(bal_model_config *c)
+{
+    c->scale_by_layer = false;
+}
+
+static void all_turned(bal_model_config *c)
+{
+    for (size_t i = 0; i < c->n_layers; i++)
+        bal_layer_put(&c->unrotated, i, false);
+}
+
+static void other_bands(bal_model_config *c)
+{
+    c->rope.short_factor[1] *= 1.05F;
+    c->rope.long_factor[1] *= 1.05F;
+}
+
+TEST(gpt2_by_layer)
+{
+    check_family("{\"model_type\": \"gpt2\", \"n_layer\": 2, \"n_embd\": 10, \"n_head\": 2, \"n_inner\": 7, "
+                 "\"vocab_size\": 13, \"n_positions\": 6, \"initializer_range\": 0.4, "
+                 "\"scale_attn_by_inverse_layer_idx\": true}",
+                 "c_attn", (spoil *const[]){scaled_alike, NULL});
+}
+
+TEST(opt_bare)
+{
+    check_family(OPT "\"enable_bias\": false, \"_remove_final_layer_norm\": true}", "fc2",
+                 (spoil *const[]){exact_gelu, NULL});
+}
+
+TEST(smollm3)
+{
+    check_family("{\"model_type\": \"smollm3\", " SIZES
+                 "\"no_rope_layer_interval\": 2, \"use_sliding_window\": true, \"sliding_window\": 3}",
+                 "k_proj", (spoil *const[]){all_turned, wider_window, NULL});
+}
+
+TEST(stablelm)
+{
+    static const char config[] =
+        "{\"model_type\": \"stablelm\", " SIZES "\"partial_rotary_factor\": 0.67, \"use_qkv_bias\": true}";
+    check_family(config, "q_proj", (spoil *const[]){other_epsilon, NULL});
+    check_family("{\"model_type\": \"stablelm\", " SIZES
+                 "\"partial_rotary_factor\": 0.67, \"use_parallel_residual\": true}",
+                 "gate_proj", (spoil *const[]){other_epsilon, NULL});
+}
+
+TEST(longrope)
+{
+    check_family("{\"model_type\": \"phi3\", " SIZES
+                 "\"original_max_position_embeddings\": 3, \"rope_scaling\": {\"type\": \"su\", "
+                 "\"partial_rotary_factor\": 0.7, "
+                 "\"short_factor\": [1, 2], \"long_factor\": [1.5, 4]}}",
+                 "qkv_proj", (spoil *const[]){other_bands, NULL});
+}
+
 /* Each piece changes what the model gives: none is read and forgotten. */
 TEST(pieces_count)
 {
@@ -144,6 +201,10 @@ TEST(pieces_count)
          "{\"model_type\": \"gemma2\", " SIZES "\"query_pre_attn_scalar\": 4}"},
         {"{\"model_type\": \"gemma3_text\", " SIZES "\"sliding_window_pattern\": 2, \"rope_local_base_freq\": 5}",
          "{\"model_type\": \"gemma3_text\", " SIZES "\"sliding_window_pattern\": 2, \"rope_local_base_freq\": 50}"},
+        {"{\"model_type\": \"stablelm\", " SIZES "\"partial_rotary_factor\": 0.67}",
+         "{\"model_type\": \"stablelm\", " SIZES "\"partial_rotary_factor\": 1}"},
+        {"{\"model_type\": \"smollm3\", " SIZES "\"no_rope_layers\": [0, 1]}",
+         "{\"model_type\": \"smollm3\", " SIZES "\"no_rope_layers\": [1, 1]}"},
         {OPT "\"activation_function\": \"relu\"}", OPT "\"activation_function\": \"gelu\"}"}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         double value[2] = {0, 0};

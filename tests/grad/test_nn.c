@@ -259,13 +259,13 @@ static const uint32_t k_rows[T] = {0, 1, 2, 9, 4};
 static void rope_forward(void)
 {
     memcpy(g.y, g.in[0].x, g.n_out * sizeof *g.y);
-    bal_rope_apply(g.y, HEADS * HEAD_DIM, T, HEADS, HEAD_DIM, s_cosines, s_sines, k_rows, false);
+    bal_rope_apply(g.y, HEADS * HEAD_DIM, T, HEADS, HEAD_DIM, HEAD_DIM, s_cosines, s_sines, k_rows, false);
 }
 
 static void rope_backward(void)
 {
     memcpy(g.in[0].dx, g.dy, g.n_out * sizeof *g.dy);
-    bal_rope_apply(g.in[0].dx, HEADS * HEAD_DIM, T, HEADS, HEAD_DIM, s_cosines, s_sines, k_rows, true);
+    bal_rope_apply(g.in[0].dx, HEADS * HEAD_DIM, T, HEADS, HEAD_DIM, HEAD_DIM, s_cosines, s_sines, k_rows, true);
 }
 
 TEST(rotary_embedding)

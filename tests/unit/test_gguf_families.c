@@ -49,6 +49,16 @@ static const struct {
      "{\"model_type\": \"gpt2\", \"n_layer\": 3, \"n_embd\": 32, \"n_head\": 4, \"n_inner\": 40, \"vocab_size\": 23, "
      "\"n_positions\": 32, \"initializer_range\": 0.3, \"layer_norm_epsilon\": 0.001}",
      false},
+    {"smollm3", "{\"model_type\": \"smollm3\", " SIZES ", \"no_rope_layers\": [1, 1, 1]}", false},
+    {"stablelm", "{\"model_type\": \"stablelm\", " SIZES ", \"partial_rotary_factor\": 0.7, \"use_qkv_bias\": true}",
+     false},
+    {"stablelm",
+     "{\"model_type\": \"stablelm\", " SIZES ", \"partial_rotary_factor\": 0.4, \"use_parallel_residual\": true}",
+     false},
+    {"phi3",
+     "{\"model_type\": \"phi3\", " SIZES ", \"original_max_position_embeddings\": 10, \"rope_scaling\": {\"type\": "
+     "\"longrope\", \"short_factor\": [1, 2, 3], \"long_factor\": [1.5, 4, 9]}}",
+     false},
 };
 enum { N_CASES = sizeof k_cases / sizeof *k_cases };
 

@@ -5,6 +5,7 @@
 #include "lib/model/config.h"
 #include "tests/test.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -45,6 +46,40 @@ TEST(config_of_both_spellings)
     bal_buf_dispose(&text);
 }
 
+/* What a key that is left out means differs from family to family (transformers' configuration classes). */
+TEST(absent_keys)
+{
+    static const struct {
+        const char *type;
+        size_t head_dim, kv, rotary, window;
+        double theta, eps;
+        bool tied;
+    } cases[] = {{"llama", 2, 32, 2, 0, 1e4, 1e-6, false},       {"mistral", 2, 8, 2, 4096, 1e4, 1e-6, false},
+                 {"qwen2", 2, 32, 2, 0, 1e4, 1e-6, false},       {"qwen3", 128, 32, 128, 0, 1e4, 1e-6, false},
+                 {"phi3", 2, 32, 2, 0, 1e4, 1e-5, false},        {"gemma", 256, 16, 256, 0, 1e4, 1e-6, true},
+                 {"gemma2", 256, 4, 256, 4096, 1e4, 1e-6, true}, {"gemma3_text", 256, 4, 256, 4096, 1e6, 1e-6, true},
+                 {"smollm3", 2, 4, 2, 0, 2e6, 1e-6, true}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[256];
+        cJSON *json = NULL;
+        const bal_family *f = NULL;
+        bal_model_config c;
+        (void)snprintf(text, sizeof text,
+                       "{\"model_type\": \"%s\", \"num_hidden_layers\": 1, \"hidden_size\": 64, "
+                       "\"num_attention_heads\": 32, \"intermediate_size\": 8, \"vocab_size\": 9}",
+                       cases[i].type);
+        if (CHECK_OK(bal_json_parse(&json, text, strlen(text), "text")) &&
+            CHECK_OK(bal_config_from_json(&c, &f, json, "text")))
+            CHECK_MSG(c.head_dim == cases[i].head_dim && c.n_kv_heads == cases[i].kv &&
+                          c.rotary_dim == cases[i].rotary && c.window == cases[i].window &&
+                          fabs(c.rope.theta - cases[i].theta) < 1e-9 && fabs(c.norm_eps - cases[i].eps) < 1e-12 &&
+                          c.tied_head == cases[i].tied,
+                      "%s: head_dim %zu, kv %zu, rotary %zu, window %zu, theta %g, eps %g, tied %d", cases[i].type,
+                      c.head_dim, c.n_kv_heads, c.rotary_dim, c.window, c.rope.theta, c.norm_eps, c.tied_head);
+        cJSON_Delete(json);
+    }
+}
+
 TEST(config_errors)
 {
     static const struct {
@@ -55,9 +90,14 @@ TEST(config_errors)
         {"{}", "model_type", BAL_EFORMAT},
         {"{\"model_type\": \"llama\"}", "'num_hidden_layers' is missing", BAL_EFORMAT},
         {"{\"model_type\": \"llama\", " SIZES ", \"num_key_value_heads\": 3}", "4 attention heads", BAL_EFORMAT},
-        {"{\"model_type\": \"llama\", " SIZES ", \"head_dim\": 7}", "odd", BAL_EFORMAT},
-        {"{\"model_type\": \"llama\", " SIZES ", \"rope_scaling\": {\"type\": \"longrope\"}}", "longrope",
+        {"{\"model_type\": \"llama\", " SIZES ", \"head_dim\": 7}", "7 of the 7 elements of a head turn", BAL_EFORMAT},
+        {"{\"model_type\": \"llama\", " SIZES ", \"rope_scaling\": {\"type\": \"longrope\"}}", "short_factor",
+         BAL_EFORMAT},
+        {"{\"model_type\": \"llama\", " SIZES ", \"rope_scaling\": {\"type\": \"ntk\"}}", "'ntk' is not one of",
          BAL_EUNSUPPORTED},
+        {"{\"model_type\": \"stablelm\", " SIZES ", \"num_key_value_heads\": 4, \"qk_layernorm\": true}",
+         "qk_layernorm", BAL_EUNSUPPORTED},
+        {"{\"model_type\": \"phi3\", " SIZES ", \"partial_rotary_factor\": 1.5}", "partial_rotary_factor", BAL_EFORMAT},
         {"{\"model_type\": \"llama\", " SIZES ", \"rope_scaling\": {\"type\": \"linear\"}}", "no factor", BAL_EFORMAT},
         {"{\"model_type\": \"llama\", " SIZES ", \"rms_norm_eps\": 0}", "epsilon", BAL_EFORMAT},
         {"{\"model_type\": \"llama\", " SIZES ", \"hidden_act\": \"mish\"}", "mish", BAL_EUNSUPPORTED},
