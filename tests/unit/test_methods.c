@@ -69,7 +69,7 @@ static bool run_forward(void)
     for (uint32_t i = 0; i < TOKENS; i++)
         rows[i] = i;
     return CHECK_OK(bal_pass_forward(g.pass, &g.batch, BAL_STUDENT)) &&
-           CHECK_OK(bal_lm_logits(g.model, bal_pass_final(g.pass, BAL_STUDENT), rows, TOKENS, g.logits));
+           CHECK_OK(bal_lm_logits(g.model, bal_pass_final(g.pass, BAL_STUDENT), rows, TOKENS, true, g.logits));
 }
 
 static bool run_backward(void)
