@@ -20,7 +20,7 @@ typedef enum bal_option_type {
     BAL_OPTION_PATH,   /* as TEXT; in a recipe relative to the recipe's folder */
     BAL_OPTION_CHOICE, /* as TEXT; one of choices */
     BAL_OPTION_LIST,   /* bal_text_list field; "a,b", repeated flags add, recipe array or text */
-    BAL_OPTION_PATHS   /* as LIST, of paths; in a recipe relative to the recipe's folder */
+    BAL_OPTION_PATHS   /* as LIST, of paths, one a flag; in a recipe relative to the recipe's folder */
 } bal_option_type;
 
 typedef struct bal_text_list {

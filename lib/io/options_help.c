@@ -22,7 +22,7 @@ static const char *value_word(const bal_option *o)
     case BAL_OPTION_CHOICE:
         return " WORD";
     case BAL_OPTION_PATHS:
-        return " PATH,...";
+        return " PATH";
     case BAL_OPTION_LIST:
         return " A,B,...";
     }

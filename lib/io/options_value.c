@@ -151,9 +151,11 @@ static bal_status set_by_type(bal_options *o, bal_option_entry *e, const char *t
     case BAL_OPTION_CHOICE:
         return set_choice(o, e, text);
     case BAL_OPTION_LIST:
-    case BAL_OPTION_PATHS:
         list_clear_before(e, source);
         return list_add_commas(o, e, text);
+    case BAL_OPTION_PATHS: /* a path may hold a comma */
+        list_clear_before(e, source);
+        return list_add(o, e, text, strlen(text));
     }
     return bal_fail(BAL_EINVAL, "option '%s' has no type", e->option->name);
 }
@@ -273,6 +275,8 @@ static bal_status set_json_pairs(bal_options *o, bal_option_entry *e, const cJSO
 static bal_status set_json_list(bal_options *o, bal_option_entry *e, const cJSON *v, bal_option_source source)
 {
     list_clear_before(e, source);
+    if (cJSON_IsString(v) && e->option->type == BAL_OPTION_PATHS)
+        return list_add(o, e, v->valuestring, strlen(v->valuestring));
     if (cJSON_IsString(v))
         return list_add_commas(o, e, v->valuestring);
     if (cJSON_IsObject(v))

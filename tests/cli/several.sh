@@ -22,7 +22,7 @@ done >each
 cmp all each && echo "generate: as each alone"
 $G --adapter a --adapter b --json | tr -d '\n' | grep -o '"adapter": [^,]*'
 printf '{"text": "The sum is"}\n{"text": "one more text"}\n' >texts.jsonl
-$E --adapter a,b --perplexity texts.jsonl | sed 's/[0-9][0-9.]*/N/g'
+$E --adapter a --adapter b --perplexity texts.jsonl | sed 's/[0-9][0-9.]*/N/g'
 for m in "" "--adapter a" "--adapter b"; do $E $m --perplexity texts.jsonl --json | grep -o '"perplexity": [0-9.]*' | tail -n 1; done >alone
 $E --adapter a --adapter b --perplexity texts.jsonl --json | grep '^\]' | grep -o '"perplexity": [0-9.]*' >together
 cmp alone together && echo "perplexity: as each alone"

@@ -130,7 +130,7 @@ TEST(lists_of_paths)
     char path[300];
     (void)snprintf(path, sizeof path, "%s/x", test_folder());
     if (CHECK_OK(parse("--folders|a,b|--folders|c", &s, &o)))
-        CHECK(s.folders.n == 3 && strcmp(s.folders.items[0], "a") == 0);
+        CHECK(s.folders.n == 2 && strcmp(s.folders.items[0], "a,b") == 0); /* a name may hold a comma */
     bal_options_free(o);
     if (CHECK_OK(parse_recipe("{\"folders\": [\"x\", \"/y\"]}", "", &s, &o)) && CHECK(s.folders.n == 2)) {
         CHECK_TEXT(s.folders.items[0], path); /* relative to the recipe */
