@@ -96,7 +96,7 @@ bal_status analyzed_open(analyzed *a, const char *dir, const char *initial, cons
         BAL_TRY(own_modules_read(&a->own, dir));
     BAL_TRY(bal_adapter_load(&a->adapter, dir, initial, base != NULL ? a->model->modules : a->own.modules,
                              base != NULL ? a->model->n_modules : a->own.n, false, note, sizeof note));
-    if (!bal_method_of(&a->adapter->config)->low_rank)
+    if (!bal_method_of(&a->adapter->config)->low_rank || !bal_method_of(&a->adapter->config)->additive)
         BAL_TRY(
             bal_fail(BAL_EUNSUPPORTED,
                      "%s is a %s adapter, whose update has no low-rank factors to analyse; merge it and compare the "
@@ -121,7 +121,8 @@ void analyzed_close(analyzed *a)
 const bal_view *analyzed_base(const analyzed *a, const char *module)
 {
     for (size_t i = 0; a->model != NULL && i < a->model->n_modules; i++)
-        if (strcmp(a->model->modules[i].name, module) == 0)
+        if (a->model->modules[i].kind == BAL_MODULE_LINEAR && /* an embedding lies the other way round */
+            strcmp(a->model->modules[i].name, module) == 0)
             return a->model->modules[i].w;
     return NULL;
 }

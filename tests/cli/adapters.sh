@@ -61,3 +61,4 @@ refused balora forward --model "$MODEL" --input in.json --out out.st --adapter w
 cp -r patterns with; sed -i '1a "use_dora": true,' with/adapter_config.json
 refused balora forward --model "$MODEL" --input in.json --out out.st --adapter with
 refused balora convert --model "$MODEL" --adapter dora --to gguf --out dora.gguf
+refused balora analyze spectrum --adapter dora
