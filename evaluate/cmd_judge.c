@@ -13,7 +13,7 @@
 
 typedef struct config {
     const char *answers, *baseline, *model, *base_url, *key_env, *judge, *judge_url, *judge_key_env, *data, *out;
-    const char *write_answers, *name, *experiment, *adapter, *tokenizer;
+    const char *write_answers, *name, *experiment, *adapter, *tokenizer, *prompt_form;
     int64_t limit, max_new_tokens, at_once, tries, timeout;
     double back_off;
 } config;
@@ -28,6 +28,8 @@ static const bal_option k_options[] = {
     {"tokenizer", 0, BAL_OPTION_PATH, AT(tokenizer), NULL, 0, 0, NULL, NULL, "Input", "tokenizer of a model here"},
     {"max_new_tokens", 0, BAL_OPTION_INT, AT(max_new_tokens), "1024", 1, 100000, NULL, NULL, "Input",
      "of an answer by a model here"},
+    {"prompt_form", 0, BAL_OPTION_CHOICE, AT(prompt_form), "chat", 0, 0, "chat|alpaca", NULL, "Input",
+     "of a model here: its chat template, or the wrapper that PiSSA and BA-LoRA train on, turn 2 behind turn 1 in it"},
     {"base_url", 0, BAL_OPTION_TEXT, AT(base_url), "https://api.openai.com/v1", 0, 0, NULL, NULL, "Input",
      "where --model is served"},
     {"key_env", 0, BAL_OPTION_TEXT, AT(key_env), "OPENAI_API_KEY", 0, 0, NULL, NULL, "Input",
@@ -102,7 +104,10 @@ static void session_dispose(session *s)
 static bal_status local_answers(session *s)
 {
     const config *c = s->c;
-    const mt_local_options o = {(size_t)c->max_new_tokens, &s->common->log, s->common->progress};
+    const mt_local_options o = {.max_new_tokens = (size_t)c->max_new_tokens,
+                                .alpaca = strcmp(c->prompt_form, "alpaca") == 0,
+                                .log = &s->common->log,
+                                .progress = s->common->progress};
     bal_bundle b = {0};
     bal_status status;
     BAL_TRY(bal_bundle_load(&b, c->model, c->adapter, NULL, c->tokenizer));
@@ -125,6 +130,8 @@ static bal_status get_answers(session *s, const bal_http_options *http)
         return mt_answers_read(&s->answers, &s->bench, c->answers);
     if (!bal_starts_with(c->model, "openai:"))
         return local_answers(s);
+    if (strcmp(c->prompt_form, "chat") != 0)
+        return bal_fail(BAL_EINVAL, "--prompt-form alpaca is for a model here; a served one has its own template");
     if (c->model[7] == '\0')
         return bal_fail(BAL_EINVAL, "--model 'openai:' needs a name behind it");
     BAL_TRY(api_open(&s->model, s->store, c->base_url, c->model + 7, c->key_env, http));
@@ -202,8 +209,10 @@ out:
 static bal_status store_game(session *s, const game *g, const char *filter, double score, const char *extracted)
 {
     const mt_question *q = &s->bench.questions[g->question];
+    char by[160]; /* what another judge says is another figure */
+    (void)snprintf(by, sizeof by, "%s:%.120s", filter, s->judge.model);
     const bal_eval_item row = {.task = "mt_bench",
-                               .filter = filter,
+                               .filter = by,
                                .item = (int64_t)g->question,
                                .repeat = (int64_t)(g->turn * 2 + g->swapped),
                                .output = g->judgement != NULL ? g->judgement : g->error,
@@ -251,14 +260,14 @@ static bal_status put_single(session *s, double *scratch, bal_buf *out)
     for (size_t t = 0; t <= MT_TURNS; t++) {
         double mean, error;
         size_t n;
-        char name[64];
+        char name[200];
         rate(s, NULL, t, scratch, &mean, &error, &n);
         BAL_TRY(bal_buf_printf(out, "%s\"%s\": ", t == 0 ? "" : ", ", names[t]));
         BAL_TRY(bal_json_put_f64(out, mean));
         BAL_TRY(bal_buf_printf(out, ", \"%s_stderr\": ", names[t]));
         BAL_TRY(bal_json_put_f64(out, error));
         BAL_TRY(bal_buf_printf(out, ", \"%s_n\": %zu", names[t], n));
-        (void)snprintf(name, sizeof name, "mt_bench/%s", names[t]);
+        (void)snprintf(name, sizeof name, "mt_bench/%s,%.120s", names[t], s->judge.model);
         BAL_TRY(bal_run_metric(s->store, s->run, name, 0, mean));
     }
     BAL_TRY(bal_buf_text(out, ", \"categories\": {"));
@@ -308,9 +317,11 @@ static bal_status put_pairwise(session *s, bal_buf *out)
                            "\"wins\": %zu, \"losses\": %zu, \"ties\": %zu, \"invalid\": %zu, "
                            "\"adjusted_win_rate\": ",
                            wins, losses, ties, invalid));
+    char name[200];
+    (void)snprintf(name, sizeof name, "mt_bench/adjusted_win_rate,%.120s", s->judge.model);
     double rate_of_wins = n == 0 ? (double)NAN : ((double)wins + 0.5 * (double)ties) / (double)n;
     BAL_TRY(bal_json_put_f64(out, rate_of_wins));
-    status = bal_run_metric(s->store, s->run, "mt_bench/adjusted_win_rate", 0, rate_of_wins);
+    status = bal_run_metric(s->store, s->run, name, 0, rate_of_wins);
 out:
     return status;
 }

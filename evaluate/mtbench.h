@@ -35,9 +35,12 @@ bal_status mt_answers_read(mt_answers *a, const mt_bench *m, const char *path);
 bal_status mt_answers_write(const mt_answers *a, const mt_bench *m, const char *path);
 /* Asks a served model: temperature by category, 1024 tokens, the second turn behind its own first answer. */
 bal_status mt_answers_ask(mt_answers *a, const mt_bench *m, api_client *c);
-/* Asks a model here, by its chat template; the same temperatures. */
+/* Appends the conversation up to the answer of turn t as that wrapper: its sentence once, then each question and answer. */
+bal_status mt_alpaca_prompt(const mt_question *q, size_t t, const char *first_answer, bal_buf *out);
+/* Asks a model here; the same temperatures. */
 typedef struct mt_local_options {
     size_t max_new_tokens;
+    bool alpaca; /* not the model's chat template but the wrapper that PiSSA and BA-LoRA train on */
     const bal_log *log;
     bool progress;
 } mt_local_options;

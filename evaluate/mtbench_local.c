@@ -24,6 +24,18 @@ static bal_status answered(void *context, size_t i, const bal_answer *a)
     return *slot == NULL ? BAL_ENOMEM : BAL_OK;
 }
 
+bal_status mt_alpaca_prompt(const mt_question *q, size_t t, const char *first_answer, bal_buf *out)
+{
+    bal_status status;
+    BAL_TRY(bal_buf_text(out, "Below is an instruction that describes a task. Write a response that appropriately "
+                              "completes the request."));
+    BAL_TRY(bal_buf_printf(out, "\n\n### Instruction:\n%s\n\n### Response:", q->turns[0]));
+    if (t > 0)
+        status = bal_buf_printf(out, "%s\n\n### Instruction:\n%s\n\n### Response:", first_answer, q->turns[1]);
+out:
+    return status;
+}
+
 /* The conversation up to the answer of turn t->index. */
 static bal_status add_request(turn *t, const mt_bench *m, size_t q, const bal_bundle *b, const mt_local_options *o)
 {
@@ -34,8 +46,13 @@ static bal_status add_request(turn *t, const mt_bench *m, size_t q, const bal_bu
     bal_ids *ids = &t->ids[t->n];
     bal_status status;
     ids->n = 0;
-    BAL_TRY(bal_chat_render(b->tokenizer, messages, t->index == 0 ? 1 : 3, true, &text));
-    BAL_TRY(bal_bundle_prompt(b, bal_buf_cstr(&text), text.len, ids));
+    if (o->alpaca) {
+        BAL_TRY(mt_alpaca_prompt(x, t->index, t->answers->texts[q * MT_TURNS], &text));
+        BAL_TRY(bal_bundle_prompt(b, bal_buf_cstr(&text), text.len, ids));
+    } else { /* the template has written the special tokens */
+        BAL_TRY(bal_chat_render(b->tokenizer, messages, t->index == 0 ? 1 : 3, true, &text));
+        BAL_TRY(bal_tokenizer_encode(b->tokenizer, bal_buf_cstr(&text), text.len, false, ids));
+    }
     t->question[t->n] = q;
     t->requests[t->n++] = (bal_request){.kind = BAL_REQUEST_GENERATE,
                                         .prompt = ids->data,

@@ -28,3 +28,6 @@ judge --model m --max-new-tokens 4 --write-answers own.jsonl
 grep -o '"question_id": 1,.*"model_id": "m", "choices": .{"index": 0, "turns": ."' own.jsonl
 judge --answers own.jsonl
 judge --model openai:x --base-url http://127.0.0.1:9/v1
+judge --model openai:x --prompt-form alpaca
+judge --model m --max-new-tokens 4 --prompt-form alpaca --write-answers wrapped.jsonl
+grep -c '"question_id": 1' wrapped.jsonl

@@ -72,7 +72,13 @@ static void write_bench(const char *folder)
         "\"{question}|{ref_answer_1}|{answer}\"}\n"
         "{\"name\": \"single-math-v1-multi-turn\", \"system_prompt\": \"S\", \"prompt_template\": "
         "\"{ref_answer_1}|{ref_answer_2}|{answer_2}|{unknown}\"}\n"
-        "{\"name\": \"pair-v2\", \"system_prompt\": \"S\", \"prompt_template\": \"{answer_a}<>{answer_b}\"}\n";
+        "{\"name\": \"pair-v2\", \"system_prompt\": \"S\", \"prompt_template\": \"{answer_a}<>{answer_b}\"}\n"
+        "{\"name\": \"pair-v2-multi-turn\", \"system_prompt\": \"S\", \"prompt_template\": "
+        "\"{answer_a_2}<>{answer_b_2}\"}\n"
+        "{\"name\": \"pair-math-v1\", \"system_prompt\": \"S\", \"prompt_template\": "
+        "\"{ref_answer_1}: {answer_a}<>{answer_b}\"}\n"
+        "{\"name\": \"pair-math-v1-multi-turn\", \"system_prompt\": \"S\", \"prompt_template\": "
+        "\"{ref_answer_2}: {answer_a_2}<>{answer_b_2}\"}\n";
     char path[300];
     (void)snprintf(path, sizeof path, "%s/mt_bench", folder);
     CHECK_OK(bal_folder_make(path));
@@ -140,8 +146,19 @@ static void openai(loopback *l, int fd, const char *head, const char *body)
         loopback_reply(fd, 401, "", "bad key");
         return;
     }
-    if (strstr(body, "\"model\": \"judge\"") == NULL)
-        text = strstr(body, "assistant") != NULL ? "second" : "first";
+    if (strstr(body, "\"model\": \"judge\"") == NULL) { /* by category, with what was said before */
+        bool two = strstr(body, "\"role\": \"assistant\", \"content\": \"first\"") != NULL;
+        const char *heat = strstr(body, "\"content\": \"W1 ") != NULL ? "\"temperature\": 0.7," : "\"temperature\": 0,";
+        bool right = strstr(body, heat) != NULL && strstr(body, "\"max_tokens\": 1024") != NULL;
+        text = !right ? "wrongly asked" : two ? "second" : "first";
+    } else if (strstr(body, "<>") !=
+               NULL) /* the own answer to the first turn wins, the other's to the second; M1 once says nothing */
+        text = strstr(body, "R1: first<>") != NULL ? "hm"
+               : strstr(body, "first<>") != NULL   ? "[[A]]"
+               : strstr(body, "<>first") != NULL   ? "[[B]]"
+               : strstr(body, "R2") != NULL        ? "[[A]] whatever is first"
+               : strstr(body, "second<>") != NULL  ? "[[B]]"
+                                                   : "[[A]]";
     else if (strstr(body, "M1|R1|first") != NULL)
         text = "no rating at all";
     else
@@ -209,5 +226,94 @@ TEST(whole_run)
     (void)snprintf(more, sizeof more, "%s/runs.db", test_folder());
     CHECK_OK(bal_file_read(more, 1 << 28, &database));
     CHECK(memmem(bal_buf_cstr(&database), database.len, "sk-test-key", 11) == NULL); /* no key in the store */
+    /* the judge is part of the figures' names */
+    CHECK(memmem(bal_buf_cstr(&database), database.len, "mt_bench/overall,judge", 22) != NULL &&
+          memmem(bal_buf_cstr(&database), database.len, "single:judge", 12) != NULL);
     bal_buf_dispose(&database);
+}
+
+/* Each game twice, with the answers swapped; a rerun sends nothing. */
+TEST(pairwise_run)
+{
+    static const char baseline[] = "{\"question_id\": 1, \"choices\": [{\"turns\": [\"x\", \"y\"]}]}\n"
+                                   "{\"question_id\": 2, \"choices\": [{\"turns\": [\"x\", \"y\"]}]}\n";
+    loopback l;
+    int broken = 0;
+    char out[4000], file[300];
+    write_bench(test_folder());
+    (void)snprintf(file, sizeof file, "%s/baseline.jsonl", test_folder());
+    if (!CHECK_OK(bal_file_replace(file, baseline, sizeof baseline - 1)) || !CHECK(loopback_start(&l, openai, &broken)))
+        return;
+    CHECK(run_judge(l.port, "sk-test-key", "--baseline", file, out, sizeof out) == 0);
+    CHECK(atomic_load(&l.requests) == 4 + 8);
+    /* writing: turn 1 won, turn 2 lost; maths: turn 1 without a verdict, turn 2 a tie, as the first place wins twice */
+    CHECK_MSG(strstr(out, "\"wins\": 1, \"losses\": 1, \"ties\": 1, \"invalid\": 1, \"adjusted_win_rate\": 0.5}") !=
+                  NULL,
+              "%s", out);
+    CHECK(run_judge(l.port, "sk-test-key", "--baseline", file, out, sizeof out) == 0);
+    CHECK(atomic_load(&l.requests) == 4 + 8);
+    loopback_stop(&l);
+}
+
+/* The published questions and prompts, as evaluate.md has them. */
+TEST(published_prompts)
+{
+    const char *path = test_shared("data/mt_bench/question.jsonl");
+    mt_bench m;
+    char folder[600];
+    if (path == NULL)
+        SKIP("../shared is not there");
+    (void)snprintf(folder, sizeof folder, "%.500s", path);
+    *strstr(folder, "/mt_bench/") = '\0';
+    if (!CHECK_OK(mt_bench_read(&m, folder)))
+        return;
+    size_t references = 0, by_heat[3] = {0};
+    bal_buf body = {0};
+    mt_answers a = {0};
+    api_client judge = {.model = "gpt-4"};
+    CHECK(m.n == 80 && m.questions[0].id == 81 && m.questions[79].id == 160);
+    CHECK_OK(mt_answers_init(&a, &m));
+    for (size_t i = 0; i < a.n; i++)
+        a.texts[i] = bal_strdup(i % 2 == 0 ? "<one>" : "<two>");
+    for (size_t q = 0; q < m.n; q++) {
+        const mt_question *x = &m.questions[q];
+        bool reference = x->reference[0] != NULL;
+        double heat = mt_temperature(x->category);
+        references += reference;
+        by_heat[heat == 0 ? 0 : heat < 0.5 ? 1 : 2]++;
+        CHECK(reference == (x->id >= 101 && x->id <= 130));
+        for (size_t t = 0; t < MT_TURNS; t++) {
+            cJSON *json = NULL;
+            bal_buf_clear(&body);
+            if (!CHECK_OK(mt_judge_body(&m, q, t, &a, NULL, &judge, &body)) ||
+                !CHECK_OK(bal_json_parse(&json, body.data, body.len, "body")))
+                continue;
+            const cJSON *messages = bal_json_member(json, "messages");
+            const char *system = bal_json_member(cJSON_GetArrayItem(messages, 0), "content")->valuestring;
+            const char *user = bal_json_member(cJSON_GetArrayItem(messages, 1), "content")->valuestring;
+            const char *answer = t == 0
+                                     ? "[The Start of Assistant's Answer]\n<one>\n[The End of Assistant's Answer]"
+                                     : "### Assistant A:\n<two>\n\n<|The End of Assistant A's Conversation with User|>";
+            const char *begin = t == 0      ? "[Instruction]\nPlease act as an impartial judge"
+                                : reference ? "<|The Start of Reference Answer|>\n\n### User:\n"
+                                            : "<|The Start of Assistant A's Conversation with User|>\n\n### User:\n";
+            CHECK(strstr(user, answer) != NULL && bal_starts_with(user, begin) && strstr(user, x->turns[t]) != NULL);
+            CHECK(!reference || strstr(user, x->reference[t]) != NULL);
+            CHECK(t == 0 ? strcmp(system, "You are a helpful assistant.") == 0
+                         : strstr(system, "second") != NULL && bal_ends_with(system, "\n\n"));
+            cJSON_Delete(json);
+        }
+    }
+    CHECK(references == 30 && by_heat[2] == 20 && by_heat[1] == 20 && by_heat[0] == 40);
+    /* the wrapper of PiSSA and BA-LoRA: its sentence once */
+    bal_buf_clear(&body);
+    const mt_question q = {.turns = {"Q1", "Q2"}};
+    CHECK_OK(mt_alpaca_prompt(&q, 1, " A1", &body));
+    CHECK_TEXT(
+        bal_buf_cstr(&body),
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nQ1\n\n### Response: A1\n\n### Instruction:\nQ2\n\n### Response:");
+    bal_buf_dispose(&body);
+    mt_answers_dispose(&a);
+    mt_bench_dispose(&m);
 }
