@@ -33,7 +33,9 @@ typedef struct queue {
 bal_engine_options evaluate_engine(const evaluate_config *c, const bal_bundle *b)
 {
     size_t bytes = (size_t)c->cache_mib << 20;
-    size_t of_tokens = (size_t)c->max_batch_tokens * bal_decoder_position_bytes(b->model);
+    /* a served model has no memory here */
+    size_t position = b->model == NULL ? 0 : bal_decoder_position_bytes(b->model);
+    size_t of_tokens = (size_t)c->max_batch_tokens * position;
     if (of_tokens > 0 && (bytes == 0 || of_tokens < bytes))
         bytes = of_tokens;
     return (bal_engine_options){.tokenizer = b->tokenizer,
