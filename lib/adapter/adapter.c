@@ -113,8 +113,6 @@ static bal_status allocate(bal_adapter *a, bool train)
         BAL_TRY(BAL_ENOMEM);
     if (n_states > 0 && (a->states = bal_alloc(n_states, sizeof(real_t))) == NULL)
         BAL_TRY(BAL_ENOMEM);
-    if (a->n_memory > 0 && (a->memory = bal_alloc(a->n_memory, sizeof(real_t))) == NULL)
-        BAL_TRY(BAL_ENOMEM);
 out:
     return status;
 }
@@ -231,7 +229,6 @@ void bal_adapter_free(bal_adapter *a)
     bal_free(a->loras);
     bal_free(a->frozen);
     bal_free(a->states);
-    bal_free(a->memory);
     for (size_t i = 0; a->params.segments != NULL && i < a->params.n_segments; i++)
         bal_free(a->params.segments[i].name);
     bal_free(a->params.segments);

@@ -120,8 +120,7 @@ typedef struct bal_adapter {
     size_t n_shared;
     real_t *frozen; /* values of the tensors that are not trained */
     size_t n_frozen;
-    real_t *states, *memory; /* all sites' state; what the method keeps between steps (saved in checkpoints) */
-    size_t n_memory;
+    real_t *states;         /* of all sites */
     real_t *initial;        /* params.n values of the residual start, laid out like params; NULL for plain LoRA */
     double captured_energy; /* PiSSA: smallest over modules of captured / best possible energy; 1 if exact */
 } bal_adapter;

@@ -55,12 +55,6 @@ void bal_site_base_product(const bal_site_call *c, const real_t *x, size_t ldx, 
 /* dx(M, in) = beta dx + dy(M, out) W; dx's rows are ldx of the call apart.  Training only. */
 void bal_site_base_back(const bal_site_call *c, const real_t *dy, size_t ldy, real_t beta, real_t *dx);
 
-/* Where a training run stands, for after_step(). */
-typedef struct bal_method_step {
-    size_t step, total; /* finished optimiser steps, and how many there will be */
-    bool before_update; /* the parameters still have the values that the gradients belong to */
-} bal_method_step;
-
 /* Modules that a method adapts when none are named (targets.c): all but the head; peft's for LoRA's kin; peft's for
  * (IA)^3; those that end attention and MLP; that which ends the MLP. */
 typedef enum bal_default_targets {
@@ -98,7 +92,7 @@ typedef struct bal_method {
     /* Sets tensor[] and n_tensors, n_state and variant of a site whose module, in, out, r, scale and adapter (its
      * config) are set. */
     bal_status (*describe)(bal_site *s);
-    /* What all sites share (a->shared, n_shared) and a->n_memory, the sites being described.  May be NULL. */
+    /* What all sites share (a->shared, n_shared), the sites being described.  May be NULL. */
     bal_status (*describe_shared)(bal_adapter *a);
     /* The first values; everything is 0 before.  rng is the module's (or adapter's) own.  May be NULL. */
     bal_status (*init)(bal_site *s, const bal_view *w, bal_rng *rng);
@@ -135,11 +129,6 @@ typedef struct bal_method {
      * gradients += from dy.  scratch() values of c->scratch. */
     void (*embed)(const bal_site_call *c, const int32_t *tokens, real_t scale);
     void (*embed_back)(const bal_site_call *c, const int32_t *tokens, real_t scale);
-
-    /* Training: a term of the loss of its own (weighted; its gradient is added when asked for), once a step; and what
-     * happens around the update.  May be NULL. */
-    double (*penalty)(bal_adapter *a, bool gradient);
-    void (*after_step)(bal_adapter *a, const bal_method_step *step);
 } bal_method;
 
 /* The table. */
