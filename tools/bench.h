@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 typedef struct bal_bench_config {
-    const char *model, *method, *init, *rows, *compute;
+    const char *model, *method, *init, *rows, *compute, *text;
     int64_t tokens, new_tokens, sequences, r, repeat;
     double labelled;
     bool checkpoint_activations, share_prefix, teacher_cached, reference;
@@ -48,6 +48,7 @@ void bal_bench_report(cJSON *out, const bal_bench_times *t, double amount, const
 /* The figures. */
 bal_status bal_bench_gemm(cJSON *out, const bal_bench_config *c, const bal_log *log);
 bal_status bal_bench_load(cJSON *out, const bal_bench_config *c);
+bal_status bal_bench_tokenize(cJSON *out, const bal_bench_config *c);
 /* sequences_given: --sequences was set, and bounds the rows of --rows. */
 bal_status bal_bench_step(cJSON *out, const bal_bench_config *c, bool sequences_given);
 

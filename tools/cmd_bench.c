@@ -97,6 +97,11 @@ static const bal_option k_options[] = {
      .offset = offsetof(bal_bench_config, rows),
      .group = "Data",
      .help = "JSON lines {\"input_ids\", \"labels\"}: a batch of real rows, all of them unless --sequences says fewer"},
+    {.name = "text",
+     .type = BAL_OPTION_PATH,
+     .offset = offsetof(bal_bench_config, text),
+     .group = "Data",
+     .help = "tokenize: a file of plain text, encoded as one"},
     {.name = "repeat",
      .type = BAL_OPTION_INT,
      .offset = offsetof(bal_bench_config, repeat),
@@ -116,7 +121,7 @@ static const bal_option k_options[] = {
 static const bal_command k_command = {
     .name = "bench",
     .usage = "FIGURE [--model PATH] [options]",
-    .summary = "speed of a training step, a prompt, decoding, loading",
+    .summary = "speed of a training step, a prompt, decoding, loading, tokenizing",
     .description =
         "FIGURE is one of\n"
         "  gemm    matrix products of the shapes of a training step, beside the BLAS library's own threads\n"
@@ -124,6 +129,7 @@ static const bal_command k_command = {
         "  prompt  a prompt of --tokens in one piece\n"
         "  decode  --new-tokens of each of --sequences, from an empty context\n"
         "  load    opening a model\n"
+        "  tokenize  --text FILE to ids with the tokenizer of --model, on one thread\n"
         "The last line on standard output is one JSON object: value is the best rate in its unit, median the\n"
         "median, vs_sgemm the share of the sgemm 1024 rate (counted operations / time / that rate).\n\n"
         "  balora bench gemm --threads 2\n"
@@ -135,15 +141,16 @@ static const bal_command k_command = {
 
 static bal_status run_figure(const char *name, cJSON *out, const bal_bench_config *c, const bal_options *o)
 {
-    static const char *const names[] = {"decode", "gemm", "load", "prompt", "step"};
-    enum { DECODE, GEMM, LOAD, PROMPT, STEP, N_NAMES };
+    static const char *const names[] = {"decode", "gemm", "load", "prompt", "step", "tokenize"};
+    enum { DECODE, GEMM, LOAD, PROMPT, STEP, TOKENIZE, N_NAMES };
     size_t figure = 0;
     while (figure < N_NAMES && strcmp(name, names[figure]) != 0)
         figure++;
     if (figure == N_NAMES) {
         const char *near = bal_nearest(name, names, N_NAMES);
-        return bal_fail(BAL_EINVAL, "bench knows decode, gemm, load, prompt and step, not '%.60s'%s%s%s", name,
-                        near == NULL ? "" : "; did you mean '", near == NULL ? "" : near, near == NULL ? "" : "'?");
+        return bal_fail(BAL_EINVAL, "bench knows decode, gemm, load, prompt, step and tokenize, not '%.60s'%s%s%s",
+                        name, near == NULL ? "" : "; did you mean '", near == NULL ? "" : near,
+                        near == NULL ? "" : "'?");
     }
     if (figure != GEMM && c->model == NULL)
         return bal_fail(BAL_EINVAL, "bench %s needs --model PATH", name);
@@ -154,6 +161,8 @@ static bal_status run_figure(const char *name, cJSON *out, const bal_bench_confi
         return bal_bench_gemm(out, c, &bal_options_common(o)->log);
     case LOAD:
         return bal_bench_load(out, c);
+    case TOKENIZE:
+        return bal_bench_tokenize(out, c);
     case PROMPT:
         return bal_bench_prompt(out, c);
     default:
@@ -166,7 +175,7 @@ static bal_status bench(const bal_options *o, const bal_bench_config *c)
     size_t n;
     const char *const *words = bal_options_positional(o, &n);
     if (n != 1)
-        return bal_fail(BAL_EINVAL, "a FIGURE is needed: decode, gemm, load, prompt or step");
+        return bal_fail(BAL_EINVAL, "a FIGURE is needed: decode, gemm, load, prompt, step or tokenize");
     bal_buf b = {0};
     cJSON *out = cJSON_CreateObject();
     bal_status status;

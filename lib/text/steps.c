@@ -199,11 +199,14 @@ static bal_status split_piece(const bal_step *step, const pcre2_code *regex, con
 /* Copies each piece through a change of alphabet into out. */
 static bal_status to_byte_level(const bal_pieces *in, bal_pieces *out)
 {
+    enum { AT_ONCE = 256 };
+    unsigned char c[2 * AT_ONCE];
     for (size_t i = 0; i < in->n; i++) {
-        size_t begin = out->text.len;
-        for (size_t j = 0; j < in->items[i].n; j++) {
-            unsigned char c[4];
-            size_t len = bal_byte_to_char((unsigned char)in->text.data[in->items[i].begin + j], c);
+        size_t begin = out->text.len, done = 0;
+        while (done < in->items[i].n) {
+            size_t len = 0, end = in->items[i].n - done < AT_ONCE ? in->items[i].n : done + AT_ONCE;
+            for (; done < end; done++) /* two bytes at most */
+                len += bal_byte_to_char((unsigned char)in->text.data[in->items[i].begin + done], c + len);
             bal_status status = bal_buf_append(&out->text, c, len);
             if (status != BAL_OK)
                 return status;

@@ -35,9 +35,12 @@ typedef struct encoder {
     const bal_tokenizer *t;
     bal_buf normal;
     bal_pieces pieces;
+    bal_piece_cache *cache; /* of a long text, else NULL */
     bal_ids *out;
     bool at_start;
 } encoder;
+
+enum { LONG_TEXT = 4096 };
 
 static bal_status encode_piece(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out)
 {
@@ -58,8 +61,15 @@ static bal_status encode_plain(encoder *e, const char *text, size_t n)
     if (n == 0)
         return BAL_OK;
     bal_status status = bal_pre_tokenize(e->t, text, n, e->at_start, &e->pieces);
-    for (size_t i = 0; i < e->pieces.n && status == BAL_OK; i++)
-        status = encode_piece(e->t, e->pieces.text.data + e->pieces.items[i].begin, e->pieces.items[i].n, e->out);
+    for (size_t i = 0; i < e->pieces.n && status == BAL_OK; i++) {
+        const char *piece = e->pieces.text.data + e->pieces.items[i].begin;
+        size_t length = e->pieces.items[i].n, before = e->out->n;
+        if (e->cache != NULL && bal_piece_cache_get(e->cache, piece, length, e->out, &status))
+            continue;
+        status = encode_piece(e->t, piece, length, e->out);
+        if (e->cache != NULL && status == BAL_OK)
+            bal_piece_cache_put(e->cache, piece, length, e->out->data + before, e->out->n - before);
+    }
     e->at_start = false;
     return status;
 }
@@ -89,6 +99,8 @@ bal_status bal_tokenizer_encode(const bal_tokenizer *t, const char *text, size_t
     bal_status status = BAL_OK;
     const bal_added *a;
     BAL_TRY(bal_utf8_lossy(text, n, &clean));
+    if (n >= LONG_TEXT && (e.cache = bal_piece_cache_new(n)) == NULL)
+        BAL_TRY(BAL_ENOMEM);
     for (size_t i = 0; special && i < t->n_prefix; i++)
         BAL_TRY(bal_ids_append(out, t->prefix[i]));
     const char *in = bal_buf_cstr(&clean);
@@ -104,6 +116,7 @@ out:
     bal_buf_dispose(&clean);
     bal_buf_dispose(&e.normal);
     bal_pieces_dispose(&e.pieces);
+    bal_piece_cache_free(e.cache);
     return status;
 }
 

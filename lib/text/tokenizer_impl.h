@@ -173,6 +173,13 @@ const bal_added *bal_added_find(const bal_added_set *s, const char *text, size_t
 /* bpe.c: ids of one piece. */
 bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out);
 
+/* piece_cache.c: the ids of pieces, for one text. */
+typedef struct bal_piece_cache bal_piece_cache;
+bal_piece_cache *bal_piece_cache_new(size_t n_text); /* for a text of so many bytes; NULL: out of memory */
+void bal_piece_cache_free(bal_piece_cache *c);       /* accepts NULL */
+bool bal_piece_cache_get(bal_piece_cache *c, const char *piece, size_t n, bal_ids *out, bal_status *status);
+void bal_piece_cache_put(bal_piece_cache *c, const char *piece, size_t n, const int32_t *ids, size_t n_ids);
+
 /* trie.c: of the tokens that the model knows. */
 bal_status bal_trie_build(bal_trie *trie, const bal_token *tokens, size_t n_tokens);
 void bal_trie_dispose(bal_trie *trie);

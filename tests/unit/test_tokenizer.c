@@ -199,3 +199,33 @@ TEST(broken_files_are_refused)
     CHECK_STATUS(bal_tokenizer_parse(&t, "{}", 2, "x"), BAL_EFORMAT);
     CHECK(t == NULL);
 }
+
+/* A long text keeps the ids of its words: it must have the ids of its words one by one. */
+TEST(words_that_come_back)
+{
+    enum { WORDS = 6000, MOST = 40 };
+    bal_tokenizer *t = NULL;
+    bal_ids whole = {0}, parts = {0};
+    bal_buf text = {0};
+    uint32_t state = 7;
+    if (!CHECK_OK(load(&t, "null", "Isolated")))
+        return;
+    for (size_t i = 0; i < WORDS; i++) {
+        char word[MOST + 2];
+        size_t n = 1 + (state = state * 1664525U + 1013904223U) / 65536 % (i % 50 == 0 ? MOST : 9);
+        for (size_t k = 0; k < n; k++)
+            word[k] = "abax"[(state = state * 1664525U + 1013904223U) >> 30];
+        word[n] = '\0';
+        CHECK_OK(bal_tokenizer_encode(t, word, n, true, &parts));
+        CHECK_OK(bal_tokenizer_encode(t, " ", 1, true, &parts));
+        word[n++] = ' ';
+        CHECK_OK(bal_buf_append(&text, word, n));
+    }
+    CHECK_OK(bal_tokenizer_encode(t, text.data, text.len, true, &whole));
+    CHECK(text.len > 20000 && whole.n == parts.n);
+    CHECK(whole.n == parts.n && memcmp(whole.data, parts.data, whole.n * sizeof *whole.data) == 0);
+    bal_ids_dispose(&whole);
+    bal_ids_dispose(&parts);
+    bal_buf_dispose(&text);
+    bal_tokenizer_free(t);
+}
