@@ -27,6 +27,7 @@ ifneq ($(filter f64 fuzz,$(MODE)),) # clang does not know the vector shuffles of
 ISAS := base
 endif
 ISA_base :=
+ISA_FLAGS_fuzz := -fno-sanitize=all # unrolled products, which no target reaches, would take clang many minutes
 ISA_avx2 := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512
 
@@ -85,7 +86,7 @@ $(B)/%.o: %.c $(B)/.flags
 define isa_rule
 $(B)/%_isa.$(1).o: %_isa.c $(B)/.flags
 	@mkdir -p $$(@D); echo "  CC   $$< ($(1))"
-	$(Q)$(CC) $$(CFLAGS_ALL) $$(ISA_DEFS) $$(ISA_$(1)) -DBAL_ISA=$(1) -MMD -MP -c $$< -o $$@
+	$(Q)$(CC) $$(CFLAGS_ALL) $$(ISA_DEFS) $$(ISA_$(1)) $$(ISA_FLAGS_$(MODE)) -DBAL_ISA=$(1) -MMD -MP -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
