@@ -203,6 +203,10 @@ static bal_status list_wanted(bool *wanted, const bal_adapter_config *config, co
     bal_status status = bal_adapter_new(&probe, &plain, m->modules, m->n_modules, 0, false);
     for (size_t i = 0; status == BAL_OK && i < m->n_modules; i++)
         wanted[i] = bal_adapter_find(probe, m->modules[i].name) != NULL;
+    for (size_t i = 0; status == BAL_OK && i < m->n_modules; i++)
+        if (wanted[i] && m->modules[i].w == &m->embed.w && m->modules[i].w != &m->head.w)
+            status = bal_fail(BAL_EINVAL, "init corda is for linear modules: leave '%s' out of target_modules",
+                              m->modules[i].name);
     bal_adapter_free(probe);
     return status;
 }
