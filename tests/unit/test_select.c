@@ -16,7 +16,7 @@ enum { N = sizeof k_names / sizeof *k_names };
 static void picks(const bal_adapter_config *c, const char *want)
 {
     static const real_t values[4];
-    const bal_view w = {BAL_DTYPE_F32, 2, 2, 2 * sizeof *values, values, 0};
+    const bal_view w = {.dtype = BAL_DTYPE_F32, .rows = 2, .cols = 2, .row_bytes = 2 * sizeof *values, .data = values};
     bal_selector *s = NULL;
     char got[N + 1] = "";
     if (!CHECK_OK(bal_selector_new(&s, c)))
