@@ -155,8 +155,8 @@ layers: ## the arrows between folders point one way
 format: ## clang-format over all C files
 	clang-format -i $(C_FILES)
 
-bench: all ## speed of a step, a prompt and decoding (MODEL=PATH; beside peers when ../shared is there)
-	@tests/perf/bench.sh $(B) $(MODEL)
+bench: all ## speed as ratios (MODEL=PATH; BENCH=full: beside PEERS with PYTHON and HF_MODEL, and LLAMA; see tests/perf)
+	@MODEL=$(MODEL) python3 tests/perf/bench.py $(B)
 
 embedded: all ## retrain the embedded model from its recipe
 	datasets/embedded/make.sh $(abspath $(B)/balora)

@@ -16,7 +16,7 @@
 
 typedef struct bal_bench_config {
     const char *model, *method, *init, *rows, *compute, *text;
-    int64_t tokens, new_tokens, sequences, r, repeat;
+    int64_t tokens, new_tokens, context, sequences, r, repeat;
     double labelled;
     bool checkpoint_activations, share_prefix, teacher_cached, reference;
 } bal_bench_config;
@@ -49,6 +49,7 @@ void bal_bench_report(cJSON *out, const bal_bench_times *t, double amount, const
 bal_status bal_bench_gemm(cJSON *out, const bal_bench_config *c, const bal_log *log);
 bal_status bal_bench_load(cJSON *out, const bal_bench_config *c);
 bal_status bal_bench_tokenize(cJSON *out, const bal_bench_config *c);
+bal_status bal_bench_init(cJSON *out, const bal_bench_config *c);
 /* sequences_given: --sequences was set, and bounds the rows of --rows. */
 bal_status bal_bench_step(cJSON *out, const bal_bench_config *c, bool sequences_given);
 

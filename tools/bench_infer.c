@@ -14,6 +14,7 @@ typedef struct bench_infer {
     bal_decode_row *rows;
     uint32_t *which;
     size_t n_rows, n_new;
+    uint32_t context; /* positions that are taken already: their keys and values are zeros, which cost the same */
 } bench_infer;
 
 static void infer_dispose(bench_infer *b)
@@ -83,7 +84,7 @@ static bal_status run_decode(void *context)
     bal_status status = BAL_OK;
     size_t vocab = b->model->config.vocab;
     for (size_t s = 0; s < b->n_rows; s++) {
-        b->rows[s] = (bal_decode_row){(int32_t)(s % vocab), (uint32_t)s, 0};
+        b->rows[s] = (bal_decode_row){(int32_t)(s % vocab), (uint32_t)s, b->context};
         b->which[s] = (uint32_t)s;
     }
     for (size_t i = 0; i < b->n_new; i++) {
@@ -104,12 +105,14 @@ bal_status bal_bench_decode(cJSON *out, const bal_bench_config *c)
     bal_bench_times times;
     size_t n = (size_t)c->sequences;
     bal_status status;
-    BAL_TRY(infer_prepare(&b, c, n, b.n_new, n, n));
+    b.context = (uint32_t)c->context;
+    BAL_TRY(infer_prepare(&b, c, n, b.n_new + b.context, n, n));
     BAL_TRY(bal_bench_measure(&times, c, run_decode, &b));
     double tokens = (double)n * (double)b.n_new;
     bal_bench_report(out, &times, tokens, "tokens/s", "tokens_per_second",
                      2 * bal_bench_matrix_parameters(b.model) * tokens);
     (void)cJSON_AddNumberToObject(out, "sequences", (double)n);
+    (void)cJSON_AddNumberToObject(out, "context", (double)c->context);
     (void)cJSON_AddNumberToObject(out, "new_tokens", (double)b.n_new);
 out:
     infer_dispose(&b);

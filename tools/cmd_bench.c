@@ -28,7 +28,7 @@ static const bal_option k_options[] = {
      .offset = offsetof(bal_bench_config, init),
      .default_text = "lora",
      .group = "Step",
-     .help = "start of the adapter: lora, gaussian, pissa, pissa_niter_N"},
+     .help = "step, init: start of the adapter: lora, gaussian, pissa, pissa_niter_N"},
     {.name = "r",
      .type = BAL_OPTION_INT,
      .offset = offsetof(bal_bench_config, r),
@@ -48,7 +48,7 @@ static const bal_option k_options[] = {
      .default_text = "f32",
      .choices = "f32|bf16",
      .group = "Step",
-     .help = "operands of the products with frozen weights"},
+     .help = "step, prompt, decode: operands of the products with frozen weights"},
     {.name = "share_prefix",
      .type = BAL_OPTION_FLAG,
      .offset = offsetof(bal_bench_config, share_prefix),
@@ -76,6 +76,14 @@ static const bal_option k_options[] = {
      .max = 1048576,
      .group = "Data",
      .help = "decode: tokens of a sequence"},
+    {.name = "context",
+     .type = BAL_OPTION_INT,
+     .offset = offsetof(bal_bench_config, context),
+     .default_text = "0",
+     .min = 0,
+     .max = 1048576,
+     .group = "Data",
+     .help = "decode: tokens of a sequence before the first new one"},
     {.name = "sequences",
      .type = BAL_OPTION_INT,
      .offset = offsetof(bal_bench_config, sequences),
@@ -127,7 +135,8 @@ static const bal_command k_command = {
         "  gemm    matrix products of the shapes of a training step, beside the BLAS library's own threads\n"
         "  step    one optimiser step on a batch of made-up tokens, or of real --rows\n"
         "  prompt  a prompt of --tokens in one piece\n"
-        "  decode  --new-tokens of each of --sequences, from an empty context\n"
+        "  decode  --new-tokens of each of --sequences after --context\n"
+        "  init    the start of an adapter on all matrices, and the energy it captures\n"
         "  load    opening a model\n"
         "  tokenize  --text FILE to ids with the tokenizer of --model, on one thread\n"
         "The last line on standard output is one JSON object: value is the best rate in its unit, median the\n"
@@ -141,16 +150,16 @@ static const bal_command k_command = {
 
 static bal_status run_figure(const char *name, cJSON *out, const bal_bench_config *c, const bal_options *o)
 {
-    static const char *const names[] = {"decode", "gemm", "load", "prompt", "step", "tokenize"};
-    enum { DECODE, GEMM, LOAD, PROMPT, STEP, TOKENIZE, N_NAMES };
+    static const char *const names[] = {"decode", "gemm", "init", "load", "prompt", "step", "tokenize"};
+    enum { DECODE, GEMM, INIT, LOAD, PROMPT, STEP, TOKENIZE, N_NAMES };
     size_t figure = 0;
     while (figure < N_NAMES && strcmp(name, names[figure]) != 0)
         figure++;
     if (figure == N_NAMES) {
         const char *near = bal_nearest(name, names, N_NAMES);
-        return bal_fail(BAL_EINVAL, "bench knows decode, gemm, load, prompt, step and tokenize, not '%.60s'%s%s%s",
-                        name, near == NULL ? "" : "; did you mean '", near == NULL ? "" : near,
-                        near == NULL ? "" : "'?");
+        return bal_fail(BAL_EINVAL,
+                        "bench knows decode, gemm, init, load, prompt, step and tokenize, not '%.60s'%s%s%s", name,
+                        near == NULL ? "" : "; did you mean '", near == NULL ? "" : near, near == NULL ? "" : "'?");
     }
     if (figure != GEMM && c->model == NULL)
         return bal_fail(BAL_EINVAL, "bench %s needs --model PATH", name);
@@ -159,6 +168,8 @@ static bal_status run_figure(const char *name, cJSON *out, const bal_bench_confi
         return bal_bench_decode(out, c);
     case GEMM:
         return bal_bench_gemm(out, c, &bal_options_common(o)->log);
+    case INIT:
+        return bal_bench_init(out, c);
     case LOAD:
         return bal_bench_load(out, c);
     case TOKENIZE:
@@ -175,7 +186,7 @@ static bal_status bench(const bal_options *o, const bal_bench_config *c)
     size_t n;
     const char *const *words = bal_options_positional(o, &n);
     if (n != 1)
-        return bal_fail(BAL_EINVAL, "a FIGURE is needed: decode, gemm, load, prompt, step or tokenize");
+        return bal_fail(BAL_EINVAL, "a FIGURE is needed: decode, gemm, init, load, prompt, step or tokenize");
     bal_buf b = {0};
     cJSON *out = cJSON_CreateObject();
     bal_status status;

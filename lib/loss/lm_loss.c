@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHUNK_BYTES = 64 << 20, MOST_ROWS = 512, LEAST_ROWS = 8 };
+enum { CHUNK_BYTES = 48 << 20, MOST_ROWS = 512, LEAST_ROWS = 8 };
 
 struct bal_lm_loss {
     const bal_model *model;
