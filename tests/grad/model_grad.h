@@ -30,6 +30,7 @@ static struct {
     real_t weight[TOKENS * HIDDEN];
     mutation mutation;
     const char *only;                   /* check these segments alone; NULL: all */
+    size_t n_checked;                   /* segments that the last check_gradients() compared */
     void (*spoil)(bal_model_config *c); /* makes the backward that of another model; may be NULL */
 } g;
 
@@ -161,10 +162,14 @@ static void check_gradients(void)
     CHECK_OK(bal_pass_backward(g.pass, &g.batch));
     g.model->config = keep;
     mutate();
+    g.n_checked = 0;
     for (size_t i = 0; i < g.params->n_segments; i++)
         if (strcmp(g.params->segments[i].name, "lm_head.weight") != 0 && /* the head is the losses' */
-            (g.only == NULL || strstr(g.params->segments[i].name, g.only) != NULL))
+            (g.only == NULL || strstr(g.params->segments[i].name, g.only) != NULL)) {
             check_segment(&g.params->segments[i]);
+            g.n_checked++;
+        }
+    CHECK_MSG(g.n_checked > 0, "no tensor was compared");
 }
 
 /* The gradients are right, and wrong ones are seen. */

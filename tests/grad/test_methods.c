@@ -19,9 +19,11 @@ static void check_method(const char *method, const char *start, double dropout, 
 {
     const model_setup s = {k_config, start,      bal_method_named(method)->on_stream ? "down_proj" : "all-linear",
                            dropout,  checkpoint, method};
-    if (set_up_model(&s)) {
+    if (CHECK_MSG(set_up_model(&s), "%s", method)) {
         g.only = checked(method);
         check_model();
+        CHECK_MSG(g.only != NULL ? g.n_checked < g.params->n_segments : g.n_checked == g.params->n_segments,
+                  "%s: %zu of %zu tensors were compared", method, g.n_checked, g.params->n_segments);
     }
     free_all();
 }
@@ -48,8 +50,10 @@ TEST(embedding)
         SKIP("finite differences need MODE=f64");
     for (int checkpoint = 0; checkpoint < 2; checkpoint++) {
         const model_setup s = {k_config, "lora", "embed_tokens", 0, checkpoint == 1, "lora"};
-        if (set_up_model(&s))
+        if (CHECK(set_up_model(&s))) {
             check_model();
+            CHECK(g.n_checked == 2); /* A and B */
+        }
         free_all();
     }
 }
