@@ -130,92 +130,19 @@ static void block(const bal_rowdot_block *b)
 /* The double build unpacks in floats and widens: lib/tensor/view.c. */
 const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block, 0, {NULL}};
 #else
-/* Bytes by which weights are asked for before they are needed: rows are too short for the machine to see where reading
- * goes on.  (One sequence of SmolLM2-135M: 1.35 times as fast; 4 to 9 KB are alike.)  Past the end it is ignored. */
-enum { AHEAD = 6144 };
-
-/* mt rows of x and nt packed rows of weights; blocks of subs * 32 elements in `bytes` bytes. */
-static inline __attribute__((always_inline)) void packed_tile(unpack_fn *unpack, size_t bytes, int subs, const int mt,
-                                                              const int nt, size_t K, const float *const *x,
-                                                              const unsigned char *const *w, float *out)
+#define ROWDOT_X     float
+#define ROWDOT_FIELD x
+#define ROWDOT_TARGET
+static inline __attribute__((always_inline)) void add_block(fvec *acc, const int mt, const int nt, const int n,
+                                                            const float *const *x, size_t k, const fvec *wv)
 {
-    fvec acc[2 * SINGLE];
-#pragma GCC unroll 16
-    for (int i = 0; i < mt * nt; i++)
-        acc[i] = (fvec){0};
-    for (size_t k = 0, at = 0; k < K; at += bytes)
-        for (int sub = 0; sub < subs; sub++, k += UNPACK_BLOCK) {
 #pragma GCC unroll 8
-            for (int n = 0; n < nt; n++) {
-                fvec wv[UNPACK_PARTS];
-                if (sub % 2 == 0)
-                    __builtin_prefetch((const void *)((uintptr_t)w[n] + at + AHEAD));
-                unpack(w[n] + at, sub, wv);
+    for (int part = 0; part < UNPACK_PARTS; part++)
 #pragma GCC unroll 8
-                for (int part = 0; part < UNPACK_PARTS; part++)
-#pragma GCC unroll 8
-                    for (int m = 0; m < mt; m++)
-                        acc[m * nt + n] += load(x[m] + k + (size_t)part * UNPACK_LANES) * wv[part];
-            }
-        }
-    lane_sums(acc, mt * nt, out);
+        for (int m = 0; m < mt; m++)
+            acc[m * nt + n] += load(x[m] + k + (size_t)part * UNPACK_LANES) * wv[part];
 }
+#include "lib/tensor/rowdot_packed.h"
 
-static inline __attribute__((always_inline)) void packed(unpack_fn *unpack, size_t bytes, int subs,
-                                                         const bal_rowdot_block *b)
-{
-    float out[2 * SINGLE];
-    const float *x[PACKED_ROWS];
-    const unsigned char *w[SINGLE];
-    const size_t height = b->M > 4 ? PACKED_ROWS : b->M > 2 ? 4 : b->M, width = height > 4 ? 2 : SINGLE / height;
-    for (size_t m = 0; m < height; m++)
-        x[m] = b->x + (m < b->M ? m : b->M - 1) * b->ldx;
-    for (size_t n0 = 0; n0 < b->N; n0 += width) {
-        size_t nt = b->N - n0 < width ? b->N - n0 : width;
-        for (size_t n = 0; n < width; n++)
-            w[n] = b->packed[n0 + (n < nt ? n : nt - 1)];
-        if (height > 4)
-            packed_tile(unpack, bytes, subs, PACKED_ROWS, 2, b->K, x, w, out);
-        else if (height == 4)
-            packed_tile(unpack, bytes, subs, 4, SINGLE / 4, b->K, x, w, out);
-        else if (height == 2)
-            packed_tile(unpack, bytes, subs, 2, SINGLE / 2, b->K, x, w, out);
-        else
-            packed_tile(unpack, bytes, subs, 1, SINGLE, b->K, x, w, out);
-        put(b, 0, n0, b->M, nt, width, out);
-    }
-}
-
-#define PACKED(name, bytes, subs)                                                                                      \
-    static void packed_##name(const bal_rowdot_block *b)                                                               \
-    {                                                                                                                  \
-        packed(unpack_##name, bytes, subs, b);                                                                         \
-    }
-PACKED(q8_0, 34, 1)
-PACKED(q4_0, 18, 1)
-PACKED(q4_1, 20, 1)
-PACKED(q5_0, 22, 1)
-PACKED(q5_1, 24, 1)
-PACKED(q4_k, 144, 8)
-PACKED(q5_k, 176, 8)
-PACKED(q6_k, 210, 8)
-PACKED(nf4, 36, 2)
-PACKED(f16, 64, 1)
-PACKED(bf16, 64, 1)
-
-const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block,
-                                                     PACKED_ROWS,
-                                                     {
-                                                         [BAL_DTYPE_Q8_0] = packed_q8_0,
-                                                         [BAL_DTYPE_Q4_0] = packed_q4_0,
-                                                         [BAL_DTYPE_Q4_1] = packed_q4_1,
-                                                         [BAL_DTYPE_Q5_0] = packed_q5_0,
-                                                         [BAL_DTYPE_Q5_1] = packed_q5_1,
-                                                         [BAL_DTYPE_Q4_K] = packed_q4_k,
-                                                         [BAL_DTYPE_Q5_K] = packed_q5_k,
-                                                         [BAL_DTYPE_Q6_K] = packed_q6_k,
-                                                         [BAL_DTYPE_NF4] = packed_nf4,
-                                                         [BAL_DTYPE_F16] = packed_f16,
-                                                         [BAL_DTYPE_BF16] = packed_bf16,
-                                                     }};
+const bal_rowdot_ops BAL_ISA_NAME(bal_rowdot_ops) = {block, PACKED_ROWS, ROWDOT_PACKED};
 #endif
