@@ -7,8 +7,8 @@
  *   dU = dv' a^T, du = dv', dD = g v^T, dd = g, dv = dv' + D^T g
  * SPDX-License-Identifier: Apache-2.0 */
 #include "lib/adapter/methods.h"
-#include "lib/base/threads.h"
 #include "lib/nn/activations.h"
+#include "lib/nn/rows.h"
 
 #include <math.h>
 #include <string.h>
@@ -63,27 +63,6 @@ static size_t scratch(const bal_site *s, size_t M)
     return 2 * M * s->r;
 }
 
-typedef struct bias_job {
-    const real_t *bias;
-    real_t *y;
-    size_t n, ld;
-} bias_job;
-
-static void bias_rows(void *context, size_t begin, size_t end, size_t thread)
-{
-    const bias_job *j = context;
-    (void)thread;
-    for (size_t t = begin; t < end; t++)
-        for (size_t i = 0; i < j->n; i++)
-            j->y[t * j->ld + i] += j->bias[i];
-}
-
-static void add_bias(size_t M, size_t n, const real_t *bias, real_t *y, size_t ld)
-{
-    bias_job j = {bias, y, n, ld};
-    bal_parallel_for(M, 16, bias_rows, &j);
-}
-
 /* In inference row by row: the lane of an element, and so its bits, then depend on its column alone. */
 static void activate(const bal_site_call *c, const real_t *p, real_t *a)
 {
@@ -98,29 +77,12 @@ static void forward(const bal_site_call *c)
     const bal_site *s = c->site;
     size_t r = s->r, out = s->out;
     real_t *v = c->h, *p = c->h + c->M * out, *a = c->scratch;
-    for (size_t t = 0; t < c->M; t++)
-        memcpy(v + t * out, c->y + t * c->ldy, out * sizeof *v);
+    bal_rows_copy(c->M, out, c->y, c->ldy, v, out);
     bal_site_product(c, r, out, 1, v, out, s->tensor[DOWN].v, 0, p, r);
-    add_bias(c->M, r, s->tensor[DOWN_BIAS].v, p, r);
+    bal_rows_add(c->M, r, s->tensor[DOWN_BIAS].v, p, r);
     activate(c, p, a);
     bal_site_product(c, out, r, 1, a, r, s->tensor[UP].v, 1, c->y, c->ldy);
-    add_bias(c->M, out, s->tensor[UP_BIAS].v, c->y, c->ldy);
-}
-
-typedef struct sum_job {
-    const real_t *x;
-    real_t *sum;
-    size_t M, ld;
-} sum_job;
-
-/* Columns are shared out, so that each sum has one order. */
-static void sum_columns(void *context, size_t begin, size_t end, size_t thread)
-{
-    const sum_job *j = context;
-    (void)thread;
-    for (size_t t = 0; t < j->M; t++)
-        for (size_t i = begin; i < end; i++)
-            j->sum[i] += j->x[t * j->ld + i];
+    bal_rows_add(c->M, out, s->tensor[UP_BIAS].v, c->y, c->ldy);
 }
 
 static void backward_output(const bal_site_call *c, real_t *dout)
@@ -132,15 +94,13 @@ static void backward_output(const bal_site_call *c, real_t *dout)
     bal_gemm(false, false, M, r, out, 1, c->dy, c->ldy, s->tensor[UP].v, r, 0, g, r);
     bal_glu_backward((bal_act_kind)s->variant, M * r, p, NULL, g, g, NULL);
     if (bal_site_trains(s)) {
-        sum_job up = {c->dy, s->tensor[UP_BIAS].d, M, c->ldy}, down = {g, s->tensor[DOWN_BIAS].d, M, r};
         bal_glu_forward((bal_act_kind)s->variant, M * r, p, NULL, a);
         bal_gemm(true, false, out, r, M, 1, c->dy, c->ldy, a, r, 1, s->tensor[UP].d, r);
         bal_gemm(true, false, r, out, M, 1, g, r, v, out, 1, s->tensor[DOWN].d, out);
-        bal_parallel_for(out, 32, sum_columns, &up);
-        bal_parallel_for(r, 32, sum_columns, &down);
+        bal_rows_sum(M, out, c->dy, c->ldy, s->tensor[UP_BIAS].d);
+        bal_rows_sum(M, r, g, r, s->tensor[DOWN_BIAS].d);
     }
-    for (size_t t = 0; t < M; t++)
-        memcpy(dout + t * out, c->dy + t * c->ldy, out * sizeof *dout);
+    bal_rows_copy(M, out, c->dy, c->ldy, dout, out);
     bal_gemm(false, false, M, out, r, 1, g, r, s->tensor[DOWN].v, out, 1, dout, out);
 }
 
@@ -152,35 +112,12 @@ static void backward_output(const bal_site_call *c, real_t *dout)
         }                                                                                                              \
     }
 
-const bal_method bal_method_houlsby = {
-    .name = "houlsby",
-    .title = "Houlsby bottleneck",
-    .peft_type = "HOULSBY",
-    .no_rank = true,
-    .not_in_peft = true,
-    .targets = BAL_TARGETS_HALVES,
-    .keys = KEYS,
-    .describe = describe,
-    .init = init,
-    .hidden = hidden,
-    .scratch = scratch,
-    .forward = forward,
-    .backward_output = backward_output,
-};
-
-const bal_method bal_method_pfeiffer = {
-    .name = "pfeiffer",
-    .title = "Pfeiffer bottleneck",
-    .peft_type = "PFEIFFER",
-    .no_rank = true,
-    .not_in_peft = true,
-    .targets = BAL_TARGETS_MLP,
-    .on_stream = true,
-    .keys = KEYS,
-    .describe = describe,
-    .init = init,
-    .hidden = hidden,
-    .scratch = scratch,
-    .forward = forward,
-    .backward_output = backward_output,
-};
+/* What differs: after which sublayers, and on what. */
+#define BOTTLENECK(word, heading, type, modules, stream)                                                               \
+    {                                                                                                                  \
+        .name = (word), .title = (heading), .peft_type = (type), .no_rank = true, .not_in_peft = true,                 \
+        .targets = (modules), .on_stream = (stream), .keys = KEYS, .describe = describe, .init = init,                 \
+        .hidden = hidden, .scratch = scratch, .forward = forward, .backward_output = backward_output,                  \
+    }
+const bal_method bal_method_houlsby = BOTTLENECK("houlsby", "Houlsby bottleneck", "HOULSBY", BAL_TARGETS_HALVES, false);
+const bal_method bal_method_pfeiffer = BOTTLENECK("pfeiffer", "Pfeiffer bottleneck", "PFEIFFER", BAL_TARGETS_MLP, true);

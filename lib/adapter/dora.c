@@ -7,6 +7,7 @@
 #include "lib/adapter/lora.h"
 #include "lib/base/mem.h"
 #include "lib/base/threads.h"
+#include "lib/nn/rows.h"
 
 #include <math.h>
 #include <string.h>
@@ -136,43 +137,23 @@ static void forward(const bal_site_call *c)
         j.less = c->scratch;
         j.add = true;
     } else {
-        for (size_t t = 0; t < c->M; t++)
-            memcpy(v + t * out, c->y + t * c->ldy, out * sizeof *v);
+        bal_rows_copy(c->M, out, c->y, c->ldy, v, out);
     }
     bal_lora_site_forward(c, v, out);
     bal_parallel_for(c->M, 16, scale_range, &j);
 }
 
-typedef struct magnitude_job {
-    const bal_site_call *c;
-    const real_t *v;
-} magnitude_job;
-
-/* Columns are shared out, so that each sum has one order. */
-static void magnitude_range(void *context, size_t begin, size_t end, size_t thread)
-{
-    const magnitude_job *j = context;
-    const bal_site *s = j->c->site;
-    (void)thread;
-    for (size_t o = begin; o < end; o++) {
-        double sum = 0;
-        for (size_t t = 0; t < j->c->M; t++)
-            sum += (double)j->c->dy[t * j->c->ldy + o] * (double)j->v[t * s->out + o];
-        s->tensor[2].d[o] += (real_t)(sum * (double)s->state[s->out + o]);
-    }
-}
-
 static void backward_output(const bal_site_call *c, real_t *dout)
 {
     const bal_site *s = c->site;
-    magnitude_job m = {c, c->h + c->M * bal_lora_hidden(s->lora)};
     scale_job j = {.x = c->dy, .ldx = c->ldy, .factor = factor_of(s), .y = dout, .ldy = s->out, .n = s->out};
     if (s->tensor[2].d != NULL)
-        bal_parallel_for(s->out, 64, magnitude_range, &m);
+        bal_rows_dot(c->M, s->out, c->h + c->M * bal_lora_hidden(s->lora), s->out, c->dy, c->ldy, s->state + s->out,
+                     s->tensor[2].d);
     if (!c->dropout)
         bal_parallel_for(c->M, 16, scale_range, &j);
-    for (size_t t = 0; c->dropout && t < c->M; t++)
-        memcpy(dout + t * s->out, c->dy + t * c->ldy, s->out * sizeof *dout);
+    else
+        bal_rows_copy(c->M, s->out, c->dy, c->ldy, dout, s->out);
 }
 
 static void backward(const bal_site_call *c)

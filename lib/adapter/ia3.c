@@ -5,9 +5,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "lib/adapter/methods.h"
 #include "lib/base/str.h"
-#include "lib/base/threads.h"
-
-#include <string.h>
+#include "lib/nn/rows.h"
 
 enum { OUTPUTS, INPUTS };
 
@@ -47,75 +45,23 @@ static size_t hidden(const bal_site *s)
     return s->variant == OUTPUTS ? s->out : 0;
 }
 
-typedef struct scale_job {
-    const real_t *x, *l;
-    real_t *y;
-    size_t ldx, ldy, n;
-    bool add;
-} scale_job;
-
-static void scale_rows(void *context, size_t begin, size_t end, size_t thread)
-{
-    const scale_job *j = context;
-    (void)thread;
-    for (size_t t = begin; t < end; t++) {
-        const real_t *x = j->x + t * j->ldx;
-        real_t *y = j->y + t * j->ldy;
-        for (size_t i = 0; i < j->n; i++)
-            y[i] = j->add ? y[i] + x[i] * j->l[i] : x[i] * j->l[i];
-    }
-}
-
-static void scale(const bal_site_call *c, const real_t *x, size_t ldx, bool add, real_t *y, size_t ldy)
-{
-    const bal_site *s = c->site;
-    scale_job j = {x, s->tensor[0].v, y, ldx, ldy, s->variant == INPUTS ? s->in : s->out, add};
-    bal_parallel_for(c->M, 8, scale_rows, &j);
-}
-
-typedef struct gradient_job {
-    const real_t *x, *dy;
-    real_t *dl;
-    size_t M, ldx, ldy;
-} gradient_job;
-
-/* Columns are shared out, so that each sum has one order. */
-static void gradient_columns(void *context, size_t begin, size_t end, size_t thread)
-{
-    const gradient_job *j = context;
-    (void)thread;
-    for (size_t i = begin; i < end; i++) {
-        double sum = 0;
-        for (size_t t = 0; t < j->M; t++)
-            sum += (double)j->x[t * j->ldx + i] * (double)j->dy[t * j->ldy + i];
-        j->dl[i] += (real_t)sum;
-    }
-}
-
-static void gradient(const bal_site_call *c, const real_t *x, size_t ldx, const real_t *dy, size_t ldy, size_t n)
-{
-    gradient_job j = {x, dy, c->site->tensor[0].d, c->M, ldx, ldy};
-    if (j.dl != NULL)
-        bal_parallel_for(n, 32, gradient_columns, &j);
-}
-
 static void input(const bal_site_call *c, real_t *out)
 {
     const bal_site *s = c->site;
     if (s->variant == INPUTS)
-        scale(c, c->x, c->ldx, false, out, s->in);
+        bal_rows_scale(c->M, s->in, s->tensor[0].v, c->x, c->ldx, false, out, s->in);
     else
-        for (size_t t = 0; t < c->M; t++)
-            memcpy(out + t * s->in, c->x + t * c->ldx, s->in * sizeof *out);
+        bal_rows_copy(c->M, s->in, c->x, c->ldx, out, s->in);
 }
 
 static void input_back(const bal_site_call *c, const real_t *dout)
 {
     const bal_site *s = c->site;
     if (s->variant == INPUTS) {
-        gradient(c, c->x, c->ldx, dout, s->in, s->in);
+        if (s->tensor[0].d != NULL)
+            bal_rows_dot(c->M, s->in, c->x, c->ldx, dout, s->in, NULL, s->tensor[0].d);
         if (c->dx != NULL)
-            scale(c, dout, s->in, true, c->dx, c->ldx);
+            bal_rows_scale(c->M, s->in, s->tensor[0].v, dout, s->in, true, c->dx, c->ldx);
         return;
     }
     for (size_t t = 0; c->dx != NULL && t < c->M; t++)
@@ -128,21 +74,21 @@ static void forward(const bal_site_call *c)
     const bal_site *s = c->site;
     if (s->variant == INPUTS)
         return;
-    for (size_t t = 0; c->backward_follows && t < c->M; t++)
-        memcpy(c->h + t * s->out, c->y + t * c->ldy, s->out * sizeof *c->h);
-    scale(c, c->y, c->ldy, false, c->y, c->ldy);
+    if (c->backward_follows)
+        bal_rows_copy(c->M, s->out, c->y, c->ldy, c->h, s->out);
+    bal_rows_scale(c->M, s->out, s->tensor[0].v, c->y, c->ldy, false, c->y, c->ldy);
 }
 
 static void backward_output(const bal_site_call *c, real_t *dout)
 {
     const bal_site *s = c->site;
     if (s->variant == OUTPUTS) {
-        gradient(c, c->h, s->out, c->dy, c->ldy, s->out);
-        scale(c, c->dy, c->ldy, false, dout, s->out);
+        if (s->tensor[0].d != NULL)
+            bal_rows_dot(c->M, s->out, c->h, s->out, c->dy, c->ldy, NULL, s->tensor[0].d);
+        bal_rows_scale(c->M, s->out, s->tensor[0].v, c->dy, c->ldy, false, dout, s->out);
         return;
     }
-    for (size_t t = 0; t < c->M; t++)
-        memcpy(dout + t * s->out, c->dy + t * c->ldy, s->out * sizeof *dout);
+    bal_rows_copy(c->M, s->out, c->dy, c->ldy, dout, s->out);
 }
 
 static void effective(const bal_site *s, size_t row0, size_t n_rows, real_t *out, size_t ld)

@@ -5,7 +5,7 @@
  * u is made again in the backward.  A and B are those of peft for the same projection_prng_key: uniform in +-sqrt(6 /
  * columns), by the generator of PyTorch.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/adapter/methods.h"
-#include "lib/base/threads.h"
+#include "lib/nn/rows.h"
 
 #include <math.h>
 #include <string.h>
@@ -110,62 +110,11 @@ static space carve(const bal_site_call *c)
     return p;
 }
 
-typedef struct scale_job {
-    const real_t *x, *l;
-    real_t *y;
-    size_t ldx, ldy, n;
-    bool add;
-} scale_job;
-
-static void scale_rows(void *context, size_t begin, size_t end, size_t thread)
-{
-    const scale_job *j = context;
-    (void)thread;
-    for (size_t t = begin; t < end; t++) {
-        const real_t *x = j->x + t * j->ldx;
-        real_t *y = j->y + t * j->ldy;
-        for (size_t i = 0; i < j->n; i++)
-            y[i] = j->add ? y[i] + x[i] * j->l[i] : x[i] * j->l[i];
-    }
-}
-
-/* y (+)= l o x, M rows of n. */
-static void scale(size_t M, size_t n, const real_t *l, const real_t *x, size_t ldx, bool add, real_t *y, size_t ldy)
-{
-    scale_job j = {x, l, y, ldx, ldy, n, add};
-    bal_parallel_for(M, 8, scale_rows, &j);
-}
-
-typedef struct gradient_job {
-    const real_t *x, *dy;
-    real_t *dl;
-    size_t M, ldx, ldy;
-} gradient_job;
-
-/* Columns are shared out, so that each sum has one order. */
-static void gradient_columns(void *context, size_t begin, size_t end, size_t thread)
-{
-    const gradient_job *j = context;
-    (void)thread;
-    for (size_t i = begin; i < end; i++) {
-        double sum = 0;
-        for (size_t t = 0; t < j->M; t++)
-            sum += (double)j->x[t * j->ldx + i] * (double)j->dy[t * j->ldy + i];
-        j->dl[i] += (real_t)sum;
-    }
-}
-
-static void gradient(size_t M, size_t n, const real_t *x, size_t ldx, const real_t *dy, size_t ldy, real_t *dl)
-{
-    gradient_job j = {x, dy, dl, M, ldx, ldy};
-    bal_parallel_for(n, 32, gradient_columns, &j);
-}
-
 /* p.wide = B (d o h); h is there. */
 static void outputs(const bal_site_call *c, const space *p)
 {
     const bal_site *s = c->site;
-    scale(c->M, s->r, s->tensor[LAMBDA_D].v, c->h, s->r, false, p->low, s->r);
+    bal_rows_scale(c->M, s->r, s->tensor[LAMBDA_D].v, c->h, s->r, false, p->low, s->r);
     bal_site_product(c, s->out, s->r, 1, p->low, s->r, s->adapter->shared[1].v, 0, p->wide, s->out);
 }
 
@@ -175,7 +124,7 @@ static void forward(const bal_site_call *c)
     space p = carve(c);
     bal_site_product(c, s->r, s->in, 1, c->xa, c->ldx, p.A, 0, c->h, s->r);
     outputs(c, &p);
-    scale(c->M, s->out, s->tensor[LAMBDA_B].v, p.wide, s->out, true, c->y, c->ldy);
+    bal_rows_scale(c->M, s->out, s->tensor[LAMBDA_B].v, p.wide, s->out, true, c->y, c->ldy);
 }
 
 static void backward(const bal_site_call *c)
@@ -185,15 +134,15 @@ static void backward(const bal_site_call *c)
     space p = carve(c);
     if (s->tensor[LAMBDA_B].d != NULL) {
         outputs(c, &p);
-        gradient(c->M, s->out, p.wide, s->out, c->dy, c->ldy, s->tensor[LAMBDA_B].d);
+        bal_rows_dot(c->M, s->out, p.wide, s->out, c->dy, c->ldy, NULL, s->tensor[LAMBDA_B].d);
     }
-    scale(c->M, s->out, s->tensor[LAMBDA_B].v, c->dy, c->ldy, false, p.wide, s->out);
+    bal_rows_scale(c->M, s->out, s->tensor[LAMBDA_B].v, c->dy, c->ldy, false, p.wide, s->out);
     bal_gemm(false, false, c->M, s->r, s->out, 1, p.wide, s->out, B, s->r, 0, p.low, s->r);
     if (s->tensor[LAMBDA_D].d != NULL)
-        gradient(c->M, s->r, c->h, s->r, p.low, s->r, s->tensor[LAMBDA_D].d);
+        bal_rows_dot(c->M, s->r, c->h, s->r, p.low, s->r, NULL, s->tensor[LAMBDA_D].d);
     if (c->dx == NULL)
         return;
-    scale(c->M, s->r, s->tensor[LAMBDA_D].v, p.low, s->r, false, p.low, s->r);
+    bal_rows_scale(c->M, s->r, s->tensor[LAMBDA_D].v, p.low, s->r, false, p.low, s->r);
     bal_gemm(false, false, c->M, s->in, s->r, 1, p.low, s->r, p.A, s->in, 1, c->dx, c->ldx);
 }
 

@@ -1,37 +1,18 @@
 /* A linear module with its adapter: the order in which the functions of lib/adapter/method.h are called.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/threads.h"
 #include "lib/model/pass_impl.h"
-#include "lib/nn/ops.h"
+#include "lib/nn/rows.h"
 #include "lib/tensor/gemm.h"
 
 #include <string.h>
 
 typedef struct row_job {
-    size_t n_rows, n;
+    size_t n;
     const real_t *in;
     real_t *out;
     uint64_t key, threshold;
     real_t scale;
-    const bal_nn_ops *ops;
 } row_job;
-
-static void bias_range(void *context, size_t begin, size_t end, size_t thread)
-{
-    const row_job *j = context;
-    (void)thread;
-    for (size_t t = begin; t < end; t++)
-        j->ops->add(j->in, j->out + t * j->n, j->n);
-}
-
-/* Columns are shared out, so that each sum has one order. */
-static void dbias_range(void *context, size_t begin, size_t end, size_t thread)
-{
-    const row_job *j = context;
-    (void)thread;
-    for (size_t t = 0; t < j->n_rows; t++)
-        for (size_t i = begin; i < end; i++)
-            j->out[i] += j->in[t * j->n + i];
-}
 
 /* A well mixed 64-bit function of the counter (the finaliser of splitmix64). */
 static uint64_t mix(uint64_t z)
@@ -68,7 +49,7 @@ static void dropout(const bal_linear_call *c, const real_t *in, real_t *out, boo
 {
     const bal_pass *p = c->p;
     double rate = p->options.dropout;
-    row_job job = {.n_rows = p->T, .n = c->l->w.cols, .in = in, .out = out};
+    row_job job = {.n = c->l->w.cols, .in = in, .out = out};
     job.key = mix(p->dropout_key + (c->layer * BAL_SLOT_COUNT + (size_t)c->slot + 1) * 0xD1B54A32D192ED03ULL);
     job.threshold = (uint64_t)(rate * 9007199254740992.0); /* of 2^53 */
     job.scale = (real_t)(1 / (1 - rate));
@@ -77,9 +58,8 @@ static void dropout(const bal_linear_call *c, const real_t *in, real_t *out, boo
 
 static void add_bias(const bal_linear_call *c, real_t *Y)
 {
-    row_job job = {.n = c->l->w.rows, .in = c->l->bias, .out = Y, .ops = BAL_ISA_PICK(bal_nn_ops)};
     if (c->l->bias != NULL)
-        bal_parallel_for(c->p->T, 32, bias_range, &job);
+        bal_rows_add(c->p->T, c->l->w.rows, c->l->bias, Y, c->l->w.rows);
 }
 
 /* The adapter's view of this application. */
@@ -229,10 +209,8 @@ void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t
     bool adapted = has_adapter(c);
     if (l->dw != NULL)
         bal_gemm(true, false, out, in, T, 1, dY, out, X, in, 1, l->dw, in);
-    if (l->dbias != NULL) {
-        row_job job = {.n_rows = T, .n = out, .in = dY, .out = l->dbias};
-        bal_parallel_for(out, 64, dbias_range, &job);
-    }
+    if (l->dbias != NULL)
+        bal_rows_sum(T, out, dY, out, l->dbias);
     if (adapted && (l->site->method->dense || (dX != NULL && bal_linear_uses_panel(c, true))))
         bal_linear_panel_backward(c, X, dY, beta, dX);
     else if (adapted)
