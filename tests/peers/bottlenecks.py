@@ -6,15 +6,13 @@ usage: tests/peers/bottlenecks.py BALORA
 Says "skipped" where a package is missing.  SPDX-License-Identifier: Apache-2.0"""
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import warnings
 
-BALORA = sys.argv[1]
-IDS = [[3, 7, 1, 9, 30, 2, 44, 5], [5, 5, 0, 17, 22, 8, 11]]
+from beside import IDS, check, difference, end, logits, run
+
 PLACES = (("self_attn.o_proj", "attention_adapters"), ("mlp.down_proj", "output_adapters"))
-failed = 0
 warnings.filterwarnings("ignore")
 
 try:
@@ -26,26 +24,6 @@ try:
 except ImportError as e:
     print("skipped:", e)
     sys.exit(0)
-
-
-def run(*words):
-    subprocess.run([BALORA, *words, "--quiet"], check=True, stdout=subprocess.DEVNULL)
-
-
-def check(what, good, text):
-    global failed
-    failed += not good
-    print(("ok    " if good else "FAIL  ") + what + ": " + text)
-
-
-def difference(a, b):
-    return ((a - b).abs().max() / b.abs().max()).item()
-
-
-def logits(model):
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(input_ids=torch.tensor([row])).logits[0] for row in IDS])
 
 
 def theirs_of(key):
@@ -111,4 +89,4 @@ def main(folder):
 print("adapters", adapters.__version__, "transformers", transformers.__version__, "torch", torch.__version__)
 with tempfile.TemporaryDirectory() as work:
     main(work)
-sys.exit(failed != 0)
+end()

@@ -4,22 +4,12 @@ usage: tests/peers/files.py BALORA MODEL_FOLDER   (a Hugging Face folder of a sm
 Says "skipped" where a package is missing.  SPDX-License-Identifier: Apache-2.0"""
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
-BALORA, MODEL = sys.argv[1], sys.argv[2]
-failed = 0
+from beside import check, end, run
 
-
-def run(*words):
-    subprocess.run([BALORA, *words, "--quiet"], check=True, stdout=subprocess.DEVNULL)
-
-
-def check(what, good, text):
-    global failed
-    failed += not good
-    print(("ok    " if good else "FAIL  ") + what + ": " + text)
+MODEL = sys.argv[2]
 
 
 def quantisers(folder):
@@ -81,4 +71,4 @@ def starts(folder):
 with tempfile.TemporaryDirectory() as folder:
     quantisers(folder)
     starts(folder)
-sys.exit(failed != 0)
+end()

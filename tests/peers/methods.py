@@ -5,15 +5,13 @@ usage: tests/peers/methods.py BALORA
 Says "skipped" where a package is missing.  SPDX-License-Identifier: Apache-2.0"""
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import warnings
 
-BALORA = sys.argv[1]
-IDS = [[3, 7, 1, 9, 30, 2, 44, 5], [5, 5, 0, 17, 22, 8, 11]]
+from beside import IDS, check, difference, end, logits, run
+
 SOME = ["down_proj", "q_proj", "v_proj"]
-failed = 0
 warnings.filterwarnings("ignore")
 
 try:
@@ -44,26 +42,6 @@ METHODS = [
     ("vera, no projection", ["--method", "vera", "--r", "24", "--no-save-projection", "--projection-prng-key", "7"],
      lambda: peft.VeraConfig(r=24, save_projection=False, projection_prng_key=7)),
 ]
-
-
-def run(*words):
-    subprocess.run([BALORA, *words, "--quiet"], check=True, stdout=subprocess.DEVNULL)
-
-
-def check(what, good, text):
-    global failed
-    failed += not good
-    print(("ok    " if good else "FAIL  ") + what + ": " + text)
-
-
-def logits(model):
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(input_ids=torch.tensor([row])).logits[0] for row in IDS])
-
-
-def difference(a, b):
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 def main(folder):
@@ -143,4 +121,4 @@ print("peft", peft.__version__, "transformers", transformers.__version__, "torch
 with tempfile.TemporaryDirectory() as work:
     main(work)
     conv1d(work)
-sys.exit(failed != 0)
+end()

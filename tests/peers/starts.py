@@ -5,14 +5,12 @@ usage: tests/peers/starts.py BALORA
 Says "skipped" where a package is missing.  SPDX-License-Identifier: Apache-2.0"""
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import warnings
 
-BALORA = sys.argv[1]
-IDS = [[3, 7, 1, 9, 30, 2, 44, 5], [5, 5, 0, 17, 22, 8, 11]]
-failed = 0
+from beside import IDS, check, difference, end, logits, run
+
 warnings.filterwarnings("ignore")
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
@@ -47,26 +45,6 @@ PLAIN = [
     ("corda ipm to 2r", ["--init", "corda"]),
     ("corda kpm to 2r", ["--init", "corda", "--corda-method", "kpm"]),
 ]
-
-
-def run(*words):
-    subprocess.run([BALORA, *words, "--quiet"], check=True, stdout=subprocess.DEVNULL)
-
-
-def check(what, good, text):
-    global failed
-    failed += not good
-    print(("ok    " if good else "FAIL  ") + what + ": " + text)
-
-
-def logits(model):
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(input_ids=torch.tensor([row])).logits[0] for row in IDS])
-
-
-def difference(a, b):
-    return ((a - b).abs().max() / b.abs().max()).item()
 
 
 class Place:
@@ -188,4 +166,4 @@ with tempfile.TemporaryDirectory() as work:
             f.write(json.dumps({"input_ids": row, "labels": row}) + "\n")
     for part in (plain_starts, packed_bases, sums, corda, nf4):
         part(place)
-sys.exit(failed != 0)
+end()

@@ -6,7 +6,7 @@ BENCH=full             every row beside PyTorch + peft (PEERS, PYTHON, HF_MODEL)
                        turn, ROUNDS processes of each (default 3; the longest rows two), median ratio with its spread
 Nothing else should run meanwhile. ROWS=regex picks rows, JSON=file (or --json) writes all figures, BASELINE=write renews
 the baseline. SPDX-License-Identifier: Apache-2.0"""
-import glob, json, os, re, shlex, statistics, subprocess, sys, tempfile, time
+import glob, json, os, re, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENV = os.environ.get

@@ -76,7 +76,7 @@ TEST(svd_is_the_nearest)
     double lost = -1;
     bal_adapter *sum = NULL, *whole = NULL;
     make_modules();
-    bal_adapter *a = part(g_q, 2, 2, 1), *b = part(g_q, 3, 3, 2);
+    bal_adapter *a = part(g_q, 2, 3, 1), *b = part(g_q, 3, 2, 2);
     const bal_adapter *parts[] = {a, b};
     if (!CHECK_OK(bal_adapter_combine(&sum, parts, w, 2, BAL_COMBINE_SVD, 0, g_modules, 3, &lost)) ||
         !CHECK(sum->config.r == 3))

@@ -119,6 +119,20 @@ TEST(factors_of_another_size_are_noticed)
     g_wrong = 0;
 }
 
+/* A round may be worse than one before it: then the better one stays. */
+TEST(the_best_round_is_kept)
+{
+    bal_view w = new_matrix();
+    bal_packed_job job = job_of(BAL_PACKED_LOFTQ, BAL_DTYPE_NF4, 24);
+    if (!CHECK_OK(bal_packed_start(&w, &job)))
+        return;
+    CHECK_MSG(job.best < 24, "no round was worse than one before it: another matrix is needed here");
+    CHECK_NEAR(job.error, error_by_definition(&job, true), 1e-6);
+    bal_packed_job fewer = job_of(BAL_PACKED_LOFTQ, BAL_DTYPE_NF4, job.best);
+    CHECK_OK(bal_packed_start(&w, &fewer));
+    CHECK(fewer.error == job.error && fewer.best == job.best);
+}
+
 /* One round of LoftQ: Q is what packing gives, and the factors are the leading triplets of what it lost; one of QPiSSA:
  * the factors are PiSSA's, and Q packs the rest. */
 TEST(one_round_by_its_definition)
