@@ -52,17 +52,24 @@ bal_status score_first_likelier(const task *t, size_t i, const char *output, boo
     return status;
 }
 
-static bal_status crows_judge(const task *t, size_t i, size_t f, const char *output, bal_buf *extracted, bal_verdict *v)
+bal_status score_judge_first(const task *t, size_t i, const char *output, const char *const words[2],
+                             bal_buf *extracted, bal_verdict *v)
 {
     bool first = false;
     bal_status status;
-    (void)f;
     BAL_TRY(score_first_likelier(t, i, output, &first));
     v->found = true;
     v->score = first ? 1 : 0;
-    status = bal_buf_text(extracted, first ? "sent_more" : "sent_less");
+    status = bal_buf_text(extracted, words[first ? 0 : 1]);
 out:
     return status;
+}
+
+static bal_status crows_judge(const task *t, size_t i, size_t f, const char *output, bal_buf *extracted, bal_verdict *v)
+{
+    static const char *const words[2] = {"sent_more", "sent_less"};
+    (void)f;
+    return score_judge_first(t, i, output, words, extracted, v);
 }
 
 /* pct_stereotype of the items whose field is as item i's, when it is met first. */

@@ -219,15 +219,9 @@ out:
 static bal_status pronoun_judge(const task *t, size_t i, size_t f, const char *output, bal_buf *extracted,
                                 bal_verdict *v)
 {
-    bool first = false;
-    bal_status status;
+    static const char *const words[2] = {"as it is", "swapped"};
     (void)f;
-    BAL_TRY(score_first_likelier(t, i, output, &first));
-    v->found = true;
-    v->score = first ? 1 : 0;
-    status = bal_buf_text(extracted, first ? "as it is" : "swapped");
-out:
-    return status;
+    return score_judge_first(t, i, output, words, extracted, v);
 }
 
 const scorer k_scorer_winobias_pronoun = {.name = "winobias_pronoun",

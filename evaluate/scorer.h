@@ -105,6 +105,9 @@ extern const scorer k_scorer_bbq, k_scorer_bbq_generate;          /* score_bbq.c
 bal_status scorer_read_lls(const char *output, double **out, size_t *n);
 /* Whether the first of the two stored log-likelihoods of item i is larger. */
 bal_status score_first_likelier(const task *t, size_t i, const char *output, bool *first);
+/* Judges that as a scorer's judge(): right if it is; extracted: the first or the second word. */
+bal_status score_judge_first(const task *t, size_t i, const char *output, const char *const words[2],
+                             bal_buf *extracted, bal_verdict *v);
 /* Index of the first maximum, -1 for n = 0 or NaN. */
 int scorer_argmax(const double *x, size_t n);
 /* The one filter "none". */

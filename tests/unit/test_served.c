@@ -283,17 +283,23 @@ static int ask(int port, const char *tasks, const char *const more[8], bal_buf *
     return run(words, out);
 }
 
+/* Tasks, a model for its tokenizer, and a server with these faults. */
+static bool start_faulty(loopback *l, faults *f)
+{
+    char path[400];
+    write_tasks();
+    (void)pthread_mutex_init(&f->lock, NULL);
+    (void)snprintf(path, sizeof path, "%s/model", test_folder());
+    return CHECK_OK(bal_embedded_write(path)) && CHECK(loopback_start(l, faulty, f));
+}
+
 TEST(servers_that_fail)
 {
     static const char *const tokenizer[8] = {"--tokenizer", "model"}, *const chat[8] = {"--chat"};
     faults f = {.no_models = false};
     loopback l;
-    char path[400];
     bal_buf out = {0};
-    write_tasks();
-    (void)pthread_mutex_init(&f.lock, NULL);
-    (void)snprintf(path, sizeof path, "%s/model", test_folder());
-    if (!CHECK_OK(bal_embedded_write(path)) || !CHECK(loopback_start(&l, faulty, &f)))
+    if (!start_faulty(&l, &f))
         return;
     (void)setenv("SERVED_KEY", "wrong", 1);
     CHECK(ask(l.port, "text.json", NULL, &out) == 2 &&
@@ -347,10 +353,7 @@ TEST(what_comes_back)
     cJSON *rows[64] = {NULL};
     size_t n = 0;
     bal_buf out = {0};
-    write_tasks();
-    (void)pthread_mutex_init(&f.lock, NULL);
-    (void)snprintf(path, sizeof path, "%s/model", test_folder());
-    if (!CHECK_OK(bal_embedded_write(path)) || !CHECK(loopback_start(&l, faulty, &f)))
+    if (!start_faulty(&l, &f))
         return;
     (void)setenv("SERVED_KEY", "sk-served-secret", 1);
     /* a reply that is broken after the first: counted, the others kept */
