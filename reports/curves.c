@@ -6,8 +6,11 @@
 #include <math.h>
 #include <string.h>
 
+enum { MANY = 40 }; /* points from which on a line needs no marks, and a noisy one a moving average */
+
 typedef struct panel {
     const char *metric, *label;
+    bool scheduled; /* what a schedule says, not a measurement: drawn as it is, an average would be another schedule */
 } panel;
 
 /* Writes "step value smoothed" of every run that has the metric; which[i] marks them.  Returns how many. */
@@ -63,10 +66,10 @@ out:
 }
 
 /* One panel's plot command: raw values faint, smoothed ones strong when there are enough of them. */
-static bal_status put_panel(report *r, bal_writer *w, const char *dat, const panel *p, const bool *which, bool smooth,
+static bal_status put_panel(report *r, bal_writer *w, const char *dat, const panel *p, const bool *which, size_t points,
                             bool keys)
 {
-    bool first = true;
+    bool first = true, smooth = points >= MANY && !p->scheduled;
     bal_status status = bal_writer_printf(w, "set ylabel '%s'\nplot ", p->label);
     for (int pass = smooth ? 0 : 1; pass < 2; pass++)
         for (size_t i = 0, drawn = 0; i < r->n_runs && status == BAL_OK; i++) {
@@ -78,7 +81,7 @@ static bal_status put_panel(report *r, bal_writer *w, const char *dat, const pan
                                        pass == 0 ? 2
                                        : smooth  ? 3
                                                  : 2,
-                                       smooth ? "lines" : "linespoints pt 7 ps 0.4", pass == 0 ? "#70" : "#",
+                                       points >= MANY ? "lines" : "linespoints pt 7 ps 0.4", pass == 0 ? "#70" : "#",
                                        report_color(r->runs[i].color) + 1, pass == 0 ? "1" : "2",
                                        pass == 0 ? (size_t)1 : report_dash(drawn - 1));
             first = false;
@@ -116,7 +119,7 @@ static bal_status figure(report *r, const char *stem, const char *title, const c
             continue;
         drawn++;
         BAL_TRY(bal_writer_printf(&w, "%s\n", drawn == used ? "set xlabel 'optimiser step'" : "unset xlabel"));
-        BAL_TRY(put_panel(r, &w, dat[i], &panels[i], which[i], points[i] >= 40, drawn == 1 || used <= 3));
+        BAL_TRY(put_panel(r, &w, dat[i], &panels[i], which[i], points[i], drawn == 1 || used <= 3));
     }
     BAL_TRY(bal_writer_printf(&w, "unset multiplot\n"));
     BAL_TRY(bal_writer_commit(&w));
@@ -128,14 +131,15 @@ out:
 
 bal_status report_curves(report *r)
 {
-    static const panel loss[] = {{"loss/task", "task loss (nats a token)"}, {"loss/validation", "validation loss"}};
-    static const panel terms[] = {{"loss/consistency", "consistency (before its weight)"},
-                                  {"loss/diversity", "diversity"},
-                                  {"loss/spectral", "spectral"}};
-    static const panel strengths[] = {{"lambda/consistency", "lambda consistency"},
-                                      {"lambda/diversity", "lambda diversity"},
-                                      {"lambda/svd", "lambda svd"}};
-    static const panel optimiser[] = {{"lr", "learning rate"}, {"grad_norm", "gradient norm"}};
+    static const panel loss[] = {{"loss/task", "task loss (nats a token)", false},
+                                 {"loss/validation", "validation loss", false}};
+    static const panel terms[] = {{"loss/consistency", "consistency (before its weight)", false},
+                                  {"loss/diversity", "diversity", false},
+                                  {"loss/spectral", "spectral", false}};
+    static const panel strengths[] = {{"lambda/consistency", "lambda consistency", true},
+                                      {"lambda/diversity", "lambda diversity", true},
+                                      {"lambda/svd", "lambda svd", true}};
+    static const panel optimiser[] = {{"lr", "learning rate", true}, {"grad_norm", "gradient norm", false}};
     bal_status status = figure(r, "loss", "Training loss",
                                "Mean cross entropy of the labelled tokens of each step. Faint: each step; strong: "
                                "moving average (weight 0.1).",

@@ -28,7 +28,7 @@ static const char *text_of(sqlite3_stmt *q, int column)
     return text == NULL ? "" : text;
 }
 
-/* The end of a text, where its answer is. */
+/* The end of a text, where its answer is, on one line. */
 static void put_end(const char *text, char out[REPORT_CELL])
 {
     enum { SHOWN = 80 };
@@ -36,6 +36,9 @@ static void put_end(const char *text, char out[REPORT_CELL])
     while (from > 0 && from < n && ((unsigned char)text[from] & 0xc0U) == 0x80U)
         from++;
     (void)snprintf(out, REPORT_CELL, "%s%s", from > 0 ? "…" : "", text + from);
+    for (char *c = out; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ')
+            *c = ' ';
 }
 
 static bal_status add_notes(report *r, report_table **t)

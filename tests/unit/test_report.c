@@ -41,8 +41,10 @@ TEST(names_are_escaped_and_tables_right)
     if (!CHECK_OK(bal_store_open(&s, db, true)) || !CHECK_OK(bal_folder_make(out)))
         return;
     int64_t run = add_run(s, "train");
-    for (int64_t i = 1; i <= 50; i++)
+    for (int64_t i = 1; i <= 50; i++) {
         CHECK_OK(bal_run_metric(s, run, "loss/task", i, 3.0 / (double)i));
+        CHECK_OK(bal_run_metric(s, run, "lr", i, 1e-3 / (double)i));
+    }
     bal_matrix_stat m = {.step = -1,
                          .layer = 0,
                          .module = "q_proj",
@@ -56,8 +58,13 @@ TEST(names_are_escaped_and_tables_right)
                          .scaling = 1};
     CHECK_OK(bal_run_matrix(s, run, &m, names, values, 2, sv, 2));
     for (int64_t i = 0; i < 4; i++) {
-        bal_eval_item item = {
-            .task = "t", .filter = "f", .item = i, .output = "o", .score = i < 3 ? 1 : 0, .correct = i < 3};
+        bal_eval_item item = {.task = "t",
+                              .filter = "f",
+                              .item = i,
+                              .output = "a line\nbreak",
+                              .finish_reason = "stop",
+                              .score = i < 3 ? 1 : 0,
+                              .correct = i < 3};
         CHECK_OK(bal_run_item(s, run, &item));
     }
     CHECK_OK(bal_run_end(s, run, "finished", 0, NULL));
@@ -71,12 +78,17 @@ TEST(names_are_escaped_and_tables_right)
     CHECK_OK(report_scores(r));
     CHECK_OK(report_curves(r));
     CHECK_OK(report_spectra(r));
+    CHECK_OK(report_sample_table(r));
     CHECK_OK(report_run_table(r));
     CHECK_OK(report_html(r));
     CHECK(contains(out, "scores.csv", "0.7500"));
     CHECK(contains(out, "scores.csv", "0.2500")); /* sqrt(p (1 - p) / (n - 1)) */
     CHECK(contains(out, "spectra.dat", "1\t2\t2\t2"));
     CHECK(contains(out, "loss.gp", "'a''b`touch pwned`\"<script>"));
+    CHECK(contains(out, "loss.gp", "'loss-1.dat' index 0 using 1:3")); /* a moving average of what is measured ... */
+    CHECK(contains(out, "optimiser.gp", "'optimiser-1.dat' index 0 using 1:2"));
+    CHECK(!contains(out, "optimiser.gp", "'optimiser-1.dat' index 0 using 1:3")); /* ... and none of a schedule */
+    CHECK(!contains(out, "samples.csv", "line\nbreak") && contains(out, "samples.csv", "line break"));
     CHECK(!contains(out, "report.html", "<script>"));
     CHECK(contains(out, "report.html", "a&#39;b`touch pwned`&quot;&lt;script&gt;"));
     report_dispose(r);
