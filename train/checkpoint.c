@@ -3,7 +3,7 @@
  *   balora/initial/                                  A0, B0 of a residual start
  *   balora/trainer_state.safetensors                 AdamW's moments; all weights for method full
  *   balora/state.json                                step, position in the data, random state, best validation, run
- *   balora/recipe.json                               the resolved options
+ *   balora/recipe.json                               a recipe that makes this run
  * SPDX-License-Identifier: Apache-2.0 */
 #include "train/train.h"
 
@@ -223,7 +223,7 @@ static bal_status write_own(const trainer *t, const char *dir)
     if (!t->full)
         BAL_TRY(bal_model_save_base(t->model, dir));
     BAL_TRY(write_tensors(t, own));
-    const char *recipe = bal_options_json(t->options);
+    const char *recipe = bal_options_recipe(t->options);
     BAL_TRY(write_text(own, "recipe.json", recipe, strlen(recipe)));
     BAL_TRY(put_state(t, &state));
     BAL_TRY(write_text(own, "state.json", bal_buf_cstr(&state), state.len));
@@ -328,7 +328,7 @@ bal_status checkpoint_finish(trainer *t)
     BAL_TRY(save_trained(t, t->config->out));
     BAL_TRY(copy_tokenizer(t, t->config->out));
     BAL_TRY(bal_folder_make(own));
-    const char *recipe = bal_options_json(t->options);
+    const char *recipe = bal_options_recipe(t->options);
     BAL_TRY(write_text(own, "recipe.json", recipe, strlen(recipe)));
     int n = snprintf(run, sizeof run, "{\"run\":\"%s\",\"step\":%" PRIu64 "}\n", t->metrics.uuid, t->state.step);
     BAL_TRY(write_text(own, "run.json", run, (size_t)n));

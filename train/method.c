@@ -70,6 +70,7 @@ bal_status train_resolve_row(trainer *t, train_config *c)
 {
     static const char *const on_lora[] = {"rslora", "pissa", "ba-lora-nlg"};
     const char *row = c->method;
+    bal_status status = BAL_OK;
     for (size_t i = 0; i < sizeof on_lora / sizeof *on_lora; i++)
         if (is(c->method, on_lora[i]))
             row = "lora";
@@ -78,16 +79,17 @@ bal_status train_resolve_row(trainer *t, train_config *c)
     t->method = bal_method_named(c->use_dora ? "dora" : row);
     if (t->method == NULL)
         return bal_fail(BAL_EINVAL, "method '%s' is unknown", c->method);
-    bal_status status = check_options(t, c);
-    if (status != BAL_OK)
-        return status;
-    if (t->method->default_r > 0 && !bal_options_given(t->options, "r"))
+    BAL_TRY(check_options(t, c));
+    if (t->method->default_r > 0 && !bal_options_given(t->options, "r")) {
         c->r = (int64_t)t->method->default_r;
+        BAL_TRY(bal_options_resolved(t->options, "r"));
+    }
     if (c->alpha > 0)
         c->lora_alpha = c->alpha;
     if (c->vera_dropout > 0)
         c->lora_dropout = c->vera_dropout;
-    return BAL_OK;
+out:
+    return status;
 }
 
 static bal_status add_name(char ***list, size_t *n, const char *name, size_t len)

@@ -56,22 +56,38 @@ static bool may_differ(const char *key)
     return false;
 }
 
+/* As bal_json_put() writes it. */
+static bal_status put_default(const trainer *t, const char *name, bal_buf *out)
+{
+    bal_buf text = {0};
+    cJSON *json = NULL;
+    bal_status status;
+    BAL_TRY(bal_options_default(t->options, name, &text));
+    BAL_TRY(bal_json_parse(&json, bal_buf_cstr(&text), text.len, name));
+    status = bal_json_put(out, json, false);
+out:
+    cJSON_Delete(json);
+    bal_buf_dispose(&text);
+    return status;
+}
+
 static bal_status compare_recipes(const trainer *t, const cJSON *then, const cJSON *now)
 {
     for (const cJSON *v = now->child; v != NULL; v = v->next) {
         const cJSON *old = cJSON_GetObjectItemCaseSensitive(then, v->string);
-        if (may_differ(v->string) || (old != NULL && cJSON_Compare(old, v, true)) || (old == NULL && cJSON_IsNull(v)))
-            continue;
         bal_buf a = {0}, b = {0};
-        if (old != NULL)
-            (void)bal_json_put(&a, old, false);
-        (void)bal_json_put(&b, v, false);
-        bal_status status = bal_fail(
-            BAL_EINVAL, "cannot resume from %s: %s was %.80s and is %.80s now; give the same value, or --resume none",
-            t->resume_from, v->string, old != NULL ? bal_buf_cstr(&a) : "not given", bal_buf_cstr(&b));
+        bal_status status = may_differ(v->string) ? BAL_OK : bal_json_put(&b, v, false);
+        if (status == BAL_OK && !may_differ(v->string)) /* what the recipe leaves out has its default */
+            status = old != NULL ? bal_json_put(&a, old, false) : put_default(t, v->string, &a);
+        if (status == BAL_OK && strcmp(bal_buf_cstr(&a), bal_buf_cstr(&b)) != 0)
+            status = bal_fail(BAL_EINVAL,
+                              "cannot resume from %s: %s was %.80s and is %.80s now; give the same value, or --resume "
+                              "none",
+                              t->resume_from, v->string, bal_buf_cstr(&a), bal_buf_cstr(&b));
         bal_buf_dispose(&a);
         bal_buf_dispose(&b);
-        return status;
+        if (status != BAL_OK)
+            return status;
     }
     return BAL_OK;
 }

@@ -77,7 +77,7 @@ typedef struct train_metrics {
 
 typedef struct trainer {
     const train_config *config;
-    const bal_options *options;
+    bal_options *options;
     const bal_log *log;
     const char *command; /* "train" or "pretrain" */
     int argc;

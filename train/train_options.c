@@ -1,6 +1,7 @@
 /* Options and presets of `train` and `pretrain`, and what they mean together.  SPDX-License-Identifier: Apache-2.0 */
 #include "train/train.h"
 
+#include "lib/adapter/method.h"
 #include "lib/adapter/start.h"
 #include "lib/tensor/nf4.h"
 
@@ -284,8 +285,12 @@ static bal_status resolve_method(trainer *t, train_config *c)
     if (status != BAL_OK)
         return status;
     bool residual_method = is(c->method, "pissa") || is(c->method, "ba-lora-nlg");
-    if (c->init == NULL)
+    if (c->init == NULL) {
         c->init = residual_method ? "pissa" : "lora";
+        status = t->method->low_rank ? bal_options_resolved(t->options, "init") : BAL_OK;
+        if (status != BAL_OK)
+            return status;
+    }
     bal_start start;
     if (!bal_start_parse(c->init, &start))
         return bal_fail(BAL_EINVAL, "init '%s' is not " BAL_START_NAMES, c->init);
@@ -307,8 +312,11 @@ static bal_status resolve_method(trainer *t, train_config *c)
             BAL_EINVAL,
             "a residual start needs lora_dropout 0, not %g: dropped inputs would also drop part of the original weight",
             c->lora_dropout);
-    if (c->lora_alpha == 0)
+    if (c->lora_alpha == 0) {
         c->lora_alpha = (double)c->r;
+        if (t->method->alpha_key != NULL)
+            return bal_options_resolved(t->options, "lora_alpha");
+    }
     return BAL_OK;
 }
 
@@ -321,6 +329,11 @@ static bal_status resolve_loss(trainer *t, train_config *c)
     if (is(c->method, "ba-lora-nlg") && !given) {
         c->loss.lambda_consistency = 0.025;
         c->loss.lambda_diversity = c->loss.lambda_svd = 0.005;
+        for (size_t i = 0; i < 3; i++) {
+            bal_status status = bal_options_resolved(t->options, terms[i]);
+            if (status != BAL_OK)
+                return status;
+        }
     }
     bal_step_config *s = &t->step_config;
     bool llm172 = false;

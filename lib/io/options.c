@@ -326,27 +326,10 @@ out:
     return status;
 }
 
-/* The common options that change what is computed are part of the resolved configuration, the rest is not. */
-static bool is_recorded(const bal_options *o, size_t i)
-{
-    const char *name = o->entries[i].option->name;
-    return i < o->n_own || strcmp(name, "preset") == 0 || strcmp(name, "threads") == 0;
-}
-
 static bal_status resolve(bal_options *o)
 {
     const char *from_environment = getenv("BALORA_DB");
-    bool first = true;
-    bal_status status = bal_buf_text(&o->json, "{");
-    for (size_t i = 0; i < o->n_entries && status == BAL_OK; i++) {
-        if (!is_recorded(o, i))
-            continue;
-        status = bal_json_put_key(&o->json, o->entries[i].option->name, &first);
-        if (status == BAL_OK)
-            status = bal_option_put_json(&o->entries[i], &o->json);
-    }
-    if (status == BAL_OK)
-        status = bal_buf_text(&o->json, "}");
+    bal_status status = bal_options_record(o);
     const bal_common_values *v = &o->values;
     bal_common *c = &o->common;
     c->json = v->json;
@@ -470,23 +453,22 @@ bool bal_options_given(const bal_options *o, const char *name)
     return e != NULL && e->source != BAL_FROM_DEFAULT;
 }
 
-const char *bal_options_json(const bal_options *o)
-{
-    return bal_buf_cstr(&o->json);
-}
-
 void bal_options_free(bal_options *o)
 {
     if (o == NULL)
         return;
-    for (size_t i = 0; o->entries != NULL && i < o->n_entries; i++)
+    for (size_t i = 0; o->entries != NULL && i < o->n_entries; i++) {
         bal_free(o->entries[i].items);
+        bal_free(o->entries[i].recorded);
+        bal_free(o->entries[i].placed);
+    }
     for (size_t i = 0; o->owned != NULL && i < o->n_owned; i++)
         bal_free(o->owned[i]);
     bal_free(o->owned);
     bal_free(o->entries);
     bal_free(o->positional);
     bal_buf_dispose(&o->json);
+    bal_buf_dispose(&o->recipe);
     bal_free(o);
 }
 

@@ -6,6 +6,7 @@
 
 #include "lib/base/log.h"
 #include "lib/base/status.h"
+#include "lib/base/str.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -79,6 +80,14 @@ const char *const *bal_options_positional(const bal_options *o, size_t *n);
 bool bal_options_given(const bal_options *o, const char *name);
 /* The resolved configuration as one JSON object (all options, defaults included). */
 const char *bal_options_json(const bal_options *o);
+/* The same as a recipe that gives this command again: what was given, by preset, recipe or flag, and what the command
+ * worked out; paths in full, so that it may lie anywhere. */
+const char *bal_options_recipe(const bal_options *o);
+/* The command has worked out the value of an option that was not given and put it into its field: from here on it is
+ * recorded as if it had been given (bal_options_given() does not change). */
+bal_status bal_options_resolved(bal_options *o, const char *name);
+/* Appends the default of an option as JSON; BAL_EINVAL for an unknown name. */
+bal_status bal_options_default(bal_options *o, const char *name, bal_buf *out);
 void bal_options_free(bal_options *o); /* accepts NULL */
 
 void bal_command_print_help(const bal_command *command, FILE *to);

@@ -28,6 +28,8 @@ typedef struct bal_option_entry {
     bool set;           /* has a value: from its default or from any source */
     const char **items; /* of a list: owned here, shown through the field */
     size_t cap;
+    bool resolved;           /* the command worked it out: bal_options_resolved() */
+    char *recorded, *placed; /* as JSON: the value, and a path as it stands in a recipe (else NULL) */
 } bal_option_entry;
 
 struct bal_options {
@@ -40,7 +42,7 @@ struct bal_options {
     size_t n_owned, cap_owned;
     const char **positional;
     size_t n_positional;
-    bal_buf json;
+    bal_buf json, recipe;
 };
 
 extern const bal_option bal_common_options[];
@@ -60,6 +62,10 @@ bal_status bal_option_set_text(bal_options *o, bal_option_entry *e, const char *
 /* folder: that of the recipe, NULL for presets. */
 bal_status bal_option_set_json(bal_options *o, bal_option_entry *e, const cJSON *value, const char *folder,
                                bal_option_source source);
+/* Whether a value of this option names something of the hub, there being no such path. */
+bool bal_option_is_name(const char *option, const char *text, const char *path);
+/* Makes the texts of bal_options_json() and bal_options_recipe() from the values as they are. */
+bal_status bal_options_record(bal_options *o);
 /* *out becomes a copy of text that lives as long as the options. */
 bal_status bal_option_keep(bal_options *o, const char *text, const char **out);
 bal_status bal_option_reset(bal_options *o, bal_option_entry *e); /* to its default */

@@ -199,7 +199,7 @@ static bal_status set_json_int(bal_option_entry *e, const cJSON *v)
 
 /* "model": "org/name" of a recipe names a repository of the hub, "data": "gsm8k" a data set, when there is neither such a
  * path nor its first folder beside the recipe. */
-static bool is_name(const char *option, const char *text, const char *path)
+bool bal_option_is_name(const char *option, const char *text, const char *path)
 {
     char first[512];
     size_t n = strlen(path) - strlen(text) + strcspn(text, "/");
@@ -223,7 +223,7 @@ static bal_status own_path(bal_options *o, const char *option, const char *text,
     char *path = bal_path_join(strcmp(folder, ".") == 0 ? NULL : folder, text);
     if (path == NULL)
         return BAL_ENOMEM;
-    const char *value = is_name(option, text, path) ? text : path;
+    const char *value = bal_option_is_name(option, text, path) ? text : path;
     bal_status status = own_text(o, value, strlen(value), out);
     bal_free(path);
     return status;
