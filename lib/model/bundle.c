@@ -89,13 +89,23 @@ static bal_status prefix_token(const bal_bundle *b, int32_t *out)
     return BAL_OK;
 }
 
+/* Whether special tokens are to be put around a text: not if it begins with the prefix token itself, as what a chat
+ * template makes often does (lm-eval's has_bos_prefix). */
+static bool wants_specials(const bal_bundle *b, const char *text, size_t n)
+{
+    int32_t prefix = -1;
+    const char *word = prefix_token(b, &prefix) == BAL_OK ? bal_tokenizer_token(b->tokenizer, prefix) : NULL;
+    size_t length = word == NULL ? 0 : strlen(word);
+    return length == 0 || n < length || memcmp(text, word, length) != 0;
+}
+
 bal_status bal_bundle_prompt(const bal_bundle *b, const char *text, size_t n, bal_ids *out)
 {
     size_t before = out->n;
     int32_t prefix = -1;
     bal_status status;
     BAL_TRY(bal_bundle_need_tokenizer(b));
-    BAL_TRY(bal_tokenizer_encode(b->tokenizer, text, n, true, out));
+    BAL_TRY(bal_tokenizer_encode(b->tokenizer, text, n, wants_specials(b, text, n), out));
     if (out->n > before)
         goto out;
     BAL_TRY(prefix_token(b, &prefix));
@@ -156,8 +166,9 @@ bal_status bal_bundle_split(const bal_bundle *b, const char *context, const char
         BAL_TRY(bal_buf_text(&whole, continuation));
         while ((space = last_space(context, n)) > 0)
             n -= space;
-        BAL_TRY(bal_tokenizer_encode(b->tokenizer, whole.data, whole.len, true, ids));
-        BAL_TRY(bal_tokenizer_encode(b->tokenizer, context, n, true, &front));
+        bool specials = wants_specials(b, context, n);
+        BAL_TRY(bal_tokenizer_encode(b->tokenizer, whole.data, whole.len, specials, ids));
+        BAL_TRY(bal_tokenizer_encode(b->tokenizer, context, n, specials, &front));
         *n_context = front.n;
         if (front.n == 0) { /* only white space: there is nothing to condition on but the prefix */
             bal_ids_clear(ids);

@@ -26,8 +26,8 @@ void bal_bundle_dispose(bal_bundle *b);
 /* BAL_EINVAL with the reason if there is no tokenizer. */
 bal_status bal_bundle_need_tokenizer(const bal_bundle *b);
 
-/* Appends the ids of a prompt with the tokenizer's usual special tokens; an empty one becomes BOS, or EOS if there is no
- * BOS. */
+/* Appends the ids of a prompt with the tokenizer's usual special tokens, unless it begins with BOS already; an empty one
+ * becomes BOS, or EOS if there is no BOS. */
 bal_status bal_bundle_prompt(const bal_bundle *b, const char *text, size_t n, bal_ids *out);
 /* Splits context and continuation as lm-eval does: white space at the end of the context moves to the continuation,
  * both are encoded together and cut after the length of the encoded context.  An empty context becomes BOS (or EOS).
