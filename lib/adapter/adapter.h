@@ -173,10 +173,7 @@ bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a);
 
 /* Columns that the side path needs in H for one application: r, or 2r with a residual start. */
 size_t bal_lora_hidden(const bal_lora *l);
-/* Y(M, out) += s (X A^T) B^T [- s (X A0^T) B0^T].  H receives X A^T (and X A0^T): M x bal_lora_hidden(l), needed by
- * the backward.  Xa: the input of the adapter (X, or X after dropout), leading dimension ldx. */
-void bal_lora_forward(const bal_lora *l, size_t M, const real_t *Xa, size_t ldx, real_t *Y, size_t ldy, real_t *H);
-/* dB += s dY^T H, dA += s (dY B)^T X; dX (may be NULL) += s (dY B) A [- s (dY B0) A0].  scratch: M x
+/* The backward of bal_lora_site_forward() (lora.h), which leaves H = X A^T (and X A0^T): dB += s dY^T H, dA += s (dY B)^T X; dX (may be NULL) += s (dY B) A [- s (dY B0) A0].  scratch: M x
  * bal_lora_hidden(l). */
 void bal_lora_backward(const bal_lora *l, size_t M, const real_t *Xa, size_t ldx, const real_t *dY, size_t ldy,
                        const real_t *H, real_t *dX, size_t lddx, real_t *scratch);

@@ -10,18 +10,6 @@ size_t bal_lora_hidden(const bal_lora *l)
     return l->a0 != NULL ? 2 * l->r : l->r;
 }
 
-void bal_lora_forward(const bal_lora *l, size_t M, const real_t *Xa, size_t ldx, real_t *Y, size_t ldy, real_t *H)
-{
-    size_t r = l->r, ldh = bal_lora_hidden(l);
-    real_t s = (real_t)l->scale;
-    bal_gemm(false, true, M, r, l->in, 1, Xa, ldx, l->a, l->in, 0, H, ldh);
-    bal_gemm(false, true, M, l->out, r, s, H, ldh, l->b, r, 1, Y, ldy);
-    if (l->a0 == NULL)
-        return;
-    bal_gemm(false, true, M, r, l->in, 1, Xa, ldx, l->a0, l->in, 0, H + r, ldh);
-    bal_gemm(false, true, M, l->out, r, -s, H + r, ldh, l->b0, r, 1, Y, ldy);
-}
-
 void bal_lora_backward(const bal_lora *l, size_t M, const real_t *Xa, size_t ldx, const real_t *dY, size_t ldy,
                        const real_t *H, real_t *dX, size_t lddx, real_t *scratch)
 {

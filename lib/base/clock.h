@@ -5,7 +5,6 @@
 #include <stdint.h>
 
 double bal_clock_seconds(void);      /* monotonic, for differences */
-double bal_clock_cpu_seconds(void);  /* user + system of the process */
 int64_t bal_clock_unix_ms(void);     /* UTC */
 int64_t bal_peak_rss_bytes(void);    /* largest resident size so far (VmHWM) */
 int64_t bal_free_memory_bytes(void); /* MemAvailable, also bounded by the cgroup's limit and ulimit -v; -1 if unknown */

@@ -128,10 +128,10 @@ bal_status bal_gguf_writer_copy(bal_gguf_writer *w, const bal_gguf_value *v)
 }
 
 static bal_status add(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims, const size_t *shape,
-                      const void *data, pending how)
+                      pending how)
 {
     const bal_quant_info *info = bal_quant_of(quant);
-    bal_tensor t = {.dtype = BAL_DTYPE_COUNT, .n_dims = n_dims, .data = data, .file = "output"};
+    bal_tensor t = {.dtype = BAL_DTYPE_COUNT, .n_dims = n_dims, .file = "output"};
     if (n_dims < 1 || n_dims > 2)
         return bal_fail(BAL_EINVAL, "tensor '%s' has %zu dimensions; 1 or 2 are written", name, n_dims);
     memcpy(t.shape, shape, n_dims * sizeof *shape);
@@ -155,19 +155,13 @@ static bal_status add(bal_gguf_writer *w, const char *name, bal_quant quant, siz
 bal_status bal_gguf_writer_tensor(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
                                   const size_t *shape, bal_fill_fn *fn, void *context)
 {
-    return add(w, name, quant, n_dims, shape, NULL, (pending){quant, fn, NULL, context});
+    return add(w, name, quant, n_dims, shape, (pending){quant, fn, NULL, context});
 }
 
 bal_status bal_gguf_writer_bytes(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
                                  const size_t *shape, bal_fill_bytes_fn *fn, void *context)
 {
-    return add(w, name, quant, n_dims, shape, NULL, (pending){quant, NULL, fn, context});
-}
-
-bal_status bal_gguf_writer_raw(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
-                               const size_t *shape, const void *data)
-{
-    return add(w, name, quant, n_dims, shape, data, (pending){quant, NULL, NULL, NULL});
+    return add(w, name, quant, n_dims, shape, (pending){quant, NULL, fn, context});
 }
 
 static size_t aligned(size_t n)
@@ -270,9 +264,7 @@ bal_status bal_gguf_writer_commit(bal_gguf_writer *w, const char *path)
     BAL_TRY(bal_writer_write(&out, table.data, table.len));
     for (size_t i = 0; i < w->tensors.n; i++) {
         const bal_tensor *t = &w->tensors.items[i];
-        BAL_TRY(w->pending[i].fill != NULL || w->pending[i].bytes != NULL
-                    ? write_filled(&out, t, &w->pending[i])
-                    : bal_writer_write(&out, t->data, t->n_bytes));
+        BAL_TRY(write_filled(&out, t, &w->pending[i]));
         BAL_TRY(bal_writer_write(&out, zeros, aligned(t->n_bytes) - t->n_bytes));
     }
     status = bal_writer_commit(&out);

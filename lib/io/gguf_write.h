@@ -27,9 +27,6 @@ bal_status bal_gguf_writer_tensor(bal_gguf_writer *w, const char *name, bal_quan
 typedef bal_status bal_fill_bytes_fn(void *context, size_t row0, size_t n_rows, unsigned char *out);
 bal_status bal_gguf_writer_bytes(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
                                  const size_t *shape, bal_fill_bytes_fn *fn, void *context);
-/* The same from bytes that are in that layout already; they live until commit. */
-bal_status bal_gguf_writer_raw(bal_gguf_writer *w, const char *name, bal_quant quant, size_t n_dims,
-                               const size_t *shape, const void *data);
 /* Writes beside path and renames.  BAL_ENUMERIC for a value that is not finite. */
 bal_status bal_gguf_writer_commit(bal_gguf_writer *w, const char *path);
 

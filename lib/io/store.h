@@ -60,7 +60,6 @@ bal_status bal_run_uuid(bal_store *s, int64_t run, char out[33]);
 /* "12", "last", a uuid or its prefix, or a name (the newest of that name); BAL_ENOENT with the nearest names. */
 bal_status bal_run_find(bal_store *s, const char *text, int64_t *run);
 
-bal_status bal_run_param(bal_store *s, int64_t run, const char *key, const char *text);
 bal_status bal_run_tag(bal_store *s, int64_t run, const char *key, const char *text);
 /* One point of a curve; NaN and infinities are kept by kind.  A second value of the same step replaces the first. */
 bal_status bal_run_metric(bal_store *s, int64_t run, const char *name, int64_t step, double value);

@@ -64,13 +64,6 @@ static bal_status put_param(bal_store *s, int64_t run, const char *key, const ch
     return bal_store_run(s, st, "write a parameter");
 }
 
-bal_status bal_run_param(bal_store *s, int64_t run, const char *key, const char *text)
-{
-    double num = 0;
-    bool number = text != NULL && bal_parse_f64(text, -1e300, 1e300, &num) == BAL_OK;
-    return put_param(s, run, key, "text", text, number ? &num : NULL);
-}
-
 static bal_status put_json_param(bal_store *s, int64_t run, const char *key, const cJSON *v)
 {
     bal_buf text = {0};

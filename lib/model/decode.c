@@ -129,16 +129,6 @@ static bool carve(bal_decoder *d, bal_arena *a)
     return a->base == NULL || (d->asking != NULL && d->running != NULL && d->dense_of != NULL);
 }
 
-size_t bal_decoder_bytes(const bal_model *m, const bal_decoder_options *o)
-{
-    bal_decoder d = {.m = m, .o = *o};
-    bal_arena a;
-    d.o.capacity = round_up(o->capacity);
-    bal_arena_measure(&a);
-    (void)carve(&d, &a);
-    return a.peak;
-}
-
 static bal_status fill_rope(bal_decoder *d)
 {
     const bal_model_config *c = &d->m->config;

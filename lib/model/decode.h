@@ -20,8 +20,6 @@ typedef struct bal_decoder_options {
     bal_compute compute; /* of products with the model's matrices; adapters and attention are always f32 */
 } bal_decoder_options;
 
-/* Bytes that bal_decoder_new() will allocate. */
-size_t bal_decoder_bytes(const bal_model *m, const bal_decoder_options *o);
 /* Bytes of one cached position. */
 size_t bal_decoder_position_bytes(const bal_model *m);
 /* The model (with what is attached to it) must outlive the decoder. */

@@ -176,7 +176,6 @@ typedef struct bal_jargs {
 
 /* jinja_value.c */
 void bal_j_fail(bal_jinja *r, bal_status code, const char *format, ...) __attribute__((format(printf, 3, 4)));
-bool bal_j_ok(const bal_jinja *r);
 void *bal_j_take(bal_jinja *r, size_t bytes);  /* zeroed; NULL: the error is set */
 bool bal_j_charge(bal_jinja *r, size_t bytes); /* work on so many bytes; false: too many steps */
 bool bal_j_enter(bal_jinja *r);                /* one level deeper, with bal_j_leave() at its end; false: too deep */

@@ -7,11 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-bool bal_j_ok(const bal_jinja *r)
-{
-    return r->status == BAL_OK;
-}
-
 void bal_j_fail(bal_jinja *r, bal_status code, const char *format, ...)
 {
     char message[600];

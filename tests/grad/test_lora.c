@@ -1,5 +1,6 @@
 /* The side path of an adapter: gradients of sum(W * Y) with random W by central differences, with and without a residual
  * start, and mutations that must be noticed.  SPDX-License-Identifier: Apache-2.0 */
+#include "tests/lora_call.h"
 #include "tests/test.h"
 
 #include "lib/adapter/adapter.h"
@@ -82,7 +83,7 @@ static void check_lora(void)
     for (size_t i = 0; i < M * LDX; i++)
         g.dx[i] = (real_t)0.25;
     memset(g.y, 0, sizeof g.y);
-    bal_lora_forward(&l, M, g.x, LDX, g.y, LDY, g.h);
+    lora_forward(&l, M, g.x, LDX, g.y, LDY, g.h, BAL_COMPUTE_F32);
     bal_lora_backward(&l, M, g.x, LDX, g.dy, LDY, g.h, g.dx, LDX, g.scratch);
     for (size_t i = 0; i < R * IN; i++) {
         v[i] = (double)g.a[i];

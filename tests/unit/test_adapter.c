@@ -1,4 +1,5 @@
 /* lib/adapter: targets, starts, PEFT folders, conversion, the side path.  SPDX-License-Identifier: Apache-2.0 */
+#include "tests/lora_call.h"
 #include "tests/unit/modules.h"
 
 #include "lib/adapter/adapter.h"
@@ -106,7 +107,7 @@ static void check_side_path(const char *init)
         Y[i] = (real_t)cos((double)i);
     bal_lora_add_delta(l, 0, 4, D, IN0);
     bal_lora_add_delta(l, 4, OUT0 - 4, D + 4 * IN0, IN0);
-    bal_lora_forward(l, TOKENS, X, IN0, Y, OUT0, H);
+    lora_forward(l, TOKENS, X, IN0, Y, OUT0, H, BAL_COMPUTE_F32);
     real_t da0 = l->da[3] = 0.5, db0 = l->db[4] = 0.25;
     bal_lora_backward(l, TOKENS, X, IN0, Y, OUT0, H, dX, IN0, scratch); /* Y stands for dY */
     double da = (double)da0, db = (double)db0;

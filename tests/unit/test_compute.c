@@ -4,6 +4,7 @@
 #include "lib/base/rng.h"
 #include "lib/tensor/gemm.h"
 #include "lib/tensor/gemm_dnnl.h"
+#include "tests/lora_call.h"
 #include "tests/test.h"
 
 #include <math.h>
@@ -122,8 +123,8 @@ TEST(an_update_of_a_thousandth_survives)
     fill(b, OUT * R, 0.005, "b"); /* |BA| is about 1e-3 |W| */
     bal_gemm_view_nt(BAL_COMPUTE_BF16, M, g_x, IN, &w, 0, without, OUT, g_panel);
     memcpy(with, without, sizeof with);
-    bal_lora_forward(&lora, M, g_x, IN, with, OUT, h);
-    bal_lora_forward(&lora, M, g_x, IN, want, OUT, h);
+    lora_forward(&lora, M, g_x, IN, with, OUT, h, BAL_COMPUTE_BF16); /* in f32 beside the rounded product */
+    lora_forward(&lora, M, g_x, IN, want, OUT, h, BAL_COMPUTE_F32);
     CHECK_NEAR(error_of(with, without, want), 0, 2e-3);
     memcpy(merged, g_w, sizeof merged); /* added to the weight before the rounding, most of it is lost */
     bal_lora_add_delta(&lora, 0, OUT, merged, IN);
