@@ -33,7 +33,8 @@ ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mp
 
 HAVE_PKGS := $(shell pkg-config --exists $(PKGS) 2>/dev/null && echo yes)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+# libcurl is opened when the first request is made (lib/net/curl_open.h).
+PKG_LIBS := $(filter-out -lcurl,$(shell pkg-config --libs $(PKGS) 2>/dev/null))
 CFLAGS_ALL = $(BASE) $(WARN) $(OPT_$(MODE)) $(if $(filter 1,$(NATIVE)),-march=native) $(PKG_CFLAGS) $(CFLAGS)
 LIBS := $(PKG_LIBS) -lpthread -lm
 ISA_DEFS := $(foreach i,$(ISAS),-DBAL_HAVE_ISA_$(i)=1)

@@ -60,7 +60,7 @@ static void print_version(void)
     printf("instruction set  %s\n", bal_isa_name());
     printf("BLAS             %s, core %s\n", bal_gemm_version(), bal_gemm_core());
     printf("SQLite           %s\n", sqlite3_libversion());
-    printf("libcurl          %s\n", curl_version_info(CURLVERSION_NOW)->version);
+    printf("libcurl          %s\n", LIBCURL_VERSION); /* built with; opened when it is needed */
     printf("cJSON            %s\n", cJSON_Version());
     printf("compiler         %s\n", __VERSION__);
     printf("real_t           %s\n", BAL_REAL_IS_DOUBLE ? "double" : "float");

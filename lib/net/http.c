@@ -13,20 +13,12 @@
 enum { MAX_THREADS = 64, MAX_REDIRECTS = 5, MAX_TRIES = 100 };
 static const double k_longest_wait = 60;
 
-static pthread_once_t g_once = PTHREAD_ONCE_INIT;
-static CURLcode g_started;
-
-static void start_curl(void)
-{
-    g_started = curl_global_init(CURL_GLOBAL_DEFAULT);
-}
-
 bal_status bal_http_open(bal_http **out, const bal_http_options *options)
 {
     *out = NULL;
-    (void)pthread_once(&g_once, start_curl);
-    if (g_started != CURLE_OK)
-        return bal_fail(BAL_EIO, "libcurl cannot be started");
+    bal_status status = bal_curl_open();
+    if (status != BAL_OK)
+        return status;
     bal_http *h = bal_alloc(1, sizeof *h);
     if (h == NULL)
         return BAL_ENOMEM;

@@ -2,9 +2,8 @@
 #ifndef BAL_NET_HTTP_IMPL_H
 #define BAL_NET_HTTP_IMPL_H
 
+#include "lib/net/curl_open.h"
 #include "lib/net/http.h"
-
-#include <curl/curl.h>
 
 struct bal_http {
     bal_http_options o;
