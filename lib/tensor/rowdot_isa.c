@@ -16,8 +16,11 @@ static inline __attribute__((always_inline)) void tile(const int mt, const int n
     for (; k + LANES <= K; k += LANES) {
         vec wv[SINGLE];
 #pragma GCC unroll 8
-        for (int n = 0; n < nt; n++)
+        for (int n = 0; n < nt; n++) {
             wv[n] = load(w[n] + k);
+            if (mt == 1)
+                ask_for(w[n] + k);
+        }
 #pragma GCC unroll 8
         for (int m = 0; m < mt; m++) {
             vec xv = load(x[m] + k);

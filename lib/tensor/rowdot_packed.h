@@ -8,10 +8,6 @@
  * Gives packed_TYPE(block) and ROWDOT_PACKED, the rows of the table by type.  SPDX-License-Identifier: Apache-2.0 */
 #define ROWDOT_INLINE static inline __attribute__((always_inline)) ROWDOT_TARGET
 
-/* Bytes by which weights are asked for before they are needed: rows are too short for the machine to see where reading
- * goes on.  (One sequence of SmolLM2-135M: 1.35 times as fast; 4 to 9 KB are alike.)  Past the end it is ignored. */
-enum { AHEAD = 6144 };
-
 /* mt rows of x and nt packed rows of weights; blocks of subs * 32 elements in `bytes` bytes. */
 ROWDOT_INLINE void packed_tile(unpack_fn *unpack, size_t bytes, int subs, const int mt, const int nt, size_t K,
                                const ROWDOT_X *const *x, const unsigned char *const *w, float *out)
@@ -26,7 +22,7 @@ ROWDOT_INLINE void packed_tile(unpack_fn *unpack, size_t bytes, int subs, const 
             for (int n = 0; n < nt; n++) {
                 fvec wv[UNPACK_PARTS];
                 if (sub % 2 == 0)
-                    __builtin_prefetch((const void *)((uintptr_t)w[n] + at + AHEAD));
+                    ask_for(w[n] + at);
                 unpack(w[n] + at, sub, wv);
                 add_block(acc, mt, nt, n, x, k, wv);
             }

@@ -20,6 +20,16 @@ enum { LANES = VECTOR_BYTES / sizeof(real_t), PACKED_ROWS = VECTOR_BYTES == 64 ?
 
 typedef real_t vec __attribute__((vector_size(VECTOR_BYTES)));
 
+/* Weights are asked for this many bytes before they are needed, into the second cache: eight short rows read side by
+ * side are more streams than the machine's own prefetching follows (a row at a time it reads twice as fast), and into the
+ * first cache fewer lines can be under way.  One thread, SmolLM2-135M: Q8_0 54 -> 96 tokens/s, BF16 31 -> 70; 9 to 16 KB
+ * are alike.  Past the end it is ignored. */
+enum { AHEAD = 12288 };
+static inline __attribute__((always_inline)) void ask_for(const void *weights)
+{
+    __builtin_prefetch((const void *)((uintptr_t)weights + AHEAD), 0, 2);
+}
+
 static inline __attribute__((always_inline)) vec load(const real_t *p)
 {
     vec v;
