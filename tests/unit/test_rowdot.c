@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_M = 33, MAX_N = 70, MAX_K = 96, MAX_PACKED_M = 10, MAX_PACKED_N = 24, MAX_PACKED_K = 512 };
+enum { MAX_M = 33, MAX_N = 70, MAX_K = 96, MAX_PACKED_M = 18, MAX_PACKED_N = 24, MAX_PACKED_K = 512 };
 
 typedef struct data {
     real_t x[MAX_PACKED_M * MAX_PACKED_K], w[MAX_N * MAX_K], bias[MAX_N], y[MAX_M * MAX_N], z[MAX_M * MAX_N];
