@@ -7,8 +7,10 @@
 #include "lib/io/safetensors.h"
 #include "lib/loss/lm_loss.h"
 #include "lib/loss/loss_options.h"
+#include "lib/model/masked.h"
 #include "lib/model/pack.h"
 #include "lib/model/pass.h"
+#include "lib/text/tokenizer.h"
 #include "tools/commands.h"
 
 #include <math.h>
@@ -19,7 +21,8 @@ enum { MAX_INPUT_BYTES = 1 << 28 };
 
 typedef struct forward_config {
     const char *model, *input, *out, *adapter, *initial_adapter;
-    bool hidden_states, grad;
+    bool hidden_states, grad, pll;
+    int64_t mask_id;
     bal_loss_options loss;
 } forward_config;
 
@@ -35,13 +38,24 @@ typedef struct forward_config {
 static const bal_option k_options[] = {
     PATH_ROW("model", model, "Files", "Hugging Face folder or GGUF file"),
     PATH_ROW("input", input, "Files",
-             "JSON: {\"input_ids\": [[...], ...], \"labels\": [[...], ...]}, rows of any lengths"),
+             "JSON: {\"input_ids\": [[...], ...], \"labels\": [[...], ...]}, rows of any lengths; for encoders also "
+             "token_type_ids"),
     PATH_ROW("out", out, "Files", "safetensors file to write"),
     PATH_ROW("adapter", adapter, "Files", "adapter folder (PEFT)"),
     PATH_ROW("initial_adapter", initial_adapter, "Files",
              "A0, B0 of a residual start (PiSSA): the student is W + s(BA - B0 A0)"),
     FLAG_ROW("hidden_states", hidden_states, "Output", "also hidden.0 .. hidden.L"),
     FLAG_ROW("grad", grad, "Output", "also the gradient of the total loss: of the adapter, without one of all weights"),
+    FLAG_ROW("pll", pll, "Output",
+             "also pll: of an encoder, the log-probability of each token with it alone masked (pseudo-log-likelihood)"),
+    {.name = "mask_id",
+     .type = BAL_OPTION_INT,
+     .offset = offsetof(forward_config, mask_id),
+     .default_text = "-1",
+     .min = -1,
+     .max = 2147483647,
+     .group = "Output",
+     .help = "token that masks, for --pll; -1: the tokenizer's [MASK] or <mask>"},
     BAL_LOSS_OPTION_ROWS(offsetof(forward_config, loss)),
 };
 
@@ -56,9 +70,12 @@ static const bal_command k_command = {
     .name = "forward",
     .usage = "--model PATH --input IN.json --out OUT.safetensors [options]",
     .summary = "logits, hidden states, losses and gradients of given token ids",
-    .description = "Writes, as F32: logits (rows end to end), hidden.0 .. hidden.L (the last after the final norm),\n"
-                   "loss.task|consistency|diversity|spectral|total (the terms before their weights), grad.NAME,\n"
-                   "teacher.logits (when the consistency term is on).  Labels are not shifted; -100 is none.\n",
+    .description =
+        "Writes, as F32: logits (rows end to end), hidden.0 .. hidden.L (the last after the final norm),\n"
+        "loss.task|consistency|diversity|spectral|total (the terms before their weights), grad.NAME,\n"
+        "teacher.logits (when the consistency term is on).  Labels are not shifted; -100 is none.\n"
+        "Of an encoder (BERT, RoBERTa, DistilBERT, ELECTRA): the logits of its head for masked tokens, if the\n"
+        "files have one; hidden.0 after the norm of the embeddings; with --pll pll, tokens end to end.\n",
     .options = k_options,
     .n_options = sizeof k_options / sizeof k_options[0],
     .presets = k_presets,
@@ -77,6 +94,8 @@ typedef struct forward_job {
     bal_lm_loss *loss;
     bal_loss_values values;
     real_t *hidden; /* (L + 1) x T x D */
+    real_t *pll;    /* T */
+    bool headless;  /* an encoder whose files have no head: no logits */
     real_t scalars[5];
 } forward_job;
 
@@ -109,10 +128,11 @@ static bal_status check_labels(const forward_job *j, const int32_t *labels, size
     return BAL_OK;
 }
 
-static bal_status fill_batch(forward_job *j, const cJSON *ids, const cJSON *labels, size_t longest)
+static bal_status fill_batch(forward_job *j, const cJSON *ids, const cJSON *types, const cJSON *labels, size_t longest)
 {
     bal_status status = BAL_OK;
     const cJSON *row = NULL, *label_row = labels == NULL ? NULL : labels->child;
+    const cJSON *type_row = types == NULL ? NULL : types->child;
     size_t index = 0;
     int32_t *tokens = bal_alloc(longest, sizeof *tokens), *values = bal_alloc(longest, sizeof *values);
     if (tokens == NULL || values == NULL) {
@@ -134,6 +154,15 @@ static bal_status fill_batch(forward_job *j, const cJSON *ids, const cJSON *labe
             label_row = label_row->next;
         }
         BAL_TRY(bal_batch_add(&j->batch, tokens, labels == NULL ? NULL : values, n));
+        if (types != NULL) {
+            if (!cJSON_IsArray(type_row)) {
+                status = bal_fail(BAL_EFORMAT, "token_type_ids has no row %zu of numbers, but input_ids does", index);
+                goto out;
+            }
+            BAL_TRY(read_row(type_row, "token_type_ids", index, values, n));
+            bal_batch_types(&j->batch, values);
+            type_row = type_row->next;
+        }
         index++;
     }
     bal_batch_finish(&j->batch, j->unshifted);
@@ -165,6 +194,16 @@ static bal_status read_input(forward_job *j)
     if (status != BAL_OK)
         return status; /* names the file already */
     const cJSON *ids = bal_json_member(json, "input_ids"), *labels = bal_json_member(json, "labels");
+    const cJSON *types = bal_json_member(json, "token_type_ids");
+    if (types != NULL && !j->model->config.masked) {
+        status = bal_fail(BAL_EINVAL, "token_type_ids are for encoders; '%s' is a decoder", j->config->model);
+        goto out;
+    }
+    if (labels != NULL && j->model->config.masked) {
+        status = bal_fail(BAL_EUNSUPPORTED, "losses of an encoder ('%s') are not computed: leave the labels away",
+                          j->config->model);
+        goto out;
+    }
     if (!cJSON_IsArray(ids) || (labels != NULL && !cJSON_IsArray(labels))) {
         status = bal_fail(BAL_EFORMAT, "input_ids (and labels, if given) must be an array of arrays of numbers");
         goto out;
@@ -195,7 +234,7 @@ static bal_status read_input(forward_job *j)
     }
     j->labelled = labels != NULL;
     BAL_TRY(bal_batch_init(&j->batch, total, n));
-    BAL_TRY(fill_batch(j, ids, labels, longest));
+    BAL_TRY(fill_batch(j, ids, types, labels, longest));
 out:
     cJSON_Delete(json);
     return status == BAL_OK ? BAL_OK : bal_fail_note(status, "%s", j->config->input);
@@ -215,7 +254,9 @@ static bal_status load(forward_job *j, const bal_log *log)
     bal_status status;
     char note[512] = "";
     const forward_config *c = j->config;
-    BAL_TRY(bal_model_load(&j->model, c->model));
+    BAL_TRY(bal_model_load_any(&j->model, c->model));
+    if (j->model->config.masked && c->grad)
+        BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "gradients of an encoder ('%s') are not computed", c->model));
     if (c->adapter != NULL) {
         BAL_TRY(bal_model_load_base(j->model, c->adapter, note, sizeof note));
         if (note[0] != '\0')
@@ -257,6 +298,49 @@ out:
     return status;
 }
 
+static bal_status mask_token(const forward_job *j, int32_t *out)
+{
+    bal_tokenizer *t = NULL;
+    bal_status status = BAL_OK;
+    *out = (int32_t)j->config->mask_id;
+    if (*out >= 0)
+        return BAL_OK;
+    BAL_TRY(bal_tokenizer_load(&t, j->config->model));
+    *out = bal_tokenizer_mask(t);
+    if (*out < 0)
+        status = bal_fail(BAL_EINVAL, "the tokenizer of '%s' has no token that masks", j->config->model);
+out:
+    bal_tokenizer_free(t);
+    return status == BAL_OK ? BAL_OK : bal_fail_note(status, "--mask-id is not given");
+}
+
+static bal_status compute_pll(forward_job *j)
+{
+    const bal_batch *b = &j->batch;
+    bal_masked *s = NULL;
+    double *values = bal_alloc(b->n_tokens, sizeof *values);
+    int32_t mask = -1;
+    bal_status status;
+    j->pll = bal_alloc(b->n_tokens, sizeof *j->pll);
+    if (values == NULL || j->pll == NULL) {
+        status = BAL_ENOMEM;
+        goto out;
+    }
+    BAL_TRY(bal_masked_new(&s, j->model, 0, BAL_COMPUTE_F32));
+    BAL_TRY(mask_token(j, &mask));
+    for (size_t i = 0; i < b->n_seqs; i++) {
+        size_t begin = b->seq_start[i];
+        BAL_TRY(bal_masked_pll(s, b->tokens + begin, b->type + begin, b->seq_start[i + 1] - begin, NULL, 0, mask,
+                               values + begin));
+    }
+    for (size_t t = 0; t < b->n_tokens; t++)
+        j->pll[t] = (real_t)values[t];
+out:
+    bal_masked_free(s);
+    bal_free(values);
+    return status;
+}
+
 static bal_status compute(forward_job *j)
 {
     const bal_batch *b = &j->batch;
@@ -282,6 +366,11 @@ static bal_status compute(forward_job *j)
         BAL_TRY(bal_pass_forward(j->pass, b, BAL_TEACHER));
     if (j->labelled)
         BAL_TRY(compute_losses(j));
+    j->headless = m->masked && bal_model_need_head(j->model) != BAL_OK;
+    if (j->headless && !j->config->hidden_states)
+        BAL_TRY(bal_fail_note(BAL_EUNSUPPORTED, "there are no logits; --hidden-states gives what there is"));
+    if (j->config->pll)
+        BAL_TRY(compute_pll(j));
 out:
     return status;
 }
@@ -353,7 +442,10 @@ static bal_status write_output(forward_job *j)
     bal_status status;
     char name[32];
     BAL_TRY(bal_safetensors_writer_new(&w));
-    BAL_TRY(bal_safetensors_writer_add_fill(w, "logits", BAL_DTYPE_F32, 2, logits_shape, fill_logits, &student));
+    if (!j->headless)
+        BAL_TRY(bal_safetensors_writer_add_fill(w, "logits", BAL_DTYPE_F32, 2, logits_shape, fill_logits, &student));
+    if (j->pll != NULL)
+        BAL_TRY(bal_safetensors_writer_add_real(w, "pll", 1, logits_shape, j->pll));
     for (size_t i = 0; j->hidden != NULL && i <= m->n_layers; i++) {
         (void)snprintf(name, sizeof name, "hidden.%zu", i);
         BAL_TRY(bal_safetensors_writer_add_real(w, name, 2, hidden_shape,
@@ -420,6 +512,7 @@ out:
     bal_pass_free(j.pass);
     bal_batch_dispose(&j.batch);
     bal_free(j.hidden);
+    bal_free(j.pll);
     bal_model_free(j.model);
     bal_adapter_free(j.adapter);
     return status;

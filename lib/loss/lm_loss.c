@@ -6,6 +6,9 @@
 
 #include "lib/adapter/method.h"
 #include "lib/base/threads.h"
+#include "lib/nn/activations.h"
+#include "lib/nn/layer_norm.h"
+#include "lib/nn/rows.h"
 #include "lib/tensor/gemm.h"
 
 #include <math.h>
@@ -343,27 +346,43 @@ bal_status bal_lm_loss_run(bal_lm_loss *l, const bal_batch *b, const real_t *fin
     return l->with_spectral ? add_spectral(l, b, final, R, w->svd, values, dfinal) : BAL_OK;
 }
 
+/* Y(M, head's width) = norm(act(X T^T + t)): what comes before the head for masked tokens. */
+static void transform_rows(const bal_model *m, size_t M, const real_t *X, real_t *Y, real_t *panel)
+{
+    size_t width = m->transform.w.rows;
+    bal_gemm_view_nt(BAL_COMPUTE_F32, M, X, m->config.hidden, &m->transform.w, 0, Y, width, panel);
+    bal_rows_add(M, width, m->transform.bias, Y, width);
+    bal_glu_forward(m->config.head_act, M * width, Y, NULL, Y);
+    bal_layer_norm_forward(M, width, Y, m->transform_norm.w, m->transform_norm.b, m->config.norm_eps, Y);
+}
+
 bal_status bal_lm_logits(const bal_model *m, const real_t *final, const uint32_t *rows, size_t n, bool adapted,
                          real_t *logits)
 {
     bal_status status = BAL_OK;
     head_layer h = bal_head_of(m, BAL_COMPUTE_F32, adapted);
-    size_t step = n < MOST_ROWS ? n : MOST_ROWS;
-    real_t *panel = bal_alloc(bal_head_panel_size(&h, step), sizeof *panel);
-    real_t *X = bal_alloc(step * h.D, sizeof *X);
-    if (panel == NULL || X == NULL)
+    size_t step = n < MOST_ROWS ? n : MOST_ROWS, D = m->config.hidden;
+    size_t transform = m->config.masked ? bal_panel_size(BAL_COMPUTE_F32, &m->transform.w, step) : 0;
+    size_t elements = bal_head_panel_size(&h, step);
+    real_t *panel = bal_alloc(elements > transform ? elements : transform, sizeof *panel);
+    real_t *X = bal_alloc(step * D, sizeof *X), *inner = m->config.masked ? bal_alloc(step * h.D, sizeof *inner) : NULL;
+    if (panel == NULL || X == NULL || (m->config.masked && inner == NULL))
         BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(bal_model_need_head(m));
     if (h.site != NULL && h.site->method->effective == NULL)
         BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "a %s adapter on the output head ('%s') is not supported",
                          h.site->method->title, h.site->module));
     for (size_t i = 0; i < n; i += step) {
         size_t count = n - i < step ? n - i : step;
         for (size_t j = 0; j < count; j++)
-            memcpy(X + j * h.D, final + (size_t)rows[i + j] * h.D, h.D * sizeof *X);
-        bal_head_logits(&h, count, X, 0, h.V, logits + i * h.V, h.V, panel, true);
+            memcpy(X + j * D, final + (size_t)rows[i + j] * D, D * sizeof *X);
+        if (m->config.masked)
+            transform_rows(m, count, X, inner, panel);
+        bal_head_logits(&h, count, inner != NULL ? inner : X, 0, h.V, logits + i * h.V, h.V, panel, true);
     }
 out:
     bal_free(panel);
     bal_free(X);
+    bal_free(inner);
     return status;
 }

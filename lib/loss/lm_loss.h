@@ -66,7 +66,8 @@ void bal_loss_values_zero(bal_loss_values *v, const bal_loss_config *c);
 /* total = task + lambda_i * term_i, after the last micro-batch. */
 void bal_loss_values_finish(bal_loss_values *v, const bal_loss_weights *w);
 
-/* Logits of rows[0..n) (n x vocab) of final, for `forward`; adapted: of the student. */
+/* Logits of rows[0..n) (n x vocab) of final, for `forward`; adapted: of the student.  Also of an encoder, by its head for
+ * masked tokens. */
 bal_status bal_lm_logits(const bal_model *m, const real_t *final, const uint32_t *rows, size_t n, bool adapted,
                          real_t *logits);
 

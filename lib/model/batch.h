@@ -13,6 +13,7 @@ enum { BAL_LABEL_NONE = -100 };
 typedef struct bal_batch {
     size_t n_tokens, n_seqs, n_rows, n_reg_rows;
     int32_t *tokens;     /* [T] */
+    int32_t *type;       /* [T] token types of an encoder; 0 when not said */
     int32_t *label;      /* [T] unshifted; BAL_LABEL_NONE = none */
     uint32_t *seq_start; /* [n_seqs + 1] */
     size_t n_shared;     /* tokens [0, n_shared) come before each sequence; seq_start[0] is n_shared then, else 0 */
@@ -28,6 +29,10 @@ void bal_batch_dispose(bal_batch *b);
 void bal_batch_clear(bal_batch *b);
 /* Appends one sequence; labels may be NULL (none labelled).  BAL_ELIMIT when full, BAL_EFORMAT when empty. */
 bal_status bal_batch_add(bal_batch *b, const int32_t *ids, const int32_t *labels, size_t n);
+/* The token types of the sequence that was added last, one a token. */
+void bal_batch_types(bal_batch *b, const int32_t *types);
+/* Of an encoder: rows are the labelled tokens themselves, target their labels. */
+void bal_batch_finish_masked(bal_batch *b);
 /* Fills rows, target and reg_rows after the last add; unshifted: reg_rows are all t with label[t] != NONE. */
 void bal_batch_finish(bal_batch *b, bool unshifted_regularisers);
 /* Leaves one copy of the tokens that all sequences begin with, when they are at least `least`: the shared part ends

@@ -27,7 +27,7 @@ void bal_config_defaults(bal_model_config *c, const bal_family *f)
     (void)snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
     c->norm = f->norm;
     c->norm_eps = f->norm_eps > 0 ? f->norm_eps : f->norm == BAL_NORM_LAYER ? 1e-5 : 1e-6;
-    c->max_positions = 2048;
+    c->max_positions = f->masked ? 512 : 2048;
     c->tied_head = f->tied_head;
     c->embed_scale = 1;
     c->bos = -1;

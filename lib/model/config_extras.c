@@ -231,6 +231,8 @@ bal_status bal_config_extras_from_json(bal_model_config *c, const bal_family *f,
         BAL_TRY(stablelm_from_json(c, json, where));
     if (f->learned_offset != 0)
         BAL_TRY(opt_from_json(c, json, where));
+    if (f->masked)
+        BAL_TRY(bal_config_encoder_from_json(c, f, json, where));
 out:
     return status;
 }

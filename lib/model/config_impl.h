@@ -20,6 +20,8 @@ enum {
 /* Layers with a window, soft caps, scales, learned positions: what a family has beside LLaMA's parts. */
 bal_status bal_config_extras_from_json(bal_model_config *c, const bal_family *f, const cJSON *json, const char *where);
 bal_status bal_config_extras_from_gguf(bal_model_config *c, const bal_family *f, const bal_gguf *g, const char *where);
+/* config_encoder.c: token types, where positions begin, the head for masked tokens. */
+bal_status bal_config_encoder_from_json(bal_model_config *c, const bal_family *f, const cJSON *json, const char *where);
 /* What a rotary embedding must know of its model. */
 typedef struct bal_rope_place {
     size_t max_positions, rotary_dim;

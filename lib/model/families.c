@@ -298,11 +298,20 @@ static const bal_family k_families[] = {
 
 enum { N_FAMILIES = sizeof k_families / sizeof k_families[0] };
 
+/* Decoders, then encoders; NULL behind the last one. */
+static const bal_family *family_at(size_t i)
+{
+    return i < N_FAMILIES                              ? &k_families[i]
+           : i - N_FAMILIES < k_bal_n_encoder_families ? &k_bal_encoder_families[i - N_FAMILIES]
+                                                       : NULL;
+}
+
 const bal_family *bal_family_by_model_type(const char *model_type)
 {
-    for (size_t i = 0; i < N_FAMILIES; i++)
-        if (strcmp(k_families[i].model_type, model_type) == 0)
-            return &k_families[i];
+    const bal_family *f;
+    for (size_t i = 0; (f = family_at(i)) != NULL; i++)
+        if (strcmp(f->model_type, model_type) == 0)
+            return f;
     return NULL;
 }
 
@@ -317,9 +326,10 @@ const bal_family *bal_family_by_architecture(const char *architecture)
 bal_status bal_family_list(bal_buf *out, bool gguf)
 {
     bal_status status = BAL_OK;
-    for (size_t i = 0; i < N_FAMILIES; i++) {
-        const char *name = gguf ? k_families[i].architecture : k_families[i].model_type;
-        bool again = gguf && name != NULL && bal_family_by_architecture(name) != &k_families[i];
+    const bal_family *f;
+    for (size_t i = 0; (f = family_at(i)) != NULL; i++) {
+        const char *name = gguf ? f->architecture : f->model_type;
+        bool again = gguf && name != NULL && bal_family_by_architecture(name) != f;
         if (name != NULL && !again)
             BAL_TRY(bal_buf_printf(out, "%s%s", out->len == 0 ? "" : ", ", name));
     }

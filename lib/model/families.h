@@ -10,6 +10,8 @@
  * ".bias".  NULL: the family has no such part. */
 typedef struct bal_family_names {
     const char *embed, *positions, *final_norm, *head;
+    const char *types, *embed_norm, *project;           /* of encoders: token types, norm and projection of the sum */
+    const char *transform, *transform_norm, *head_bias; /* before the head that fills in masked tokens, and its bias */
     const char *norm[BAL_NORM_PLACES];
     const char *slot[BAL_SLOT_COUNT];
     const char *base_prefix; /* that files of a bare base model lack */
@@ -61,13 +63,20 @@ typedef struct bal_family {
     bool parallel_key;        /* use_parallel_residual */
     bool longrope_alias;      /* rope types "su" and "yarn" mean longrope (phi3) */
     bal_sliding sliding;
-    size_t default_window; /* sliding_window when not said */
-    size_t learned_offset; /* row of position 0, when there are learned positions */
-    bool gguf_permuted;    /* q and k rows of GGUF files are in the order of neighbouring pairs */
-    bool gguf_norm_plus;   /* GGUF files hold 1 + w where config.json's model adds the 1 */
-    bool gguf_no_window;   /* GGUF files of the architecture cannot say the window */
+    size_t default_window;   /* sliding_window when not said */
+    size_t learned_offset;   /* row of position 0, when there are learned positions */
+    bool gguf_permuted;      /* q and k rows of GGUF files are in the order of neighbouring pairs */
+    bool gguf_norm_plus;     /* GGUF files hold 1 + w where config.json's model adds the 1 */
+    bool gguf_no_window;     /* GGUF files of the architecture cannot say the window */
+    bool masked;             /* an encoder with a head for masked tokens: config_encoder.c */
+    bool positions_skip_pad; /* positions are counted over tokens that are not the pad id, from that id + 1 (RoBERTa) */
+    bool head_gelu;          /* before the head always the exact GELU, whatever hidden_act says */
     bal_family_names hf, gguf;
 } bal_family;
+
+/* families_encoder.c: the rows of encoders. */
+extern const bal_family k_bal_encoder_families[];
+extern const size_t k_bal_n_encoder_families;
 
 const bal_family *bal_family_by_model_type(const char *model_type);     /* NULL: not known */
 const bal_family *bal_family_by_architecture(const char *architecture); /* NULL: not known */

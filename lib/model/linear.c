@@ -3,6 +3,7 @@
 #include "lib/model/pass_impl.h"
 #include "lib/nn/rows.h"
 #include "lib/tensor/gemm.h"
+#include "lib/tensor/rowdot.h"
 
 #include <string.h>
 
@@ -54,6 +55,18 @@ static void dropout(const bal_linear_call *c, const real_t *in, real_t *out, boo
     job.threshold = (uint64_t)(rate * 9007199254740992.0); /* of 2^53 */
     job.scale = (real_t)(1 / (1 - rate));
     bal_parallel_for(p->T, 8, accumulate ? undrop_range : drop_range, &job);
+}
+
+void bal_pass_product(const bal_pass *p, const bal_linear *l, size_t M, const real_t *X, real_t beta, real_t *Y)
+{
+    if (p->options.alike) { /* beta is 0 or 1 */
+        const bal_rowdot_job job = {.w = l->w, .y = Y, .ldy = l->w.rows, .add = beta != 0, .scale = 1};
+        bal_rowdot(&job, 1, M, X, l->w.cols, p->row_scratch, p->half);
+    } else {
+        bal_gemm_view_nt(p->options.compute, M, X, l->w.cols, &l->w, beta, Y, l->w.rows, p->panel);
+    }
+    if (l->bias != NULL)
+        bal_rows_add(M, l->w.rows, l->bias, Y, l->w.rows);
 }
 
 static void add_bias(const bal_linear_call *c, real_t *Y)
@@ -151,8 +164,7 @@ void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, 
     } else if (adapted) {
         adapted_forward(c, X, beta, Y);
     } else {
-        bal_gemm_view_nt(c->p->options.compute, c->p->T, X, l->w.cols, &l->w, beta, Y, l->w.rows, c->p->panel);
-        add_bias(c, Y);
+        bal_pass_product(c->p, l, c->p->T, X, beta, Y);
     }
 }
 

@@ -158,7 +158,12 @@ static bal_status load_norm(const loader *l, const char *pattern, size_t layer, 
     char name[MAX_NAME];
     if (pattern == NULL)
         return BAL_OK;
+    bool old_names = false; /* of TensorFlow, in the first files of BERT */
     const bal_tensor *t = find_tensor(l, pattern, layer, ".weight", name);
+    if (t == NULL && l->m->config.masked)
+        old_names = (t = find_tensor(l, pattern, layer, ".gamma", name)) != NULL;
+    if (t == NULL)
+        (void)bal_family_name(name, sizeof name, pattern, layer, ".weight");
     bal_status status = t == NULL ? missing(l, name) : read_vector(t, n, 0, &out->w);
     if (status != BAL_OK)
         return status;
@@ -166,7 +171,7 @@ static bal_status load_norm(const loader *l, const char *pattern, size_t layer, 
         out->w[i] -= 1;
     if (l->m->config.norm != BAL_NORM_LAYER)
         return BAL_OK;
-    t = find_tensor(l, pattern, layer, ".bias", name);
+    t = find_tensor(l, pattern, layer, old_names ? ".beta" : ".bias", name);
     return t == NULL ? missing(l, name) : read_vector(t, n, 0, &out->b);
 }
 
@@ -191,7 +196,7 @@ static bal_status load_head(const loader *l)
     m->head.w = m->embed.w;
     if (t == NULL)
         return BAL_OK;
-    bal_status status = read_matrix(t, c->vocab, c->hidden, &m->head.w);
+    bal_status status = read_matrix(t, c->vocab, bal_embed_size(c), &m->head.w);
     if (status != BAL_OK)
         return status;
     if (c->tied_head && same_bytes(&m->head.w, &m->embed.w))
@@ -294,6 +299,55 @@ out:
     return status;
 }
 
+/* A matrix outside the blocks with its bias. */
+static bal_status load_linear(const loader *l, bal_linear *out, size_t rows, size_t cols, bool bias)
+{
+    char name[MAX_NAME];
+    const bal_tensor *t = find_tensor(l, out->name, 0, ".weight", name);
+    bal_status status = t == NULL ? missing(l, name) : read_matrix(t, rows, cols, &out->w);
+    if (status != BAL_OK || !bias)
+        return status;
+    t = find_tensor(l, out->name, 0, ".bias", name);
+    return t == NULL ? missing(l, name) : read_vector(t, rows, 0, &out->bias);
+}
+
+/* Transformation and bias of the head for masked tokens; files of an encoder alone have none of it. */
+static bal_status load_masked_head(const loader *l)
+{
+    bal_model *m = l->m;
+    const bal_family_names *names = names_of(l);
+    size_t width = bal_embed_size(&m->config);
+    char name[MAX_NAME];
+    bal_status status;
+    if (find_tensor(l, names->transform, 0, ".weight", name) == NULL)
+        return BAL_OK;
+    BAL_TRY(load_linear(l, &m->transform, width, m->config.hidden, true));
+    BAL_TRY(load_norm(l, names->transform_norm, 0, width, &m->transform_norm));
+    BAL_TRY(load_head(l));
+    const bal_tensor *t = find_tensor(l, names->head_bias, 0, ".bias", name);
+    if (t == NULL) /* some files have it under the name of the matrix */
+        t = find_tensor(l, names->head, 0, ".bias", name);
+    status = t == NULL ? missing(l, name) : read_vector(t, m->config.vocab, 0, &m->head.bias);
+out:
+    return status;
+}
+
+static bal_status load_encoder(const loader *l)
+{
+    bal_model *m = l->m;
+    const bal_model_config *c = &m->config;
+    size_t width = bal_embed_size(c);
+    bal_status status;
+    if (c->type_rows != 0)
+        BAL_TRY(load_linear(l, &m->types, c->type_rows, width, false));
+    BAL_TRY(load_norm(l, names_of(l)->embed_norm, 0, width, &m->embed_norm));
+    if (c->narrow != 0)
+        BAL_TRY(load_linear(l, &m->project, c->hidden, width, true));
+    status = load_masked_head(l);
+out:
+    return status;
+}
+
 static bal_status load_weights(const loader *l)
 {
     bal_model *m = l->m;
@@ -306,12 +360,12 @@ static bal_status load_weights(const loader *l)
     if (m->config.embed_width != 0)
         BAL_TRY(load_projected(l));
     else
-        BAL_TRY(read_matrix(t, m->config.vocab, m->config.hidden, &m->embed.w));
+        BAL_TRY(read_matrix(t, m->config.vocab, bal_embed_size(&m->config), &m->embed.w));
     if (m->config.position_rows != 0) {
         t = find_tensor(l, names->positions, 0, ".weight", name);
         if (t == NULL)
             return missing(l, name);
-        BAL_TRY(read_matrix(t, m->config.position_rows, m->config.hidden, &m->positions.w));
+        BAL_TRY(read_matrix(t, m->config.position_rows, bal_embed_size(&m->config), &m->positions.w));
     }
     for (size_t i = 0; i < m->config.n_layers; i++) {
         for (bal_norm_place p = 0; p < BAL_NORM_PLACES; p++)
@@ -324,7 +378,9 @@ static bal_status load_weights(const loader *l)
         BAL_TRY(load_norm(l, names->final_norm, 0, m->config.hidden, &m->final_norm));
     BAL_TRY(load_rope_factors(l));
     BAL_TRY(load_longrope(l));
-    if (m->config.embed_width == 0)
+    if (m->config.masked)
+        BAL_TRY(load_encoder(l));
+    else if (m->config.embed_width == 0)
         BAL_TRY(load_head(l));
     status = bal_model_list_modules(m);
 out:
@@ -401,7 +457,7 @@ static bal_status check_pickle(const char *path)
                     path, names[there[2] ? 2 : 3], path, path);
 }
 
-bal_status bal_model_load(bal_model **out, const char *path)
+static bal_status load(bal_model **out, const char *path, bool any)
 {
     bal_model_config config;
     const bal_family *family = NULL;
@@ -415,6 +471,13 @@ bal_status bal_model_load(bal_model **out, const char *path)
     path = inside == NULL ? path : inside;
     if (bal_folder_exists(path)) {
         BAL_TRY(read_folder_config(path, source, &config, &family));
+        if (config.masked && !any) {
+            status = bal_fail(BAL_EUNSUPPORTED,
+                              "'%s' is a masked language model (%s), which is not trained, served or asked for texts "
+                              "here; balora forward and the masked tasks of balora evaluate take it",
+                              path, config.model_type);
+            goto out;
+        }
         BAL_TRY(check_pickle(path));
         BAL_TRY(bal_safetensors_open(&source->tensors, path));
     } else if (bal_file_exists(path)) {
@@ -436,6 +499,16 @@ out:
         *out = NULL;
     }
     return status;
+}
+
+bal_status bal_model_load(bal_model **out, const char *path)
+{
+    return load(out, path, false);
+}
+
+bal_status bal_model_load_any(bal_model **out, const char *path)
+{
+    return load(out, path, true);
 }
 
 static void linear_dispose(bal_linear *l, bool owned)
@@ -469,6 +542,8 @@ void bal_model_free(bal_model *m)
     }
     if (owned)
         norm_dispose(&m->final_norm);
+    norm_dispose(&m->embed_norm);
+    norm_dispose(&m->transform_norm);
     for (size_t i = 0; i < m->n_owned; i++)
         bal_free(m->owned[i]);
     bal_free(m->owned);
@@ -476,6 +551,9 @@ void bal_model_free(bal_model *m)
     linear_dispose(&m->embed, owned);
     linear_dispose(&m->positions, owned);
     linear_dispose(&m->head, owned);
+    linear_dispose(&m->types, owned);
+    linear_dispose(&m->project, owned);
+    linear_dispose(&m->transform, owned);
     for (size_t i = 0; m->params.segments != NULL && i < m->params.n_segments; i++)
         bal_free(m->params.segments[i].name);
     bal_free(m->params.segments);

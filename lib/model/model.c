@@ -41,8 +41,23 @@ bal_status bal_model_allocate(bal_model **out, const bal_model_config *c, const 
     BAL_TRY(set_name(&m->head.name, f->hf.head, 0));
     if (c->position_rows != 0)
         BAL_TRY(set_name(&m->positions.name, f->hf.positions, 0));
+    if (c->type_rows != 0)
+        BAL_TRY(set_name(&m->types.name, f->hf.types, 0));
+    if (c->narrow != 0)
+        BAL_TRY(set_name(&m->project.name, f->hf.project, 0));
+    if (c->masked)
+        BAL_TRY(set_name(&m->transform.name, f->hf.transform, 0));
 out:
     return status;
+}
+
+bal_status bal_model_need_head(const bal_model *m)
+{
+    if (!m->config.masked || m->transform.w.data != NULL)
+        return BAL_OK;
+    return bal_fail(BAL_EUNSUPPORTED,
+                    "'%s' is an encoder without a head for masked tokens (tensor '%s.weight' is missing)", m->path,
+                    m->transform.name);
 }
 
 static size_t count_linear(const bal_linear *l)
@@ -50,10 +65,23 @@ static size_t count_linear(const bal_linear *l)
     return l->w.rows * l->w.cols + (l->bias != NULL ? l->w.rows : 0);
 }
 
+static size_t count_values(const bal_norm *n, size_t size)
+{
+    return (n->w != NULL ? size : 0) + (n->b != NULL ? size : 0);
+}
+
 static size_t count_norm(const bal_model *m, const bal_norm *n, bal_norm_place place)
 {
-    size_t size = bal_norm_size(&m->config, place);
-    return (n->w != NULL ? size : 0) + (n->b != NULL ? size : 0);
+    return count_values(n, bal_norm_size(&m->config, place));
+}
+
+/* What an encoder has before and behind its blocks. */
+static size_t count_encoder(const bal_model *m)
+{
+    size_t bias = m->head.bias != NULL ? m->config.vocab : 0, width = bal_embed_size(&m->config);
+    return count_linear(&m->types) + count_linear(&m->project) + count_linear(&m->transform) +
+           count_values(&m->embed_norm, width) + count_values(&m->transform_norm, width) +
+           (m->config.tied_head ? bias : 0);
 }
 
 bal_status bal_model_list_modules(bal_model *m)
@@ -63,7 +91,8 @@ bal_status bal_model_list_modules(bal_model *m)
     m->modules = bal_alloc(m->config.n_layers * BAL_SLOT_COUNT + 2, sizeof *m->modules);
     if (m->modules == NULL)
         return BAL_ENOMEM;
-    m->n_parameters = count_linear(&m->embed) + count_linear(&m->positions) + count_norm(m, &m->final_norm, 0);
+    m->n_parameters =
+        count_linear(&m->embed) + count_linear(&m->positions) + count_norm(m, &m->final_norm, 0) + count_encoder(m);
     for (size_t i = 0; i < m->config.n_layers; i++) {
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
             const bal_linear *l = &m->blocks[i].linear[s];
@@ -75,9 +104,11 @@ bal_status bal_model_list_modules(bal_model *m)
         for (bal_norm_place p = 0; p < BAL_NORM_PLACES; p++)
             m->n_parameters += count_norm(m, &m->blocks[i].norm[p], p);
     }
-    /* a tied head may have an adapter of its own: its output is another one, not its weight */
-    m->modules[n++] = (bal_module){.name = m->head.name, .w = &m->head.w, .is_head = true};
-    m->modules[n++] = (bal_module){.name = m->embed.name, .w = &m->embed.w, .kind = BAL_MODULE_EMBEDDING};
+    if (!m->config.masked) {
+        /* a tied head may have an adapter of its own: its output is another one, not its weight */
+        m->modules[n++] = (bal_module){.name = m->head.name, .w = &m->head.w, .is_head = true};
+        m->modules[n++] = (bal_module){.name = m->embed.name, .w = &m->embed.w, .kind = BAL_MODULE_EMBEDDING};
+    }
     if (!m->config.tied_head)
         m->n_parameters += count_linear(&m->head);
     m->n_modules = n;

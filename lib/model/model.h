@@ -1,4 +1,5 @@
-/* A decoder-only language model: configuration, weights in their file's layout, and what is attached to them.
+/* A language model, a decoder or (config.masked) an encoder that fills in masked tokens: configuration, weights in their
+ * file's layout, and what is attached to them.
  * Reading: a Hugging Face folder (config.json + safetensors) or a GGUF file; weights are mapped, not copied.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef BAL_MODEL_MODEL_H
@@ -61,7 +62,19 @@ typedef struct bal_model_config {
     int32_t bos, eos[8];  /* bos -1: none */
     size_t n_eos;
     double initializer_range;
+    bool masked;           /* an encoder: attention goes both ways, and the head says what a masked token was */
+    size_t narrow;         /* width of its embeddings and of its head, when another than hidden (ELECTRA), else 0 */
+    size_t type_rows;      /* token types, 0: none */
+    bool skip_pad;         /* positions are counted over tokens other than pad, whose position is pad */
+    int32_t pad;           /* pad_token_id of an encoder */
+    bal_act_kind head_act; /* between the two matrices of its head */
 } bal_model_config;
+
+/* Width of the embeddings and of the head's input. */
+static inline size_t bal_embed_size(const bal_model_config *c)
+{
+    return c->narrow != 0 ? c->narrow : c->hidden;
+}
 
 /* Factor of q . k in a layer. */
 static inline double bal_layer_scale(const bal_model_config *c, size_t layer)
@@ -131,6 +144,11 @@ typedef struct bal_model {
     bal_linear positions; /* position_rows x hidden, when there are learned positions */
     bal_linear head;      /* vocab x hidden; view (and dw) equal embed's when tied */
     bal_norm final_norm;
+    /* Of an encoder.  x = project(embed_norm(embed + positions + types)); logits = head(transform_norm(act(transform))). */
+    bal_linear types;     /* type_rows x embeddings' width, when there are token types */
+    bal_linear project;   /* hidden x embeddings' width, when narrow */
+    bal_linear transform; /* embeddings' width x hidden; no data: the files have no head for masked tokens */
+    bal_norm embed_norm, transform_norm;
     bal_params params; /* all weights as trainable f32 (bal_model_make_trainable), else empty */
     char *path;
     bal_module *modules; /* all linears of all blocks, then lm_head when untied */
@@ -147,6 +165,11 @@ typedef struct bal_model {
 /* Errors: architecture not supported (names the supported ones), tensor missing, shape not matching config (both
  * shapes), NaN or infinity in norms and biases (tensor and index); bal_model_check() scans all weights. */
 bal_status bal_model_load(bal_model **out, const char *path);
+/* The same for encoders too (config.masked), which only lib/model/pass.h and masked.h can run; bal_model_load() refuses
+ * them in one sentence. */
+bal_status bal_model_load_any(bal_model **out, const char *path);
+/* BAL_EUNSUPPORTED when the files of an encoder have no head for masked tokens. */
+bal_status bal_model_need_head(const bal_model *m);
 void bal_model_free(bal_model *m); /* accepts NULL; does not free an attached adapter */
 bal_status bal_model_check(const bal_model *m);
 /* A new model with random weights (normal, sd initializer_range, default 0.02), trainable; config_json as in

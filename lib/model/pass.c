@@ -3,8 +3,8 @@
 
 #include "lib/base/threads.h"
 #include "lib/model/pass_impl.h"
-#include "lib/nn/embedding.h"
 #include "lib/tensor/gemm.h"
+#include "lib/tensor/rowdot.h"
 
 #include <math.h>
 #include <string.h>
@@ -185,12 +185,24 @@ static void carve(bal_pass *p, bal_arena *a)
     p->needs = needs_of(p->m, T);
     for (size_t role = 0; role < (o->teacher ? 2 : 1); role++)
         p->final[role] = take(a, T, m->hidden);
-    p->normed = take(a, T, m->hidden);
+    p->normed = take(a, T, m->narrow > m->hidden ? m->narrow : m->hidden);
+    if (m->narrow != 0)
+        p->narrow = take(a, T, m->narrow);
     p->act = take(a, T, widest_input(m)); /* of a narrow block also its gathered inputs */
     p->fused = take(a, T, widest_fused(p->m));
     if (m->position_rows != 0)
         p->position = bal_arena_take(a, T, sizeof *p->position);
     p->panel_elements = widest_panel(p->m, o);
+    if (m->narrow != 0) {
+        size_t n = bal_panel_size(o->compute, &p->m->project.w, T);
+        p->panel_elements = n > p->panel_elements ? n : p->panel_elements;
+    }
+    if (o->alike) {
+        size_t widest = m->narrow > widest_input(m) ? m->narrow : widest_input(m);
+        p->row_scratch = take(a, bal_rowdot_scratch(widest), 1);
+        if (o->compute == BAL_COMPUTE_BF16)
+            p->half = take(a, bal_rowdot_half(T, widest), 1);
+    }
     p->panel = take(a, p->panel_elements, 1);
     carve_rope(p, a);
     p->blocks = bal_arena_take(a, bal_attention_max_blocks(T, o->max_seqs), sizeof *p->blocks);
@@ -273,6 +285,7 @@ bal_status bal_pass_new(bal_pass **out, bal_model *m, const bal_pass_options *o)
     p->attention.scale = m->config.attention_scale;
     p->attention.softcap = m->config.attention_softcap;
     p->attention.blocks = p->blocks;
+    p->attention.both_ways = m->config.masked;
     for (size_t i = 0; i < 2 && p->cosines[i] != NULL; i++) {
         const bal_rope_config *rope = i == 0 ? &m->config.rope : &m->config.local_rope;
         double scale =
@@ -341,7 +354,7 @@ static bal_status check_batch(const bal_pass *p, const bal_batch *b)
             return bal_fail(BAL_EFORMAT,
                             "token id %d at position %zu of the batch is not below the vocabulary's size %zu",
                             b->tokens[t], t, p->m->config.vocab);
-    return BAL_OK;
+    return bal_pass_check_types(p, b);
 }
 
 /* The adapters must be those that the buffers were made for. */
@@ -368,9 +381,7 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
     p->attention.n_blocks = bal_attention_split(b->seq_start, b->n_seqs, p->blocks);
     p->attention.shared = b->n_shared;
     bal_pass_choose_rows(p, b);
-    for (size_t s = 0; s < b->n_seqs && p->position != NULL; s++)
-        for (size_t t = b->seq_start[s]; t < b->seq_start[s + 1]; t++)
-            p->position[t] = (int32_t)(t - b->seq_start[s] + m->position_offset);
+    bal_pass_place_learned(p, b);
     if (m->rope.kind == BAL_ROPE_NONE)
         return;
     for (size_t i = 0; i < b->n_shared; i++)
@@ -385,23 +396,6 @@ static void place_tokens(bal_pass *p, const bal_batch *b)
         for (size_t i = 0; i < n; i++)
             p->rope_row[begin + i] = (uint32_t)(row + i);
     }
-}
-
-/* The adapter of the embedding on the rows x of the tokens, or its gradients from dx. */
-static void adapt_embedding(const bal_pass *p, const bal_batch *b, real_t *x, const real_t *dx)
-{
-    const bal_site *s = p->m->embed.site;
-    const bal_site_call c = {.site = s,
-                             .w = &p->m->embed.w,
-                             .M = p->T,
-                             .y = x,
-                             .dy = dx,
-                             .ldy = p->m->config.hidden,
-                             .scratch = p->site_scratch};
-    if (dx == NULL)
-        s->method->embed(&c, b->tokens, (real_t)p->m->config.embed_scale);
-    else
-        s->method->embed_back(&c, b->tokens, (real_t)p->m->config.embed_scale);
 }
 
 /* What the methods derive from their parameters, which may have changed since the last forward. */
@@ -463,13 +457,7 @@ bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role)
         p->forward_tokens = keep ? p->T : 0;
     }
     real_t *x = keep ? p->kept[0].x : p->stream[0];
-    bal_embedding_forward(&p->m->embed.w, p->T, b->tokens, (real_t)m->embed_scale, x);
-    if (student && p->m->embed.site != NULL)
-        adapt_embedding(p, b, x, NULL);
-    if (p->position != NULL) {
-        bal_embedding_forward(&p->m->positions.w, p->T, p->position, 1, p->normed);
-        bal_pass_add(p->T * m->hidden, p->normed, x);
-    }
+    bal_pass_embed(p, b, student, x);
     watch(p, 0, x);
     for (size_t i = 0; i < m->n_layers; i++) {
         bal_block_cache *c = whole ? &p->kept[i] : &p->work;
@@ -535,12 +523,7 @@ bal_status bal_pass_backward(bal_pass *p, const bal_batch *b)
         }
         bal_block_backward(p, i, c, embedding || i > lowest);
     }
-    if (adapted)
-        adapt_embedding(p, b, NULL, p->back.dx);
-    if (p->m->positions.dw != NULL)
-        bal_embedding_backward(p->T, m->hidden, p->position, 1, p->back.dx, p->m->positions.dw);
-    if (p->m->embed.dw != NULL)
-        bal_embedding_backward(p->T, m->hidden, b->tokens, (real_t)m->embed_scale, p->back.dx, p->m->embed.dw);
+    bal_pass_embed_back(p, b);
     p->forward_tokens = 0;
     return BAL_OK;
 }

@@ -23,6 +23,8 @@ typedef struct bal_pass_options {
                                   * queries, attention output, MLP and final norm nothing else is computed, and the other
                                   * final rows are 0.  Not with dropout or a watcher, which see all rows. */
     bal_compute compute;         /* of products with the frozen weights; adapters are always f32 */
+    bool alike;                  /* for scores: without adapters the bits of a sequence's result depend on the sequence
+                                  * alone, not on the batch or the number of threads (lib/tensor/rowdot.h) */
     bal_adapter_path adapter_path;
     double dropout; /* of the adapters' inputs */
     uint64_t seed;  /* of the dropout stream */

@@ -47,7 +47,9 @@ struct bal_pass {
     real_t *stream[2];     /* input and output of the layer in work, when nothing is kept */
     real_t *last;          /* the student's input of the final norm, when there is a backward */
     real_t *final[2], *dfinal;
+    real_t *narrow;               /* T x the width of an encoder's embeddings, when it is another */
     real_t *normed, *act, *panel; /* scratch of a block */
+    real_t *row_scratch, *half;   /* of products whose bits depend on the row alone */
     size_t panel_elements;
     real_t *dropped, *ddropped;  /* T x widest input, with dropout or methods that change the input */
     real_t *alone;               /* T x widest output, with methods that change it */
@@ -86,6 +88,15 @@ typedef struct bal_linear_call {
 void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y);
 /* dX = dY W + adapter's share + beta dX (dX may be NULL); gradients of weights, bias and adapter accumulate. */
 void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX);
+
+/* Y(M, l->w.rows) = X W^T + bias + beta Y, without the adapter. */
+void bal_pass_product(const bal_pass *p, const bal_linear *l, size_t M, const real_t *X, real_t beta, real_t *Y);
+
+/* embed.c.  x: T x hidden, the input of the first block; and back from p->back.dx. */
+void bal_pass_embed(bal_pass *p, const bal_batch *b, bool adapted, real_t *x);
+void bal_pass_embed_back(bal_pass *p, const bal_batch *b);
+void bal_pass_place_learned(bal_pass *p, const bal_batch *b);
+bal_status bal_pass_check_types(const bal_pass *p, const bal_batch *b);
 
 /* An adapter of c->l that works on the residual stream after the half block that c->l ends: on Y, and on its gradient. */
 void bal_linear_stream_forward(const bal_linear_call *c, real_t *Y);

@@ -62,7 +62,7 @@ static size_t n_query_blocks(const bal_attention *a)
 /* Keys lo .. hi-1 of the block that starts at key k0 and holds nk, as seen by query t. */
 static void visible(const bal_attention *a, size_t begin, size_t t, size_t k0, size_t nk, size_t *lo, size_t *hi)
 {
-    if (k0 < begin) { /* of the shared beginning */
+    if (k0 < begin || a->both_ways) { /* of the shared beginning, or of the sequence: the block ends with it */
         *lo = 0;
         *hi = nk;
         return;
@@ -86,7 +86,7 @@ static size_t first_key(const bal_attention *a, const bal_attention_block *b)
  * What is shared comes first. */
 static bool next_keys(const bal_attention *a, const bal_attention_block *b, size_t *k0, size_t *nk)
 {
-    size_t last = b->first + b->count, shared = b->begin >= a->shared ? a->shared : 0;
+    size_t last = a->both_ways ? b->end : b->first + b->count, shared = b->begin >= a->shared ? a->shared : 0;
     if (*nk == 0)
         *k0 = shared > 0 ? 0 : first_key(a, b);
     else
@@ -237,8 +237,8 @@ static void query_range(void *context, size_t begin, size_t end, size_t thread)
         query_task(j, &query_blocks(j->a)[i / j->a->n_heads], i % j->a->n_heads, scratch);
 }
 
-/* b is a block of keys here; all later queries of its sequence that see one of them contribute, and for the shared
- * beginning the queries of all sequences. */
+/* b is a block of keys here; all queries of its sequence that see one of them contribute (the later ones, or both ways
+ * all), and for the shared beginning the queries of all sequences. */
 static void key_task(const job *j, const bal_attention_block *b, size_t kv, real_t *scratch)
 {
     size_t d = j->a->d, group = j->a->n_heads / j->a->n_kv_heads, end = b->end, nq;
@@ -249,7 +249,7 @@ static void key_task(const job *j, const bal_attention_block *b, size_t kv, real
     if (b->first < j->a->shared)
         end = j->a->blocks[j->a->n_blocks - 1].end;
     for (size_t head = kv * group; head < (kv + 1) * group; head++) {
-        for (size_t q0 = b->first; q0 < end; q0 += nq) {
+        for (size_t q0 = j->a->both_ways ? b->begin : b->first; q0 < end; q0 += nq) {
             size_t border = b->first < j->a->shared && q0 < j->a->shared ? j->a->shared : end;
             nq = border - q0 < N ? border - q0 : N;
             backward_scores(j, q0 < b->end ? b->begin : b->end, head, q0, nq, b->first, b->count, S, G);

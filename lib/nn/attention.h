@@ -1,5 +1,6 @@
-/* Causal grouped-query attention over a ragged batch, block by block: no T x T matrix is formed.
- *   o_i = sum_j softmax_j(scale q_i . k_j) v_j   over the keys j <= i of the same sequence (and j > i - window).
+/* Grouped-query attention over a ragged batch, block by block: no T x T matrix is formed.
+ *   o_i = sum_j softmax_j(scale q_i . k_j) v_j   over the keys j <= i of the same sequence (and j > i - window), or,
+ * both ways, over all keys of the sequence.
  * Online softmax (Milakov, Gimelshein 2018, arXiv 1805.02867); the backward recomputes the probabilities from the
  * logarithm of each row's sum (Dao et al. 2022, arXiv 2205.14135).  q, o: T x n_heads*d; k, v: T x n_kv_heads*d; head h
  * uses key/value head h / (n_heads / n_kv_heads).  SPDX-License-Identifier: Apache-2.0 */
@@ -8,6 +9,7 @@
 
 #include "lib/tensor/real.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +25,7 @@ typedef struct bal_attention {
     size_t n_heads, n_kv_heads, d;
     size_t window;  /* 0: all keys before */
     size_t shared;  /* tokens [0, shared) come before every other sequence; only without a window */
+    bool both_ways; /* a query sees the keys behind it too; then neither a window nor a shared beginning */
     double scale;   /* usually d^-1/2 */
     double softcap; /* 0: none; else scores are softcap tanh(scale q.k / softcap) */
     const bal_attention_block *blocks;

@@ -270,6 +270,14 @@ int32_t bal_tokenizer_pad(const bal_tokenizer *t)
     return t->pad;
 }
 
+int32_t bal_tokenizer_mask(const bal_tokenizer *t)
+{
+    const char *named = t->named[BAL_NAMED_TOKENS - 1];
+    int32_t id = named != NULL ? bal_tokenizer_id(t, named) : -1;
+    id = id >= 0 ? id : bal_tokenizer_id(t, "[MASK]");
+    return id >= 0 ? id : bal_tokenizer_id(t, "<mask>");
+}
+
 const char *bal_tokenizer_chat_template(const bal_tokenizer *t)
 {
     return t->chat_template;

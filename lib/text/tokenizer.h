@@ -47,6 +47,8 @@ bool bal_tokenizer_is_special(const bal_tokenizer *t, int32_t id);
 int32_t bal_tokenizer_bos(const bal_tokenizer *t);
 int32_t bal_tokenizer_eos(const bal_tokenizer *t);
 int32_t bal_tokenizer_pad(const bal_tokenizer *t);
+/* The token that stands for a masked one: as named there, else [MASK] or <mask>; -1 if there is none. */
+int32_t bal_tokenizer_mask(const bal_tokenizer *t);
 /* The chat template that came with it (tokenizer_config.json, chat_template.jinja, GGUF), NULL if none. */
 const char *bal_tokenizer_chat_template(const bal_tokenizer *t);
 /* "BPE", "WordPiece", "Unigram", "SentencePiece BPE": for people. */

@@ -350,9 +350,10 @@ static void attention_definition(size_t t, size_t h, double out[DH])
     size_t begin_key = k_starts[sequence_of(t)], kv = h / (H / KV);
     double sum = 0, p[TOKENS];
     memset(out, 0, DH * sizeof *out);
+    size_t last_key = s_attention.both_ways ? k_starts[sequence_of(t) + 1] - 1 : t;
     if (s_attention.window != 0 && t + 1 > begin_key + s_attention.window)
         begin_key = t + 1 - s_attention.window;
-    for (size_t j = begin_key; j <= t; j++) {
+    for (size_t j = begin_key; j <= last_key; j++) {
         double s = 0;
         for (size_t i = 0; i < DH; i++)
             s += (double)g.in[0].x[(t * H + h) * DH + i] * (double)g.in[1].x[(j * KV + kv) * DH + i];
@@ -360,7 +361,7 @@ static void attention_definition(size_t t, size_t h, double out[DH])
         p[j] = exp(s_attention.softcap > 0 ? s_attention.softcap * tanh(s / s_attention.softcap) : s);
         sum += p[j];
     }
-    for (size_t j = begin_key; j <= t; j++)
+    for (size_t j = begin_key; j <= last_key; j++)
         for (size_t i = 0; i < DH; i++)
             out[i] += p[j] / sum * (double)g.in[2].x[(j * KV + kv) * DH + i];
 }
@@ -383,24 +384,32 @@ static void begin_attention(size_t window, double softcap)
     begin(3, sizes, sizes[0], attention_forward, attention_backward);
 }
 
-TEST(attention_definition)
+static void compare_definition(const char *what, size_t window)
 {
     const double bound = BAL_REAL_IS_DOUBLE ? 1e-13 : 2e-6;
-    for (size_t window = 0; window <= 70; window += 5) {
-        double worst = 0, want[DH];
-        begin_attention(window, window % 2 == 1 ? 1.5 : 0);
-        attention_forward();
-        for (size_t t = 0; t < TOKENS; t++) {
-            for (size_t h = 0; h < H; h++) {
-                attention_definition(t, h, want);
-                for (size_t i = 0; i < DH; i++) {
-                    double d = fabs((double)g.y[(t * H + h) * DH + i] - want[i]);
-                    worst = d <= worst ? worst : d;
-                }
+    double worst = 0, want[DH];
+    attention_forward();
+    for (size_t t = 0; t < TOKENS; t++) {
+        for (size_t h = 0; h < H; h++) {
+            attention_definition(t, h, want);
+            for (size_t i = 0; i < DH; i++) {
+                double d = fabs((double)g.y[(t * H + h) * DH + i] - want[i]);
+                worst = d <= worst ? worst : d;
             }
         }
-        CHECK_MSG(worst <= bound, "window %zu: %g", window, worst);
     }
+    CHECK_MSG(worst <= bound, "%s, window %zu: %g", what, window, worst);
+}
+
+TEST(attention_definition)
+{
+    for (size_t window = 0; window <= 70; window += 5) {
+        begin_attention(window, window % 2 == 1 ? 1.5 : 0);
+        compare_definition("before", window);
+    }
+    begin_attention(0, 0);
+    s_attention.both_ways = true;
+    compare_definition("both ways", 0);
 }
 
 TEST(attention)
@@ -412,6 +421,17 @@ TEST(attention)
     check_gradients();
     begin_attention(67, 0);
     check_gradients();
+}
+
+TEST(attention_both_ways)
+{
+    NEEDS_DOUBLE;
+    begin_attention(0, 1.5);
+    s_attention.both_ways = true;
+    check_operation();
+    s_wrong = true;
+    CHECK(test_count_failures(check_gradients) >= 2); /* q and k */
+    s_wrong = false;
 }
 
 TEST(soft_capped_attention)
