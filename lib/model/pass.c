@@ -271,6 +271,8 @@ bal_status bal_pass_new(bal_pass **out, bal_model *m, const bal_pass_options *o)
     *out = NULL;
     if (o->max_tokens == 0 || o->max_tokens > UINT32_MAX / 2 || !(o->dropout >= 0 && o->dropout < 1))
         return bal_fail(BAL_EINVAL, "a pass of %zu tokens with dropout %g is not possible", o->max_tokens, o->dropout);
+    if (m->config.masked && o->backward)
+        return bal_fail(BAL_EUNSUPPORTED, "gradients of an encoder ('%s') are not computed", m->path);
     bal_pass *p = bal_alloc(1, sizeof *p);
     if (p == NULL)
         return BAL_ENOMEM;

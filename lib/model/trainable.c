@@ -186,6 +186,10 @@ bal_status bal_model_new(bal_model **out, const char *config_json, uint64_t seed
     bal_rng_init(&rng, seed, "init");
     BAL_TRY(bal_json_parse(&json, config_json, strlen(config_json), "the model's configuration"));
     BAL_TRY(bal_config_from_json(&config, &family, json, "the model's configuration"));
+    if (config.masked)
+        BAL_TRY(bal_fail(BAL_EUNSUPPORTED,
+                         "a new model of the type %s, which fills in masked tokens, is not trained here",
+                         config.model_type));
     if (config.embed_width != 0)
         BAL_TRY(bal_fail(BAL_EUNSUPPORTED, "a new model has word_embed_proj_dim equal to hidden_size (%zu, %zu)",
                          config.embed_width, config.hidden));

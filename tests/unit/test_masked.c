@@ -521,7 +521,15 @@ TEST(refused)
     CHECK_OK(bal_masked_ask(s, &good, 1, &out)); /* nothing of the bad ones is left */
     CHECK(out < 0);
     bal_masked_free(s);
+    const bal_pass_options training = {.max_tokens = 4, .backward = true};
+    bal_pass *pass = NULL;
+    CHECK_STATUS(bal_pass_new(&pass, m, &training), BAL_EUNSUPPORTED);
     bal_model_free(m);
+    CHECK_STATUS(bal_model_new(&m,
+                               "{\"model_type\": \"bert\", \"num_hidden_layers\": 1, \"hidden_size\": 4, "
+                               "\"num_attention_heads\": 1, \"intermediate_size\": 4, \"vocab_size\": 5}",
+                               1),
+                 BAL_EUNSUPPORTED);
     refuse_config("\"is_decoder\": true", "is_decoder");
     refuse_config("\"position_embedding_type\": \"relative_key\"", "relative_key");
     refuse_config("\"pad_token_id\": 23", "pad_token_id");
