@@ -167,6 +167,14 @@ out:
     return status;
 }
 
+static size_t count_matrices(const bal_model *m)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_modules; i++)
+        n += m->modules[i].kind == BAL_MODULE_LINEAR || m->modules[i].kind == BAL_MODULE_EMBEDDING;
+    return n;
+}
+
 static bal_status convert_model(const bal_options *o, const convert_config *c)
 {
     bal_model *model = NULL;
@@ -185,7 +193,7 @@ static bal_status convert_model(const bal_options *o, const convert_config *c)
         status = write_model(&out, model, &bal_options_common(o)->log);
     status = write_model_end(&out, status);
     if (status == BAL_OK && model != NULL)
-        status = report_file(o, c, "model", model->n_modules, out.dtype);
+        status = report_file(o, c, "model", count_matrices(model), out.dtype);
     bal_model_free(model);
     return status;
 }

@@ -419,15 +419,33 @@ out:
     return status;
 }
 
+/* Rows of a gradient whose file holds the matrix the other way round. */
+static bal_status fill_turned(void *context, size_t row0, size_t n_rows, real_t *out)
+{
+    const bal_copy *c = context;
+    bal_copy gradient = *c;
+    gradient.v = c->d;
+    bal_copy_rows(&gradient, row0, n_rows, out);
+    return BAL_OK;
+}
+
 static bal_status add_gradients(const forward_job *j, bal_safetensors_writer *w)
 {
     bal_status status = BAL_OK;
     char name[320];
+    for (size_t i = 0; j->adapter != NULL && i < j->adapter->n_copies; i++) {
+        bal_copy *c = &j->adapter->copies[i];
+        const size_t shape[2] = {c->cols, c->rows};
+        (void)snprintf(name, sizeof name, "grad.base_model.model.%s", c->key);
+        if (c->turned)
+            BAL_TRY(bal_safetensors_writer_add_fill(w, name, BAL_DTYPE_F32, 2, shape, fill_turned, c));
+    }
     for (size_t i = 0; i < j->params->n_segments; i++) {
         const bal_segment *s = &j->params->segments[i];
         const size_t shape[2] = {s->vector ? s->n : s->rows, s->cols};
         (void)snprintf(name, sizeof name, "grad.%s", s->name);
-        BAL_TRY(bal_safetensors_writer_add_real(w, name, s->vector ? 1 : 2, shape, j->params->grads + s->offset));
+        if (!s->turned)
+            BAL_TRY(bal_safetensors_writer_add_real(w, name, s->vector ? 1 : 2, shape, j->params->grads + s->offset));
     }
 out:
     return status;

@@ -59,10 +59,13 @@ static void say_loss(const trainer *t)
             l->svd_top_k, smallest);
     if (l->lambda_diversity != 0 && l->top_k_entropy == 1)
         bal_log_line(t->log, BAL_LOG_WARN, "the diversity term is constant: the entropy over 1 logit is 0");
-    if (l->lambda_svd != 0 && (t->model->head.site != NULL || t->model->config.logit_softcap > 0))
+    bool other_head = t->model->head.site != NULL || t->model->head.replaced;
+    if (l->lambda_svd != 0 && (other_head || t->model->config.logit_softcap > 0))
         bal_log_line(t->log, BAL_LOG_INFO,
                      "          the spectral term goes over the vocabulary in chunks, since the head is %s",
-                     t->model->head.site != NULL ? "adapted" : "soft-capped");
+                     t->model->head.site != NULL ? "adapted"
+                     : t->model->head.replaced   ? "trained"
+                                                 : "soft-capped");
     if (l->lambda_svd != 0 && t->n_micro > 1)
         bal_log_line(t->log, BAL_LOG_INFO,
                      "          the spectral term is taken over each of %zu micro-batches, weighted by its rows",
@@ -74,7 +77,15 @@ static void say_adapter(const trainer *t)
     const train_config *c = t->config;
     const bal_adapter_config *a = &t->adapter->config;
     const bal_method *m = bal_method_of(a);
-    char scale[80] = "", start[300] = "";
+    char scale[80] = "", start[300] = "", copies[120] = "";
+    size_t biases = 0;
+    for (size_t i = 0; i < t->adapter->n_copies; i++)
+        biases += t->adapter->copies[i].is_bias;
+    if (biases > 0)
+        (void)snprintf(copies, sizeof copies, " %zu biases,", biases);
+    if (biases < t->adapter->n_copies)
+        (void)snprintf(copies + strlen(copies), sizeof copies - strlen(copies), " %zu whole tensors,",
+                       t->adapter->n_copies - biases);
     if (m->alpha_key != NULL)
         (void)snprintf(scale, sizeof scale, " r %zu, alpha %g%s,", a->r, a->lora_alpha,
                        a->use_rslora ? " (rsLoRA)" : "");
@@ -84,8 +95,8 @@ static void say_adapter(const trainer *t)
         (void)snprintf(start, sizeof start, " start %s,", c->init_adapter != NULL ? c->init_adapter : c->adapter);
     else if (m->low_rank)
         (void)snprintf(start, sizeof start, " start %s,", a->init);
-    bal_log_line(t->log, BAL_LOG_INFO, "method    %s:%s%s %zu matrices, %.3f M trainable (%.3f %%)", c->method, scale,
-                 start, t->adapter->n_sites, (double)t->params->n / 1e6,
+    bal_log_line(t->log, BAL_LOG_INFO, "method    %s:%s%s %zu matrices,%s %.3f M trainable (%.3f %%)", c->method, scale,
+                 start, t->adapter->n_sites, copies, (double)t->params->n / 1e6,
                  100.0 * (double)t->params->n / (double)t->model->n_parameters);
 }
 

@@ -59,6 +59,8 @@ static bal_status check_options(const trainer *t, const train_config *c)
         return no_such_option(c, "vera_dropout");
     if (m->dropout_key == NULL && c->lora_dropout > 0)
         return no_such_option(c, "lora_dropout");
+    if (!m->biases && !is(c->bias, "none"))
+        return no_such_option(c, "bias");
     if (!m->low_rank && c->init != NULL)
         return no_such_option(c, "init");
     if (!m->low_rank && c->use_rslora)
@@ -170,6 +172,7 @@ bal_status train_adapter_config(const trainer *t, bal_adapter_config *a)
                          c->method, model_type));
     if (!named)
         BAL_TRY(fill_list(&(bal_text_list){NULL, 0}, targets, &a->target_modules, &a->n_target_modules));
+    (void)bal_bias_parse(c->bias, &a->bias);
     BAL_TRY(train_adapter_selection(t, a));
     for (size_t i = 0; i < BAL_METHOD_KEYS && m->keys[i].name != NULL; i++)
         for (size_t k = 0; k < KEYS; k++)

@@ -50,6 +50,8 @@ static bal_status check_start(const trainer *t, const char *dir)
     if (bal_options_given(t->options, "lora_alpha") && a->lora_alpha != c->lora_alpha)
         return bal_fail(BAL_EINVAL, "lora_alpha is %g, but the adapter in %s has %g", c->lora_alpha, dir,
                         a->lora_alpha);
+    if (bal_options_given(t->options, "bias") && !is(c->bias, bal_bias_name(a->bias)))
+        return bal_fail(BAL_EINVAL, "bias is %s, but the adapter in %s has %s", c->bias, dir, bal_bias_name(a->bias));
     if (c->use_rslora && !a->use_rslora)
         return bal_fail(BAL_EINVAL, "rsLoRA is asked for, but the adapter in %s is not scaled so", dir);
     return BAL_OK;
@@ -124,6 +126,10 @@ static bal_status make_adapter(trainer *t)
     if (note[0] != '\0')
         bal_log_line(t->log, BAL_LOG_WARN, "%s", note);
     BAL_TRY(bal_model_attach(t->model, t->adapter));
+    if (t->adapter->config.bias != BAL_BIAS_NONE && t->adapter->n_copies == 0)
+        bal_log_line(t->log, BAL_LOG_WARN, "bias %s: %s has no biases, so that only the factors are trained",
+                     bal_bias_name(t->adapter->config.bias),
+                     t->adapter->config.bias == BAL_BIAS_ALL ? "this model" : "none of the adapted matrices");
     if (t->adapter->config.fan_in_fan_out && (is(t->config->method, "loha") || is(t->config->method, "lokr")))
         bal_log_line(t->log, BAL_LOG_WARN,
                      "peft has no %s for the Conv1D modules of a %s model: it cannot load this adapter",

@@ -62,11 +62,11 @@ static bal_status fingerprint(const teacher_cache *c, const bal_model *m, const 
     bal_buf b = {0};
     char hash[65];
     BAL_TRY(bal_buf_printf(&b, "%d %d %zu %zu ", unshifted, c->bf16, c->n, sizeof(real_t)));
-    BAL_TRY(add_view(&b, &m->embed.w));
+    BAL_TRY(add_view(&b, bal_linear_own_w(&m->embed)));
     for (size_t i = 0; i < m->config.n_layers; i++)
         for (size_t s = 0; s < BAL_SLOT_COUNT; s++)
             if (bal_linear_there(&m->blocks[i].linear[s]))
-                BAL_TRY(add_view(&b, &m->blocks[i].linear[s].w));
+                BAL_TRY(add_view(&b, bal_linear_own_w(&m->blocks[i].linear[s])));
     bal_sha256_hex(d->ids, d->n_tokens * sizeof *d->ids, hash);
     BAL_TRY(bal_buf_append(&b, hash, 64));
     bal_sha256_hex(d->labels, d->n_tokens * sizeof *d->labels, hash);

@@ -160,6 +160,8 @@ static const bal_option k_train_options[] = {
     LIST("layers_pattern", layers_pattern, "name of the list of layers, where a path has several numbers"),
     LIST("rank_pattern", rank_pattern, "own ranks, NAME=R; a name is an expression for the end of a path"),
     LIST("alpha_pattern", alpha_pattern, "own lora_alpha, NAME=ALPHA"),
+    CHOICE("bias", bias, "none", "none|all|lora_only", G_ADAPTER,
+           "lora, dora, vera: train the model's biases, too: all, or those of the adapted matrices"),
     FLAG("use_dora", use_dora, "false", G_ADAPTER, "DoRA: a magnitude for each row beside its direction"),
     FLAG("lora_bias", lora_bias, "false", G_ADAPTER, "B has a bias"),
     FLAG("use_rslora", use_rslora, "false", G_ADAPTER, "scale = alpha / sqrt(r)"),

@@ -28,8 +28,9 @@ static bal_status add_segment(bal_adapter *a, const char *module, const bal_site
 {
     bal_segment *s = &a->params.segments[a->params.n_segments];
     bal_buf name = {0};
-    bal_status status = module != NULL ? bal_buf_printf(&name, "base_model.model.%s.%s", module, t->key)
-                                       : bal_buf_printf(&name, "base_model.%s", t->key);
+    bal_status status =
+        module != NULL ? bal_buf_printf(&name, "base_model.model.%s%s%s", module, module[0] != '\0' ? "." : "", t->key)
+                       : bal_buf_printf(&name, "base_model.%s", t->key);
     if (status == BAL_OK) {
         s->name = bal_strdup(bal_buf_cstr(&name));
         status = s->name == NULL ? BAL_ENOMEM : BAL_OK;
@@ -75,7 +76,7 @@ static bal_status add_site(bal_adapter *a, const bal_selector *selector, const b
     return s->method->describe(s);
 }
 
-/* Values of all tensors that are (not) frozen. */
+/* Values of all tensors that are (not) frozen, without the copies. */
 static bal_status count_values(const bal_adapter *a, bool frozen, size_t *total, size_t *n_tensors)
 {
     *total = *n_tensors = 0;
@@ -96,14 +97,19 @@ static bal_status count_values(const bal_adapter *a, bool frozen, size_t *total,
 
 static bal_status allocate(bal_adapter *a, bool train)
 {
-    size_t n_tensors, n_states = 0, frozen_tensors;
+    size_t n_tensors, n_states = 0, frozen_tensors, size;
     bal_status status;
     BAL_TRY(count_values(a, true, &a->n_frozen, &frozen_tensors));
-    BAL_TRY(count_values(a, false, &a->params.n, &n_tensors));
+    BAL_TRY(count_values(a, false, &a->n_own, &n_tensors));
+    a->params.n = a->n_own;
+    for (size_t i = 0; i < a->n_copies; i++)
+        if (!bal_mul_size(a->copies[i].rows, a->copies[i].cols, &size) ||
+            !bal_add_size(a->params.n, size, &a->params.n))
+            BAL_TRY(bal_fail(BAL_ELIMIT, "a copy of '%s' is too large", a->copies[i].tensor));
     for (size_t i = 0; i < a->n_sites; i++)
         if (!bal_add_size(n_states, a->sites[i].n_state, &n_states))
             BAL_TRY(bal_fail(BAL_ELIMIT, "the adapter is too large"));
-    a->params.segments = bal_alloc(n_tensors, sizeof *a->params.segments);
+    a->params.segments = bal_alloc(n_tensors + a->n_copies, sizeof *a->params.segments);
     a->params.values = bal_alloc(a->params.n, sizeof(real_t));
     if (a->params.segments == NULL || a->params.values == NULL)
         BAL_TRY(BAL_ENOMEM);
@@ -135,6 +141,24 @@ static bal_status place_tensors(bal_adapter *a, const char *module, bal_site_ten
     return BAL_OK;
 }
 
+static bal_status place_copy(bal_adapter *a, bal_copy *c, size_t *offset)
+{
+    const bal_site_tensor as_tensor = {.key = c->key,
+                                       .n_dims = c->vector ? 1 : 2,
+                                       .rows = c->vector ? 1 : c->rows,
+                                       .cols = c->vector ? c->rows : c->cols,
+                                       .no_decay = c->vector};
+    c->v = a->params.values + *offset;
+    c->d = a->params.grads != NULL ? a->params.grads + *offset : NULL;
+    bal_status status = add_segment(a, "", &as_tensor, offset);
+    if (status != BAL_OK)
+        return status;
+    bal_segment *s = &a->params.segments[a->params.n_segments - 1];
+    s->turned = c->turned;
+    s->group = c->head ? BAL_GROUP_HEAD : BAL_GROUP_BASE;
+    return BAL_OK;
+}
+
 static void set_lora(bal_site *s, bal_lora *l)
 {
     const bal_site_tensor *A = &s->tensor[0], *B = &s->tensor[1];
@@ -151,7 +175,7 @@ static void set_lora(bal_site *s, bal_lora *l)
 }
 
 bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules,
-                             const size_t *picked, size_t n_picked, bool train)
+                             const size_t *picked, size_t n_picked, const bal_copies *copies, bool train)
 {
     bal_status status = BAL_OK;
     size_t offset = 0, frozen = 0, state = 0;
@@ -176,6 +200,11 @@ bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config
     }
     if (m->describe_shared != NULL)
         BAL_TRY(m->describe_shared(a));
+    bal_copies own;
+    status = bal_copies_duplicate(&own, copies);
+    a->copies = own.of;
+    a->n_copies = own.n;
+    BAL_TRY(status);
     BAL_TRY(allocate(a, train));
     for (size_t i = 0; i < a->n_sites; i++) {
         bal_site *s = &a->sites[i];
@@ -186,6 +215,8 @@ bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config
             set_lora(s, &a->loras[a->n_loras++]);
     }
     BAL_TRY(place_tensors(a, NULL, a->shared, a->n_shared, &offset, &frozen));
+    for (size_t i = 0; i < a->n_copies; i++)
+        BAL_TRY(place_copy(a, &a->copies[i], &offset));
     *out = a;
     a = NULL;
 out:
@@ -196,7 +227,7 @@ out:
 
 bal_status bal_adapter_make_initial(bal_adapter *a)
 {
-    if (a->initial == NULL && (a->initial = bal_alloc(a->params.n, sizeof(real_t))) == NULL)
+    if (a->initial == NULL && (a->initial = bal_alloc(a->n_own, sizeof(real_t))) == NULL)
         return BAL_ENOMEM;
     for (size_t i = 0; i < a->n_loras; i++) {
         bal_lora *l = &a->loras[i];
@@ -213,7 +244,7 @@ bal_status bal_adapter_start_here(bal_adapter *a, const char *init)
     bal_status status = bal_adapter_make_initial(a);
     if (status != BAL_OK)
         return status;
-    memcpy(a->initial, a->params.values, a->params.n * sizeof(real_t));
+    memcpy(a->initial, a->params.values, a->n_own * sizeof(real_t));
     (void)snprintf(a->config.init, sizeof a->config.init, "%s", init);
     return BAL_OK;
 }
@@ -222,7 +253,9 @@ void bal_adapter_free(bal_adapter *a)
 {
     if (a == NULL)
         return;
+    bal_copies copies = {a->copies, a->n_copies};
     bal_adapter_config_dispose(&a->config);
+    bal_copies_dispose(&copies);
     for (size_t i = 0; i < a->n_sites; i++)
         bal_free(a->sites[i].module);
     bal_free(a->sites);
@@ -265,12 +298,6 @@ static bal_status check_rank(size_t r, const bal_module *m)
     return BAL_OK;
 }
 
-/* Something is trained even if no module is adapted. */
-static bool trains_copies(const bal_adapter_config *c)
-{
-    return c->n_modules_to_save > 0 || c->bias == BAL_BIAS_ALL;
-}
-
 /* The targets as one word of a message. */
 static const char *targets_text(const bal_adapter_config *c)
 {
@@ -309,6 +336,7 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
     bal_adapter *a = NULL;
     bal_selector *selector = NULL;
     bal_start start;
+    bal_copies copies = {NULL, 0};
     size_t n_picked = 0, *picked = bal_alloc(n, sizeof *picked);
     const bal_view **views = bal_alloc(n, sizeof *views);   // NOLINT(bugprone-sizeof-expression): an array of pointers
     const double **moments = bal_alloc(n, sizeof *moments); // NOLINT(bugprone-sizeof-expression): an array of pointers
@@ -325,16 +353,18 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
             moments[n_picked] = data != NULL ? data->covariances[i] : NULL;
             picked[n_picked++] = i;
         }
-    if (n_picked == 0 && !trains_copies(config))
+    if (n_picked == 0 && !bal_method_of(config)->no_sites)
         BAL_TRY(bal_targets_no_match("target_modules", targets_text(config), modules, n));
-    BAL_TRY(bal_adapter_build(&a, config, modules, picked, n_picked, train));
+    BAL_TRY(bal_copies_choose(&copies, config, modules, n, picked, n_picked));
+    BAL_TRY(bal_adapter_build(&a, config, modules, picked, n_picked, &copies, train));
+    bal_copies_start(a, modules);
     BAL_TRY(bal_selector_check(selector, modules, n, a));
     const bal_method *m = bal_method_of(config);
     if (m->low_rank && bal_start_parse(config->init, &start) && bal_start_is_residual(start.kind)) {
         BAL_TRY(bal_adapter_make_initial(a));
         BAL_TRY(bal_adapter_init_residual(a, start, views, data != NULL ? moments : NULL,
                                           data != NULL && data->knowledge_preserved, seed, a->initial));
-        memcpy(a->params.values, a->initial, a->params.n * sizeof(real_t));
+        memcpy(a->params.values, a->initial, a->n_own * sizeof(real_t));
     } else if (m->low_rank) {
         BAL_TRY(bal_adapter_init_plain(a, seed));
     }
@@ -343,6 +373,7 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
     a = NULL;
 out:
     bal_selector_free(selector);
+    bal_copies_dispose(&copies);
     bal_adapter_free(a);
     bal_free(picked);
     bal_free(views);
@@ -410,7 +441,10 @@ bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
         double_ranks(&c);
     if (a->initial != NULL)
         (void)snprintf(c.init, sizeof c.init, "lora");
-    BAL_TRY(bal_adapter_build(&p, &c, modules, picked, n, false));
+    const bal_copies copies = {a->copies, a->n_copies};
+    BAL_TRY(bal_adapter_build(&p, &c, modules, picked, n, &copies, false));
+    for (size_t i = 0; i < a->n_copies; i++)
+        memcpy(p->copies[i].v, a->copies[i].v, a->copies[i].rows * a->copies[i].cols * sizeof(real_t));
     for (size_t i = 0; i < n; i++) {
         stack_factors(&a->loras[i], &p->loras[i]);
         for (size_t k = 2; k < a->sites[i].n_tensors; k++) { /* DoRA's magnitudes belong to the same sum */

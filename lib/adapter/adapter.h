@@ -16,15 +16,20 @@
 #include <stddef.h>
 
 /* An adaptable matrix of a model, by its Hugging Face path ("model.layers.0.self_attn.q_proj"). */
-typedef enum bal_module_kind { BAL_MODULE_LINEAR, BAL_MODULE_EMBEDDING, BAL_MODULE_NORM } bal_module_kind;
+typedef enum bal_module_kind {
+    BAL_MODULE_LINEAR,
+    BAL_MODULE_EMBEDDING,
+    BAL_MODULE_TABLE, /* learned positions: no adapter, but perhaps a copy */
+    BAL_MODULE_NORM   /* likewise */
+} bal_module_kind;
 typedef struct bal_module {
     const char *name;
-    const bal_view *w;   /* out x in; of an embedding vocabulary x hidden; NULL for a norm */
+    const bal_view *w;   /* out x in; of an embedding vocabulary x hidden; of a norm n x 1 */
     bool fan_in_fan_out; /* the model's own files hold it as in x out (GPT-2); w never is */
     bool is_head;        /* "all-linear" leaves it out */
     bal_module_kind kind;
-    const real_t *vector, *bias; /* weight of a norm; biases of any, NULL if none */
-    size_t n_vector, n_bias;
+    const real_t *bias; /* as many as w has rows; NULL: none */
+    bool projected;     /* w is a product of several matrices of the file: no copy of it can be saved */
 } bal_module;
 
 struct bal_method; /* lib/adapter/method.h */
@@ -68,9 +73,10 @@ typedef struct bal_adapter_config {
     size_t n_rank_pattern, n_alpha_pattern;
     char **modules_to_save; /* names or suffixes: whole copies are trained */
     size_t n_modules_to_save;
-    bal_bias_mode bias; /* which biases of the base are trained */
-    char *base_model;   /* base_model_name_or_path; may be NULL */
-    char task_type[16]; /* "CAUSAL_LM" */
+    bal_bias_mode bias;       /* which biases of the base are trained */
+    bool ensure_weight_tying; /* the copy of a tied embedding is the head's, too */
+    char *base_model;         /* base_model_name_or_path; may be NULL */
+    char task_type[16];       /* "CAUSAL_LM" */
 } bal_adapter_config;
 
 typedef struct bal_lora {
@@ -109,19 +115,36 @@ typedef struct bal_site {
     int variant;    /* for the method's use: set by its describe() */
 } bal_site;
 
+/* A tensor of the model of which the adapter trains a copy (biases, modules_to_save): with the adapter it stands in the
+ * place of the model's own, which stays as it is for the teacher and for the model alone. */
+typedef struct bal_copy {
+    char *tensor;      /* the model's name of it: "lm_head.weight" */
+    char *key;         /* what follows "base_model.model." in the file */
+    char *twin;        /* a second tensor (and key) that it stands for: the head of a tied embedding; else NULL */
+    size_t module;     /* its place in the list of modules */
+    size_t rows, cols; /* as the model has it; a vector: n x 1 */
+    bool vector, is_bias;
+    bool turned;   /* the file holds a matrix the other way round (Conv1D) */
+    bool head;     /* of the output head */
+    real_t *v, *d; /* in the adapter's params; d NULL when not trained */
+} bal_copy;
+
 typedef struct bal_adapter {
     bal_adapter_config config;
     bal_site *sites;
     size_t n_sites;
     bal_lora *loras; /* one a site, in the same order, for methods with such factors; else none */
     size_t n_loras;
-    bal_params params;                        /* segments are named as in adapter_model.safetensors, site by site */
+    bal_copy *copies;
+    size_t n_copies;
+    bal_params params; /* segments are named as in adapter_model.safetensors: site by site, shared, then the copies */
+    size_t n_own;      /* values of params before those of the copies */
     bal_site_tensor shared[BAL_SITE_TENSORS]; /* of the whole adapter: "base_model.<key>" */
     size_t n_shared;
     real_t *frozen; /* values of the tensors that are not trained */
     size_t n_frozen;
     real_t *states;         /* of all sites */
-    real_t *initial;        /* params.n values of the residual start, laid out like params; NULL for plain LoRA */
+    real_t *initial;        /* n_own values of the residual start, laid out like params; NULL for plain LoRA */
     double captured_energy; /* PiSSA: smallest over modules of captured / best possible energy; 1 if exact */
 } bal_adapter;
 
@@ -170,6 +193,9 @@ bal_status bal_adapter_save_final(const bal_adapter *a, const char *dir);
 /* The plain LoRA of rank 2r with the same update: A' = [A; A0], B' = [B, -B0], alpha' = 2 alpha (rsLoRA: sqrt(2)
  * alpha).  For an adapter without residual start a copy. */
 bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a);
+
+/* Rows row0.. of the copy as the file has it (turned, if it is). */
+void bal_copy_rows(const bal_copy *c, size_t row0, size_t n_rows, real_t *out);
 
 /* Columns that the side path needs in H for one application: r, or 2r with a residual start. */
 size_t bal_lora_hidden(const bal_lora *l);

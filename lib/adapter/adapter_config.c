@@ -60,7 +60,8 @@ static bal_adapter_config values_of(const bal_adapter_config *c)
                             .lora_dropout = c->lora_dropout,
                             .use_rslora = c->use_rslora,
                             .fan_in_fan_out = c->fan_in_fan_out,
-                            .bias = c->bias};
+                            .bias = c->bias,
+                            .ensure_weight_tying = c->ensure_weight_tying};
     memcpy(v.init, c->init, sizeof v.init);
     memcpy(v.task_type, c->task_type, sizeof v.task_type);
     for (size_t i = 0; i < BAL_METHOD_KEYS; i++)

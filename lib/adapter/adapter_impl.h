@@ -5,9 +5,28 @@
 #include "lib/adapter/adapter.h"
 #include "lib/adapter/start.h"
 
-/* An adapter with room for all factors (values 0) on modules[picked[0..n_picked)), in that order; config is copied. */
+/* Copies of tensors before there are values. */
+typedef struct bal_copies {
+    bal_copy *of;
+    size_t n;
+} bal_copies;
+
+/* An adapter with room for all factors and copies (values 0) on modules[picked[0..n_picked)), in that order; config and
+ * copies (v and d aside) are copied. */
 bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules,
-                             const size_t *picked, size_t n_picked, bool train);
+                             const size_t *picked, size_t n_picked, const bal_copies *copies, bool train);
+
+/* copies.c: the tensors that bias and modules_to_save name. */
+bal_status bal_copies_choose(bal_copies *out, const bal_adapter_config *c, const bal_module *modules, size_t n,
+                             const size_t *picked, size_t n_picked);
+bal_status bal_copies_duplicate(bal_copies *out, const bal_copies *from);
+void bal_copies_dispose(bal_copies *c);
+/* The values of the model's own tensors. */
+void bal_copies_start(bal_adapter *a, const bal_module *modules);
+/* What a name in the tensor file is, when the configuration trains copies: one of a tensor of modules[0..n); BAL_COPY_AGAIN:
+ * the same once more, or the base's own, as peft writes with bias "all". */
+typedef enum bal_copy_name { BAL_COPY_NONE, BAL_COPY_TENSOR, BAL_COPY_AGAIN } bal_copy_name;
+bal_copy_name bal_copies_name(const bal_adapter_config *c, const char *rest, const bal_module *modules, size_t n);
 /* Makes room for the initial factors and points the loras at them. */
 bal_status bal_adapter_make_initial(bal_adapter *a);
 

@@ -170,8 +170,7 @@ static bal_status name_targets(bal_adapter_config *to, const bal_module *modules
 /* Nothing but factors: what else an adapter trains has no sum. */
 static bool is_plain(const bal_adapter *a)
 {
-    if (a->initial != NULL || a->n_loras == 0 || a->n_shared > 0 || a->config.n_modules_to_save > 0 ||
-        a->config.bias != BAL_BIAS_NONE)
+    if (a->initial != NULL || a->n_loras == 0 || a->n_shared > 0 || a->n_copies > 0)
         return false;
     for (size_t i = 0; i < a->n_sites; i++)
         if (a->sites[i].lora == NULL || a->sites[i].n_tensors != 2 || a->sites[i].embedding)
@@ -254,7 +253,7 @@ bal_status bal_adapter_combine(bal_adapter **out, const bal_adapter *const *adap
     (void)snprintf(config.task_type, sizeof config.task_type, "%s", adapters[0]->config.task_type);
     config.base_model = adapters[0]->config.base_model; /* copied by bal_adapter_build() */
     BAL_TRY(name_targets(&config, modules, n_modules, picked));
-    BAL_TRY(bal_adapter_build(&a, &config, modules, list, n_picked, false));
+    BAL_TRY(bal_adapter_build(&a, &config, modules, list, n_picked, &(bal_copies){NULL, 0}, false));
     BAL_TRY(fill(&c, a, lost));
     *out = a;
     a = NULL;

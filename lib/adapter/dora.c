@@ -223,6 +223,7 @@ const bal_method bal_method_dora = {
     .peft_type = "LORA",
     .flag = "use_dora",
     .alpha_key = "lora_alpha",
+    .biases = true,
     .dropout_key = "lora_dropout",
     .init_key = "init_lora_weights",
     .low_rank = true,

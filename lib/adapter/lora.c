@@ -196,6 +196,7 @@ const bal_method bal_method_lora = {
     .title = "LoRA",
     .peft_type = "LORA",
     .alpha_key = "lora_alpha",
+    .biases = true,
     .dropout_key = "lora_dropout",
     .init_key = "init_lora_weights",
     .low_rank = true,

@@ -77,6 +77,8 @@ typedef struct bal_method {
     bool no_rank;            /* there is no r */
     bool embeddings;         /* may be on an embedding (s->embedding) */
     bool not_in_peft;        /* a peft_type of our own */
+    bool biases;             /* peft has the key "bias" for it */
+    bool no_sites;           /* no module is adapted: copies of the model's tensors are all that is trained */
     bool low_rank;  /* tensors 0 and 1 are the factors A (r x in) and B (out x r): filled by the starts of start.h, the
                          residual ones too, before init() */
     bool additive;  /* forward() adds to y whatever y holds; else y must be the module's own output */

@@ -111,5 +111,7 @@ void bal_adapter_config_defaults(bal_adapter_config *c)
 
 bool bal_module_adaptable(const bal_adapter_config *c, const bal_module *m)
 {
+    if (bal_method_of(c)->no_sites)
+        return false;
     return m->kind == BAL_MODULE_LINEAR || (m->kind == BAL_MODULE_EMBEDDING && bal_method_of(c)->embeddings);
 }

@@ -18,9 +18,8 @@ enum { MAX_CONFIG_BYTES = 16 << 20, MAX_RANK = 1 << 20, MAX_TARGETS = 100000 };
 
 /* Features that change what the factors mean; a file that uses one of them must not be read as if it did not. */
 static const char *const REFUSED[] = {
-    "modules_to_save",  "trainable_token_indices", "layer_replication", "target_parameters", "use_qalora",
-    "use_bdlora",       "alora_invocation_tokens", "arrow_config",      "kasa_config",       "velora_config",
-    "monteclora_config"};
+    "trainable_token_indices", "layer_replication", "target_parameters", "use_qalora",    "use_bdlora",
+    "alora_invocation_tokens", "arrow_config",      "kasa_config",       "velora_config", "monteclora_config"};
 /* Starts that leave the frozen weights as they are. */
 static const char *const PLAIN_STARTS[] = {"gaussian", "eva", "orthogonal", "mica"};
 
@@ -75,11 +74,14 @@ static bal_status check_features(const cJSON *json, const char *where, bal_adapt
                             REFUSED[i]);
     if (c->method->flag != NULL && in_use(bal_json_member(json, "lora_bias"))) /* as peft */
         return bal_fail(BAL_EUNSUPPORTED, "%s: lora_bias cannot go with %s", where, c->method->flag);
-    status = bal_json_text(json, where, "bias", &bias, NULL);
+    if (c->method->biases) /* elsewhere peft knows no such key, and drops it */
+        status = bal_json_text(json, where, "bias", &bias, NULL);
+    if (status == BAL_OK && bias != NULL && bal_ends_with(bias, "_only")) /* lora_only, vera_only: peft takes any */
+        bias = "lora_only";
     if (status == BAL_OK && bias != NULL && !bal_bias_parse(bias, &c->bias))
         return bal_fail(BAL_EFORMAT, "%s: bias is '%.60s'; it must be none, all or lora_only", where, bias);
-    if (status == BAL_OK && c->bias != BAL_BIAS_NONE)
-        return bal_fail(BAL_EUNSUPPORTED, "%s: bias '%s' is not supported yet; only \"none\" is", where, bias);
+    if (status == BAL_OK)
+        status = bal_json_bool(json, where, "ensure_weight_tying", &c->ensure_weight_tying, NULL);
     return status;
 }
 
@@ -484,6 +486,14 @@ static bal_status put_keys(members *m, const bal_adapter_config *c)
     return status;
 }
 
+static bal_status put_bias(members *m, const bal_method *method, bal_bias_mode mode)
+{
+    bool lora = strcmp(method->peft_type, "LORA") == 0;
+    if (!method->biases || (!lora && mode == BAL_BIAS_NONE))
+        return BAL_OK;
+    return put_text_or_null(m, "bias", !lora && mode == BAL_BIAS_LORA_ONLY ? "vera_only" : bal_bias_name(mode));
+}
+
 static bal_status put_config(members *m, const bal_adapter *a, bool initial)
 {
     const bal_adapter_config *c = &a->config;
@@ -498,10 +508,11 @@ static bal_status put_config(members *m, const bal_adapter *a, bool initial)
     BAL_TRY(put_names(m, "modules_to_save", c->modules_to_save, initial ? 0 : c->n_modules_to_save, NULL));
     BAL_TRY(put_targets(put(m, "target_modules"), a));
     BAL_TRY(put_text_or_null(m, "task_type", c->task_type));
-    if (strcmp(method->peft_type, "LORA") == 0) {
-        BAL_TRY(put_text_or_null(m, "bias", bal_bias_name(initial ? BAL_BIAS_NONE : c->bias)));
+    if (strcmp(method->peft_type, "LORA") == 0)
         BAL_TRY(put_bool(m, "fan_in_fan_out", c->fan_in_fan_out));
-    }
+    BAL_TRY(put_bias(m, method, initial ? BAL_BIAS_NONE : c->bias));
+    if (c->ensure_weight_tying && !initial)
+        BAL_TRY(put_bool(m, "ensure_weight_tying", true));
     if (!method->no_rank) {
         BAL_TRY(bal_buf_printf(put(m, "r"), "%zu", c->r));
         BAL_TRY(put_names(m, "layers_pattern", c->layers_pattern, c->n_layers_pattern, NULL));

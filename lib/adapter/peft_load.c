@@ -83,6 +83,11 @@ static bal_status check_shape(const bal_tensor *t, const bal_site *s, const bal_
 static bal_status not_of_method(const bal_tensor *t, const bal_adapter_config *c, const bal_site *probe)
 {
     bal_buf keys = {0};
+    if (probe->n_tensors == 0)
+        return bal_fail(BAL_EUNSUPPORTED,
+                        "tensor '%s' in %s does not belong to a %s adapter on this model: it is no "
+                        "bias of it",
+                        t->name, t->file, bal_method_of(c)->title);
     for (size_t k = 0; k < probe->n_tensors; k++)
         (void)bal_buf_printf(&keys, "%s\u2026%s", k > 0 ? ", " : "", probe->tensor[k].key);
     bal_status status =
@@ -119,7 +124,7 @@ static bal_status find_place(const char *name, bal_adapter *of, const bal_adapte
         const char *rest = name + sizeof PREFIX - 1;
         size_t len = strlen(modules[i].name);
         bal_site site;
-        if (strncmp(rest, modules[i].name, len) != 0 || rest[len] != '.')
+        if (strncmp(rest, modules[i].name, len) != 0 || rest[len] != '.' || !bal_module_adaptable(c, &modules[i]))
             continue;
         bal_status status = describe_probe(&site, of, c, &modules[i]);
         if (status != BAL_OK)
@@ -148,6 +153,12 @@ static bool names_base(const char *name, const bal_module *modules, size_t n)
     return false;
 }
 
+/* A tensor of the model that the adapter has a copy of; these are read by read_copies(). */
+static bool is_copy(const char *name, const bal_adapter_config *c, const bal_module *modules, size_t n)
+{
+    return bal_starts_with(name, PREFIX) && bal_copies_name(c, name + sizeof PREFIX - 1, modules, n) != BAL_COPY_NONE;
+}
+
 /* found[i]: the tensors of modules[i], found[n] the shared ones (checked later).  Every tensor must belong to a
  * module. */
 static bal_status collect(const bal_safetensors *file, const bal_adapter_config *c, const bal_module *modules, size_t n,
@@ -159,6 +170,7 @@ static bal_status collect(const bal_safetensors *file, const bal_adapter_config 
     if (n == 0)
         return bal_fail(BAL_EINVAL, "the model has no module that an adapter could be on");
     BAL_TRY(describe_probe(&probe, &of, c, &modules[0]));
+    bool without_base = modules[0].w->data == NULL && (c->n_modules_to_save > 0 || c->bias != BAL_BIAS_NONE);
     of.sites = &probe;
     of.n_sites = 1;
     if (probe.method->describe_shared != NULL)
@@ -175,9 +187,12 @@ static bal_status collect(const bal_safetensors *file, const bal_adapter_config 
             continue;
         }
         bool there = false;
-        if (names_base(t->name, modules, n))
+        if (names_base(t->name, modules, n) || is_copy(t->name, c, modules, n))
             continue;
         BAL_TRY(find_place(t->name, &of, c, modules, n, &m, &which, &there));
+        if (!there && without_base && (bal_ends_with(t->name, ".weight") || bal_ends_with(t->name, ".bias")) &&
+            !split_name(t->name, &probe, &module, &len, &which))
+            continue;
         if (!there && !split_name(t->name, &probe, &module, &len, &which))
             BAL_TRY(not_of_method(t, c, &probe));
         if (!there)
@@ -210,7 +225,7 @@ static bal_status pick(const peft_config *c, const char *dir, const bal_module *
         if (any_found(&found[i]) || (c->exact_targets && bal_selector_targets(selector, &modules[i])))
             picked[(*n_picked)++] = i;
     bal_selector_free(selector);
-    if (status == BAL_OK && *n_picked == 0)
+    if (status == BAL_OK && *n_picked == 0 && !bal_method_of(&c->config)->no_sites)
         return bal_fail(BAL_EFORMAT, "adapter %s holds no %s tensors", dir, bal_method_of(&c->config)->title);
     return status == BAL_EINVAL ? bal_fail_note(BAL_EFORMAT, "%s", dir) : status;
 }
@@ -247,6 +262,81 @@ out:
     return status;
 }
 
+/* A tensor of the model in the file: under its key, or (a bias) as it is called with the module adapted or not, which
+ * depends on the version of peft. */
+static const bal_tensor *find_copy(const bal_safetensors *file, const bal_copy *c)
+{
+    char name[512];
+    size_t stem = strlen(c->tensor) - strlen(".bias");
+    (void)snprintf(name, sizeof name, "%s%s", PREFIX, c->key);
+    const bal_tensor *t = bal_safetensors_find(file, name);
+    if (t == NULL && c->is_bias) {
+        (void)snprintf(name, sizeof name, "%s%s", PREFIX, c->tensor);
+        t = bal_safetensors_find(file, name);
+    }
+    if (t == NULL && c->is_bias) {
+        (void)snprintf(name, sizeof name, "%s%.*s.base_layer.bias", PREFIX, (int)stem, c->tensor);
+        t = bal_safetensors_find(file, name);
+    }
+    return t;
+}
+
+static bal_status read_copy(const bal_tensor *t, const bal_copy *c)
+{
+    size_t n_dims = c->vector ? 1 : 2, rows = c->turned ? c->cols : c->rows, cols = c->turned ? c->rows : c->cols;
+    bal_status status = check_dtype(t);
+    if (status != BAL_OK)
+        return status;
+    if (t->n_dims != n_dims || t->shape[0] != rows || (n_dims == 2 && t->shape[1] != cols))
+        return bal_fail(
+            BAL_EFORMAT,
+            "adapter tensor '%s' in %s has %zu values in %zu dimensions, but the model's '%s' is %zu x %zu; "
+            "is it the adapter of another base model?",
+            t->name, t->file, t->n_elements, t->n_dims, c->tensor, rows, cols);
+    if (!c->turned)
+        return read_values(t, c->v);
+    real_t *turned = bal_alloc(rows * cols, sizeof *turned);
+    if (turned == NULL)
+        return BAL_ENOMEM;
+    status = read_values(t, turned);
+    for (size_t i = 0; status == BAL_OK && i < rows; i++)
+        for (size_t j = 0; j < cols; j++)
+            c->v[j * rows + i] = turned[i * cols + j];
+    bal_free(turned);
+    return status;
+}
+
+/* The copies; biases may be missing together, since older versions of peft forgot those of adapted modules: then they are
+ * the model's own. */
+static bal_status read_copies(const bal_adapter *a, const char *dir, const bal_safetensors *file, char *note,
+                              size_t note_bytes)
+{
+    size_t found = 0, biases = 0;
+    for (size_t i = 0; i < a->n_copies; i++)
+        if (a->copies[i].is_bias) {
+            biases++;
+            found += find_copy(file, &a->copies[i]) != NULL;
+        }
+    bool forgotten = found == 0 && biases > 0 && a->config.bias == BAL_BIAS_LORA_ONLY;
+    for (size_t i = 0; i < a->n_copies; i++) {
+        const bal_copy *c = &a->copies[i];
+        const bal_tensor *t = find_copy(file, c);
+        if (t == NULL && c->is_bias && forgotten)
+            continue;
+        if (t == NULL)
+            return bal_fail(BAL_EFORMAT, "adapter %s lacks tensor '%s%s'", dir, PREFIX, c->key);
+        bal_status status = read_copy(t, c);
+        if (status != BAL_OK)
+            return status;
+    }
+    if (forgotten && note != NULL)
+        (void)snprintf(note, note_bytes,
+                       "the adapter says bias lora_only, but its file has none of the %zu biases: the model's own are "
+                       "used",
+                       biases);
+    return BAL_OK;
+}
+
 /* When the file names its modules by a pattern or by layers, the list of their full paths says the same. */
 static bal_status name_targets(peft_config *c, const bal_module *modules, const size_t *picked, size_t n)
 {
@@ -280,11 +370,12 @@ static bal_status check_patterns(const bal_adapter *a, const char *dir)
 
 /* The tensors of the folder, without any initial factors; picked (n entries) receives the modules in order. */
 static bal_status load_pair(bal_adapter **out, peft_config *c, const char *dir, const bal_module *modules, size_t n,
-                            size_t *picked, bool train)
+                            size_t *picked, bool train, char *note, size_t note_bytes)
 {
     bal_status status = BAL_OK;
     bal_adapter *a = NULL;
     bal_safetensors *file = NULL;
+    bal_copies copies = {NULL, 0};
     size_t k = 0;
     found_tensors *found = bal_alloc(n + 1, sizeof *found);
     if (found == NULL)
@@ -294,7 +385,9 @@ static bal_status load_pair(bal_adapter **out, peft_config *c, const char *dir, 
     BAL_TRY(collect(file, &c->config, modules, n, found));
     BAL_TRY(pick(c, dir, modules, n, found, picked, &k));
     BAL_TRY(name_targets(c, modules, picked, k));
-    BAL_TRY(bal_adapter_build(&a, &c->config, modules, picked, k, train));
+    BAL_TRY(bal_copies_choose(&copies, &c->config, modules, n, picked, k));
+    BAL_TRY(bal_adapter_build(&a, &c->config, modules, picked, k, &copies, train));
+    bal_copies_start(a, modules);
     BAL_TRY(check_patterns(a, dir));
     for (size_t i = 0; i < k; i++)
         BAL_TRY(read_tensors(dir, &a->sites[i], a->sites[i].tensor, a->sites[i].n_tensors, &found[picked[i]]));
@@ -302,10 +395,12 @@ static bal_status load_pair(bal_adapter **out, peft_config *c, const char *dir, 
     BAL_TRY(read_tensors(dir, &whole, a->shared, a->n_shared, &found[n]));
     if (whole.method->loaded != NULL)
         BAL_TRY(whole.method->loaded(a));
+    BAL_TRY(read_copies(a, dir, file, note, note_bytes));
     *out = a;
     a = NULL;
 out:
     bal_adapter_free(a);
+    bal_copies_dispose(&copies);
     bal_safetensors_close(file);
     bal_free(found);
     return status;
@@ -322,7 +417,7 @@ static bal_status load_initial(bal_adapter *a, const char *dir, const bal_module
     if (!bal_method_of(&a->config)->low_rank)
         BAL_TRY(bal_fail(BAL_EINVAL, "an initial adapter is given (%s), but a %s adapter has no low-rank factors", dir,
                          bal_method_of(&a->config)->title));
-    BAL_TRY(load_pair(&start, &c, dir, modules, n, picked, false));
+    BAL_TRY(load_pair(&start, &c, dir, modules, n, picked, false, NULL, 0));
     if (!bal_method_of(&start->config)->low_rank)
         BAL_TRY(bal_fail(BAL_EFORMAT, "the initial adapter %s is of the method %s; it must be a LoRA", dir,
                          bal_method_of(&start->config)->title));
@@ -445,7 +540,7 @@ bal_status bal_adapter_load(bal_adapter **out, const char *dir, const char *init
         return BAL_ENOMEM;
     if (!bal_folder_exists(dir))
         BAL_TRY(bal_fail(BAL_ENOENT, "adapter folder %s is not there", dir));
-    BAL_TRY(load_pair(&a, &c, dir, modules, n, picked, train));
+    BAL_TRY(load_pair(&a, &c, dir, modules, n, picked, train, note, note_bytes));
     BAL_TRY(give_start(a, &c, dir, initial_dir, modules, n, picked, note, note_bytes));
     *out = a;
     a = NULL;

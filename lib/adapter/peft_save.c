@@ -39,6 +39,31 @@ static bal_status add_initial(bal_safetensors_writer *w, const bal_adapter *a)
     return status;
 }
 
+static bal_status fill_copy(void *context, size_t row0, size_t n_rows, real_t *out)
+{
+    bal_copy_rows(context, row0, n_rows, out);
+    return BAL_OK;
+}
+
+static bal_status add_copies(bal_safetensors_writer *w, const bal_adapter *a)
+{
+    bal_buf name = {0};
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < a->n_copies; i++) {
+        bal_copy *c = &a->copies[i];
+        const size_t shape[2] = {c->turned ? c->cols : c->rows, c->turned ? c->rows : c->cols};
+        for (size_t k = 0; k < (c->twin != NULL ? 2 : 1); k++) {
+            name.len = 0;
+            BAL_TRY(bal_buf_printf(&name, "base_model.model.%s", k == 0 ? c->key : c->twin));
+            BAL_TRY(bal_safetensors_writer_add_fill(w, bal_buf_cstr(&name), BAL_DTYPE_F32, c->vector ? 1 : 2, shape,
+                                                    fill_copy, c));
+        }
+    }
+out:
+    bal_buf_dispose(&name);
+    return status;
+}
+
 static bal_status write_tensors(const bal_adapter *a, bool initial, const char *path)
 {
     bal_status status = BAL_OK;
@@ -51,6 +76,8 @@ static bal_status write_tensors(const bal_adapter *a, bool initial, const char *
         BAL_TRY(add_tensors(w, a->sites[i].module, a->sites[i].tensor, a->sites[i].n_tensors));
     if (!initial)
         BAL_TRY(add_tensors(w, NULL, a->shared, a->n_shared));
+    if (!initial)
+        BAL_TRY(add_copies(w, a));
     BAL_TRY(bal_safetensors_writer_commit(w, path));
 out:
     bal_safetensors_writer_free(w);

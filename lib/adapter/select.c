@@ -185,15 +185,28 @@ static bool excluded(const bal_selector *s, const char *name)
     return matches(s, &s->exclude, name) || in_list(c->exclude_modules, c->n_exclude_modules, name, false);
 }
 
-bool bal_selector_saves(const bal_selector *s, const char *module)
+/* Whether the path, or one that it lies in, ends with the name. */
+static bool saved_by(const char *module, const char *name)
 {
-    return in_list(s->c->modules_to_save, s->c->n_modules_to_save, module, false);
+    size_t n = strlen(name);
+    for (size_t end = strlen(module); n > 0 && end > 0; end--)
+        if ((module[end] == '.' || module[end] == '\0') && end >= n && memcmp(module + end - n, name, n) == 0)
+            return true;
+    return false;
+}
+
+bool bal_config_saves(const bal_adapter_config *c, const char *module)
+{
+    for (size_t i = 0; i < c->n_modules_to_save; i++)
+        if (saved_by(module, c->modules_to_save[i]))
+            return true;
+    return false;
 }
 
 bool bal_selector_targets(const bal_selector *s, const bal_module *m)
 {
     const bal_adapter_config *c = s->c;
-    if (!bal_module_adaptable(c, m) || excluded(s, m->name) || bal_selector_saves(s, m->name))
+    if (!bal_module_adaptable(c, m) || excluded(s, m->name) || bal_config_saves(c, m->name))
         return false;
     if (c->target_pattern != NULL)
         return matches(s, &s->target, m->name);
@@ -227,11 +240,11 @@ static const char *last_part(const char *name)
     return dot != NULL ? dot + 1 : name;
 }
 
-/* "q_proj, k_proj, ...": the kinds of modules there are. */
-static void list_kinds(const bal_module *modules, size_t n, bal_buf *out)
+/* "q_proj, k_proj, ...": the kinds of modules there are; all: also those that no adapter can be on. */
+static void list_kinds(const bal_module *modules, size_t n, bool all, bal_buf *out)
 {
     for (size_t i = 0; i < n; i++) {
-        bool seen = modules[i].kind == BAL_MODULE_NORM;
+        bool seen = !all && (modules[i].kind == BAL_MODULE_NORM || modules[i].kind == BAL_MODULE_TABLE);
         for (size_t j = 0; j < i && !seen; j++)
             seen = strcmp(last_part(modules[i].name), last_part(modules[j].name)) == 0;
         if (!seen && out->len < 400)
@@ -242,17 +255,25 @@ static void list_kinds(const bal_module *modules, size_t n, bal_buf *out)
 bal_status bal_targets_no_match(const char *key, const char *what, const bal_module *modules, size_t n)
 {
     bal_buf kinds = {0};
-    list_kinds(modules, n, &kinds);
+    list_kinds(modules, n, strcmp(key, "modules_to_save") == 0, &kinds);
     bal_status status = bal_fail(BAL_EINVAL, "no module of the model matches %s %.200s; the model has %s", key, what,
                                  bal_buf_cstr(&kinds));
     bal_buf_dispose(&kinds);
     return status;
 }
 
-static bool any_named(const bal_adapter_config *c, const bal_module *modules, size_t n, const char *target, bool adapt)
+static bool any_named(const bal_adapter_config *c, const bal_module *modules, size_t n, const char *target)
 {
     for (size_t i = 0; i < n; i++)
-        if (named(modules[i].name, target) && (!adapt || bal_module_adaptable(c, &modules[i])))
+        if (named(modules[i].name, target) && bal_module_adaptable(c, &modules[i]))
+            return true;
+    return false;
+}
+
+static bool any_saved(const bal_module *modules, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (saved_by(modules[i].name, name))
             return true;
     return false;
 }
@@ -283,10 +304,10 @@ bal_status bal_selector_check(const bal_selector *s, const bal_module *modules, 
     const bal_adapter_config *c = s->c;
     bal_status status = BAL_OK;
     for (size_t t = 0; t < c->n_target_modules && !is_all_linear(c); t++)
-        if (!any_named(c, modules, n, c->target_modules[t], true))
+        if (!any_named(c, modules, n, c->target_modules[t]))
             BAL_TRY(bal_targets_no_match("target_modules", c->target_modules[t], modules, n));
     for (size_t t = 0; t < c->n_modules_to_save; t++)
-        if (!any_named(c, modules, n, c->modules_to_save[t], false))
+        if (!any_saved(modules, n, c->modules_to_save[t]))
             BAL_TRY(bal_targets_no_match("modules_to_save", c->modules_to_save[t], modules, n));
     BAL_TRY(bal_selector_check_patterns(s, a));
 out:

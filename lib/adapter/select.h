@@ -13,8 +13,9 @@ void bal_selector_free(bal_selector *s); /* accepts NULL */
 
 /* true when peft would adapt this module. */
 bool bal_selector_targets(const bal_selector *s, const bal_module *m);
-/* true when modules_to_save names it: a whole copy is trained. */
-bool bal_selector_saves(const bal_selector *s, const char *module);
+/* true when modules_to_save names it, or a module that it is in, by its end as peft does ("norm" also names
+ * input_layernorm): a whole copy is trained. */
+bool bal_config_saves(const bal_adapter_config *c, const char *module);
 /* Its own rank and alpha: of the first key of the pattern that matches (.*\.)?(KEY)$ of its path, else the config's. */
 size_t bal_selector_rank(const bal_selector *s, const char *module);
 double bal_selector_alpha(const bal_selector *s, const char *module);

@@ -162,6 +162,7 @@ const bal_method bal_method_vera = {
     .title = "VeRA",
     .peft_type = "VERA",
     .dropout_key = "vera_dropout",
+    .biases = true,
     .init_key = "init_weights",
     .additive = true,
     .targets = BAL_TARGETS_ATTENTION,

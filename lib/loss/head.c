@@ -12,15 +12,31 @@
 /* A panel of about this many elements stays in the cache of a core between its making and its use. */
 enum { PANEL_ELEMENTS = 1 << 21, PANEL_LEAST_ROWS = 256 };
 
+bool bal_head_differs(const bal_model *m)
+{
+    return m->head.site != NULL || m->head.replaced;
+}
+
+bool bal_head_trains(const bal_model *m, const bal_loss_config *c)
+{
+    return c->train_head || m->head.site != NULL || (m->head.replaced && (m->head.dw != NULL || m->head.dbias != NULL));
+}
+
 head_layer bal_head_of(const bal_model *m, bal_compute compute, bool adapted)
 {
-    head_layer h = {
-        .head = &m->head, .compute = compute, .V = m->head.w.rows, .D = m->head.w.cols, .cap = m->config.logit_softcap};
+    const bal_linear *l = &m->head;
+    head_layer h = {.head = {.w = l->w, .bias = l->bias, .dw = l->dw, .dbias = l->dbias},
+                    .compute = compute,
+                    .V = l->w.rows,
+                    .D = l->w.cols,
+                    .cap = m->config.logit_softcap};
+    if (!adapted && l->replaced)
+        h.head = (bal_linear_parts){.w = l->own.w, .bias = l->own.bias};
     h.panel_rows = h.V;
-    h.site = adapted ? m->head.site : NULL;
-    if (h.site != NULL) /* its weight is made in the panel, in f32: bf16 would round the adapter away */
+    h.site = adapted ? l->site : NULL;
+    if (h.site != NULL || h.head.w.data != bal_linear_own_w(l)->data) /* f32: bf16 would round the adapter away */
         h.compute = BAL_COMPUTE_F32;
-    if (h.site != NULL || compute == BAL_COMPUTE_BF16 || bal_view_dense(&m->head.w) == NULL) {
+    if (h.site != NULL || h.compute == BAL_COMPUTE_BF16 || bal_view_dense(&h.head.w) == NULL) {
         size_t rows = PANEL_ELEMENTS / (h.D > 0 ? h.D : 1);
         rows = rows < PANEL_LEAST_ROWS ? PANEL_LEAST_ROWS : rows;
         h.panel_rows = rows < h.V ? rows : h.V;
@@ -30,7 +46,7 @@ head_layer bal_head_of(const bal_model *m, bal_compute compute, bool adapted)
 
 size_t bal_head_panel_size(const head_layer *h, size_t M)
 {
-    bal_view part = h->head->w;
+    bal_view part = h->head.w;
     part.rows = h->panel_rows;
     if (h->site == NULL)
         return bal_panel_size(h->compute, &part, M);
@@ -42,7 +58,7 @@ size_t bal_head_panel_size(const head_layer *h, size_t M)
 /* Rows v0.. of E, as many of n as a panel takes. */
 static bal_view part_of(const head_layer *h, size_t v0, size_t n)
 {
-    return bal_view_rows(&h->head->w, v0, n < h->panel_rows ? n : h->panel_rows);
+    return bal_view_rows(&h->head.w, v0, n < h->panel_rows ? n : h->panel_rows);
 }
 
 /* Rows v0.. of the adapted weight, as many as `part` has. */
@@ -86,7 +102,7 @@ void bal_head_logits(const head_layer *h, size_t M, const real_t *X, size_t v0, 
             bal_gemm_view_nt(h->compute, M, X, h->D, &part, 0, Z + v, ldz, panel);
         v += part.rows;
     }
-    cap_job job = {Z, n, ldz, h->head->bias != NULL ? h->head->bias + v0 : NULL, capped ? h->cap : 0};
+    cap_job job = {Z, n, ldz, h->head.bias != NULL ? h->head.bias + v0 : NULL, capped ? h->cap : 0};
     if (job.bias != NULL || job.cap > 0)
         bal_parallel_for(M, 1, cap_range, &job);
 }
@@ -110,12 +126,12 @@ void bal_head_weight_grad(const head_layer *h, size_t M, const real_t *dZ, size_
                           const real_t *X, real_t *panel)
 {
     if (h->site != NULL && bal_site_trains(h->site))
-        h->site->method->rows_back(h->site, &h->head->w, M, X, dZ, ldz, v0, n, panel);
-    if (h->head->dw != NULL)
-        bal_gemm(true, false, n, h->D, M, 1, dZ, ldz, X, h->D, 1, h->head->dw + v0 * h->D, h->D);
-    if (h->head->dbias == NULL)
+        h->site->method->rows_back(h->site, &h->head.w, M, X, dZ, ldz, v0, n, panel);
+    if (h->head.dw != NULL)
+        bal_gemm(true, false, n, h->D, M, 1, dZ, ldz, X, h->D, 1, h->head.dw + v0 * h->D, h->D);
+    if (h->head.dbias == NULL)
         return;
     for (size_t i = 0; i < M; i++)
         for (size_t j = 0; j < n; j++)
-            h->head->dbias[v0 + j] += dZ[i * ldz + j];
+            h->head.dbias[v0 + j] += dZ[i * ldz + j];
 }

@@ -23,7 +23,7 @@ struct bal_lm_loss {
     head_layer head, student; /* the teacher's, and with the adapter on it, if any */
     bal_arena arena;
     bal_spectral spectral;
-    bool with_teacher, with_spectral;
+    bool with_teacher, with_spectral, trained; /* trained: the head */
     size_t max_tokens, chunk, top_k, n_threads;
     real_t *Z, *X, *dX, *panel, *g, *top;
     uint32_t *column;
@@ -41,6 +41,7 @@ static void plan(bal_lm_loss *l, const bal_model *m, const bal_loss_config *c, s
     l->config = *c;
     l->head = bal_head_of(m, c->compute, false);
     l->student = bal_head_of(m, c->compute, true);
+    l->trained = bal_head_trains(m, c);
     l->max_tokens = max_tokens;
     l->with_teacher = on(c->lambda_consistency) || c->need_teacher;
     l->with_spectral = on(c->lambda_svd);
@@ -95,12 +96,12 @@ static bal_status check(const bal_model *m, const bal_loss_config *c)
             BAL_EINVAL,
             "the randomised svd_solver finds only the leading values; the nuclear norm needs all of them: use "
             "svd_norm frobenius or the exact solver");
-    if (c->svd_solver == BAL_SVD_GRAM && (m->config.logit_softcap > 0 || c->train_head || site != NULL))
+    if (c->svd_solver == BAL_SVD_GRAM && (m->config.logit_softcap > 0 || bal_head_trains(m, c)))
         return bal_fail(BAL_EINVAL,
                         "the gram svd_solver needs a linear, frozen head; this one is %s: use auto or logits",
-                        c->train_head  ? "trained"
-                        : site != NULL ? "adapted"
-                                       : "soft-capped");
+                        site != NULL            ? "adapted"
+                        : bal_head_trains(m, c) ? "trained"
+                                                : "soft-capped");
     return BAL_OK;
 }
 
@@ -215,7 +216,7 @@ static void run_chunk(bal_lm_loss *l, const rows_pass *p, size_t first, size_t n
         if (teacher)
             memcpy(l->X + (n + i) * D, p->teacher + (size_t)rows[i] * D, D * sizeof(real_t));
     }
-    if (l->student.site == NULL) {
+    if (!bal_head_differs(l->model)) {
         bal_head_logits(&l->head, teacher ? 2 * n : n, l->X, 0, V, l->Z, V, l->panel, true);
     } else {
         bal_head_logits(&l->student, n, l->X, 0, V, l->Z, V, l->panel, true);
@@ -244,7 +245,7 @@ static void run_chunk(bal_lm_loss *l, const rows_pass *p, size_t first, size_t n
         add_rows(p->dfinal, rows, n, D, l->dX);
     if (q->apart)
         add_rows(p->dconsistency, rows, n, D, l->dX + (count - n) * D);
-    if (q->gradient && (l->config.train_head || l->student.site != NULL))
+    if (q->gradient && l->trained)
         bal_head_weight_grad(&l->student, n, l->Z, V, 0, V, l->X, l->panel);
 }
 
@@ -265,7 +266,7 @@ static bal_status check_batch(const bal_lm_loss *l, const bal_batch *b, const re
                         l->max_tokens);
     if (l->with_teacher && teacher == NULL)
         return bal_fail(BAL_EINVAL, "the consistency term needs the teacher's hidden states");
-    if (dconsistency != NULL && (l->config.train_head || l->student.site != NULL))
+    if (dconsistency != NULL && l->trained)
         return bal_fail(BAL_EUNSUPPORTED,
                         "the adaptive consistency weight needs a frozen head, and this one is trained; use a fixed "
                         "lambda_consistency");

@@ -35,13 +35,16 @@ void bal_loss_row(const row_request *q, real_t *z, real_t *zt, int32_t target, c
 
 /* The output layer, read panel by panel of the vocabulary when it is not stored as real_t. */
 typedef struct head_layer {
-    const bal_linear *head;
-    const bal_site *site; /* the student's adapter on it, NULL: none */
+    bal_linear_parts head; /* the adapter's copy or the model's own */
+    const bal_site *site;  /* the student's adapter on it, NULL: none */
     bal_compute compute;
     size_t V, D, panel_rows;
     double cap;
 } head_layer;
 
+/* Whether the student's head is another matrix than the teacher's, and whether it is trained. */
+bool bal_head_differs(const bal_model *m);
+bool bal_head_trains(const bal_model *m, const bal_loss_config *c);
 /* adapted: as the student has it. */
 head_layer bal_head_of(const bal_model *m, bal_compute compute, bool adapted);
 /* Elements of the panel that the functions below need for M rows. */

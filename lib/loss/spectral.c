@@ -34,10 +34,10 @@ void bal_spectral_plan(bal_spectral *s, const bal_model *m, const bal_loss_confi
 {
     head_layer h = bal_head_of(m, BAL_COMPUTE_F32, true);
     *s = (bal_spectral){
-        .model = m, .k = c->svd_top_k, .max_rows = max_rows, .norm = c->svd_norm, .train_head = c->train_head};
+        .model = m, .k = c->svd_top_k, .max_rows = max_rows, .norm = c->svd_norm, .train_head = bal_head_trains(m, c)};
     s->randomised = c->svd_solver == BAL_SVD_RANDOMISED;
-    s->gram = h.cap <= 0 && !c->train_head && h.site == NULL && c->svd_solver != BAL_SVD_LOGITS;
-    s->D1 = h.D + (h.head->bias != NULL ? 1 : 0);
+    s->gram = h.cap <= 0 && !s->train_head && c->svd_solver != BAL_SVD_LOGITS;
+    s->D1 = h.D + (h.head.bias != NULL ? 1 : 0);
     size_t rank = s->gram ? least(max_rows, s->D1) : least(max_rows, h.V);
     s->max_q = s->randomised ? least(s->k + OVERSAMPLE, rank) : s->norm == BAL_SVD_NUCLEAR ? rank : least(s->k, rank);
     s->max_n = s->randomised ? s->max_q : s->gram ? least(max_rows, s->D1) : max_rows;
@@ -336,7 +336,7 @@ static void logits_gradient(bal_spectral *s, const head_layer *h, size_t M, size
             s->dZ[i] = (real_t)(((double)s->dZ[i] + weight * f * z) * (1 - u * u));
         }
         bal_head_backward(h, M, s->dZ, n, v, n, 1, s->dX, s->panel);
-        if (s->train_head || h->site != NULL)
+        if (s->train_head)
             bal_head_weight_grad(h, M, s->dZ, n, v, n, s->X, s->panel);
     }
 }

@@ -63,7 +63,7 @@ static const real_t *normed_input(const block_job *j, bal_norm_place place, cons
     const bal_norm *n = norm_at(j, place);
     if (n == NULL)
         return x;
-    bal_pass_norm(j->p, n, j->p->T, j->m->hidden, x, j->p->normed);
+    bal_pass_norm(j->p, n, j->adapted, j->p->T, j->m->hidden, x, j->p->normed);
     return j->p->normed;
 }
 
@@ -119,11 +119,11 @@ static void project(const block_job *j, const real_t *n1)
                        3, false);
     }
     if (qn != NULL)
-        bal_pass_norm(j->p, qn, q_rows * j->m->n_heads, j->m->head_dim, q, c->q);
+        bal_pass_norm(j->p, qn, j->adapted, q_rows * j->m->n_heads, j->m->head_dim, q, c->q);
     if (narrow_queries(j))
         bal_pass_spread(j->p, T, c->q, j->q_width);
     if (kn != NULL)
-        bal_pass_norm(j->p, kn, j->p->T * j->m->n_kv_heads, j->m->head_dim, k, c->k);
+        bal_pass_norm(j->p, kn, j->adapted, j->p->T * j->m->n_kv_heads, j->m->head_dim, k, c->k);
 }
 
 /* out = x + f(slot X), with the norm f when there is one; raw: where its input is kept. */
@@ -137,11 +137,11 @@ static void sum_half(const block_job *j, bal_slot slot, bal_norm_place place, co
         memcpy(sum, x, elements * sizeof *sum);
         apply(j, slot, X, 1, sum);
         if (n != NULL)
-            bal_pass_norm(j->p, n, j->p->T, j->m->hidden, raw, out);
+            bal_pass_norm(j->p, n, j->adapted, j->p->T, j->m->hidden, raw, out);
         return;
     }
     apply(j, slot, X, 0, raw);
-    bal_pass_norm(j->p, n, j->p->T, j->m->hidden, raw, out);
+    bal_pass_norm(j->p, n, j->adapted, j->p->T, j->m->hidden, raw, out);
     bal_pass_add(elements, x, out);
 }
 
@@ -310,7 +310,7 @@ static bool attention_trains(const bal_block *b)
             return true;
     }
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
-        if (b->norm[places[i]].dw != NULL)
+        if (bal_norm_trains(&b->norm[places[i]]))
             return true;
     return false;
 }
@@ -351,7 +351,7 @@ void bal_block_backward(bal_pass *p, size_t layer, bal_block_cache *c, bool need
         project_back(&j, n1, 1, need_dx ? s->dx : NULL);
         return;
     }
-    bool need_dnormed = need_dx || in->dw != NULL;
+    bool need_dnormed = need_dx || bal_norm_trains(in);
     project_back(&j, n1, 0, need_dnormed ? s->dnormed : NULL);
     if (need_dnormed)
         bal_pass_norm_back(p, in, p->T, j.m->hidden, c->x, s->dnormed, need_dx ? s->dx : NULL);

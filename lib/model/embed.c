@@ -47,25 +47,30 @@ static void adapt(const bal_pass *p, const bal_batch *b, real_t *x, const real_t
         s->method->embed_back(&c, b->tokens, (real_t)p->m->config.embed_scale);
 }
 
-static void add_rows(const bal_pass *p, const bal_linear *table, const int32_t *rows, real_t *x)
+static const bal_view *table_of(const bal_linear *l, bool adapted)
 {
-    bal_embedding_forward(&table->w, p->T, rows, 1, p->normed);
-    bal_pass_add(p->T * table->w.cols, p->normed, x);
+    return adapted ? &l->w : bal_linear_own_w(l);
+}
+
+static void add_rows(const bal_pass *p, const bal_view *table, const int32_t *rows, real_t *x)
+{
+    bal_embedding_forward(table, p->T, rows, 1, p->normed);
+    bal_pass_add(p->T * table->cols, p->normed, x);
 }
 
 void bal_pass_embed(bal_pass *p, const bal_batch *b, bool adapted, real_t *x)
 {
     const bal_model *m = p->m;
     real_t *sum = p->narrow != NULL ? p->narrow : x;
-    bal_embedding_forward(&m->embed.w, p->T, b->tokens, (real_t)m->config.embed_scale, sum);
+    bal_embedding_forward(table_of(&m->embed, adapted), p->T, b->tokens, (real_t)m->config.embed_scale, sum);
     if (adapted && m->embed.site != NULL)
         adapt(p, b, sum, NULL);
     if (p->position != NULL)
-        add_rows(p, &m->positions, p->position, sum);
+        add_rows(p, table_of(&m->positions, adapted), p->position, sum);
     if (m->config.type_rows != 0)
-        add_rows(p, &m->types, b->type, sum);
+        add_rows(p, table_of(&m->types, adapted), b->type, sum);
     if (m->embed_norm.w != NULL)
-        bal_pass_norm(p, &m->embed_norm, p->T, bal_embed_size(&m->config), sum, sum);
+        bal_pass_norm(p, &m->embed_norm, adapted, p->T, bal_embed_size(&m->config), sum, sum);
     if (p->narrow != NULL)
         bal_pass_product(p, &m->project, p->T, sum, 0, x);
 }

@@ -57,13 +57,19 @@ static void dropout(const bal_linear_call *c, const real_t *in, real_t *out, boo
     bal_parallel_for(p->T, 8, accumulate ? undrop_range : drop_range, &job);
 }
 
+/* Copies that are trained are f32 as adapters are: bf16 operands would round the update away. */
+static bal_compute compute_of(const bal_pass *p, const bal_linear *l)
+{
+    return l->w.data != bal_linear_own_w(l)->data ? BAL_COMPUTE_F32 : p->options.compute;
+}
+
 void bal_pass_product(const bal_pass *p, const bal_linear *l, size_t M, const real_t *X, real_t beta, real_t *Y)
 {
     if (p->options.alike) { /* beta is 0 or 1 */
         const bal_rowdot_job job = {.w = l->w, .y = Y, .ldy = l->w.rows, .add = beta != 0, .scale = 1};
         bal_rowdot(&job, 1, M, X, l->w.cols, p->row_scratch, p->half);
     } else {
-        bal_gemm_view_nt(p->options.compute, M, X, l->w.cols, &l->w, beta, Y, l->w.rows, p->panel);
+        bal_gemm_view_nt(compute_of(p, l), M, X, l->w.cols, &l->w, beta, Y, l->w.rows, p->panel);
     }
     if (l->bias != NULL)
         bal_rows_add(M, l->w.rows, l->bias, Y, l->w.rows);
@@ -156,6 +162,13 @@ void bal_linear_forward(const bal_linear_call *c, const real_t *X, real_t beta, 
 {
     const bal_linear *l = c->l;
     bool adapted = has_adapter(c);
+    if (!c->adapted && l->replaced) { /* the teacher has the model's own */
+        bal_linear own = {.name = l->name, .w = l->own.w, .bias = l->own.bias};
+        bal_linear_call as_own = *c;
+        as_own.l = &own;
+        bal_linear_forward(&as_own, X, beta, Y);
+        return;
+    }
     if (c->p->input_watch != NULL)
         c->p->input_watch(c->p->input_watch_context, l, X, c->p->T);
     if (adapted && bal_linear_uses_panel(c, false)) {
@@ -228,5 +241,5 @@ void bal_linear_backward(const bal_linear_call *c, const real_t *X, const real_t
     else if (adapted)
         adapted_backward(c, X, dY, beta, dX);
     else if (dX != NULL)
-        bal_gemm_view_nn(p->options.compute, T, dY, out, &l->w, beta, dX, in, p->panel);
+        bal_gemm_view_nn(compute_of(p, l), T, dY, out, &l->w, beta, dX, in, p->panel);
 }

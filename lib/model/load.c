@@ -518,10 +518,13 @@ static void linear_dispose(bal_linear *l, bool owned)
         bal_free(l->bias);
 }
 
-static void norm_dispose(bal_norm *n)
+static void norm_dispose(bal_norm *n, bool owned)
 {
-    bal_free(n->w);
-    bal_free(n->b);
+    bal_free(n->name);
+    if (owned) {
+        bal_free(n->w);
+        bal_free(n->b);
+    }
 }
 
 void bal_model_free(bal_model *m)
@@ -533,17 +536,17 @@ void bal_model_free(bal_model *m)
         bal_free(m);
         return;
     }
+    bal_model_restore(m);
     bool owned = m->params.values == NULL; /* else norms and biases lie in the params */
     for (size_t i = 0; m->blocks != NULL && i < m->config.n_layers; i++) {
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++)
             linear_dispose(&m->blocks[i].linear[s], owned);
-        for (bal_norm_place p = 0; p < BAL_NORM_PLACES && owned; p++)
-            norm_dispose(&m->blocks[i].norm[p]);
+        for (bal_norm_place p = 0; p < BAL_NORM_PLACES; p++)
+            norm_dispose(&m->blocks[i].norm[p], owned);
     }
-    if (owned)
-        norm_dispose(&m->final_norm);
-    norm_dispose(&m->embed_norm);
-    norm_dispose(&m->transform_norm);
+    norm_dispose(&m->final_norm, owned);
+    norm_dispose(&m->embed_norm, true);
+    norm_dispose(&m->transform_norm, true);
     for (size_t i = 0; i < m->n_owned; i++)
         bal_free(m->owned[i]);
     bal_free(m->owned);

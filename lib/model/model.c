@@ -4,6 +4,7 @@
 #include "lib/adapter/method.h"
 #include "lib/base/mem.h"
 #include "lib/model/model_impl.h"
+#include "lib/tensor/rowdot.h"
 
 #include <math.h>
 #include <string.h>
@@ -84,11 +85,42 @@ static size_t count_encoder(const bal_model *m)
            (m->config.tied_head ? bias : 0);
 }
 
+static bal_status list_norm(bal_model *m, bal_norm *norm, const char *pattern, size_t layer, size_t size)
+{
+    if (norm->w == NULL)
+        return BAL_OK;
+    bal_status status = set_name(&norm->name, pattern, layer);
+    norm->view = bal_view_of(norm->w, size, 1);
+    if (status == BAL_OK)
+        m->modules[m->n_modules++] = (bal_module){.name = norm->name, .w = &norm->view, .kind = BAL_MODULE_NORM};
+    return status;
+}
+
+/* What no adapter can be on, but perhaps a copy be made of. */
+static bal_status list_rest(bal_model *m, const bal_family *f)
+{
+    bal_status status = BAL_OK;
+    if (m->config.masked) /* is not trained */
+        return BAL_OK;
+    if (bal_linear_there(&m->positions))
+        m->modules[m->n_modules++] =
+            (bal_module){.name = m->positions.name, .w = &m->positions.w, .kind = BAL_MODULE_TABLE};
+    for (size_t i = 0; i < m->config.n_layers; i++)
+        for (bal_norm_place p = 0; p < BAL_NORM_PLACES; p++)
+            BAL_TRY(list_norm(m, &m->blocks[i].norm[p], bal_family_norm(&f->hf, &m->config, p), i,
+                              bal_norm_size(&m->config, p)));
+    BAL_TRY(list_norm(m, &m->final_norm, f->hf.final_norm, 0, m->config.hidden));
+    bal_model_point_modules(m);
+out:
+    return status;
+}
+
 bal_status bal_model_list_modules(bal_model *m)
 {
     size_t n = 0;
     const bal_family *f = bal_family_by_model_type(m->config.model_type);
-    m->modules = bal_alloc(m->config.n_layers * BAL_SLOT_COUNT + 2, sizeof *m->modules);
+    bool projected = m->config.embed_width != 0;
+    m->modules = bal_alloc(m->config.n_layers * (BAL_SLOT_COUNT + BAL_NORM_PLACES) + 4, sizeof *m->modules);
     if (m->modules == NULL)
         return BAL_ENOMEM;
     m->n_parameters =
@@ -106,13 +138,14 @@ bal_status bal_model_list_modules(bal_model *m)
     }
     if (!m->config.masked) {
         /* a tied head may have an adapter of its own: its output is another one, not its weight */
-        m->modules[n++] = (bal_module){.name = m->head.name, .w = &m->head.w, .is_head = true};
-        m->modules[n++] = (bal_module){.name = m->embed.name, .w = &m->embed.w, .kind = BAL_MODULE_EMBEDDING};
+        m->modules[n++] = (bal_module){.name = m->head.name, .w = &m->head.w, .is_head = true, .projected = projected};
+        m->modules[n++] =
+            (bal_module){.name = m->embed.name, .w = &m->embed.w, .kind = BAL_MODULE_EMBEDDING, .projected = projected};
     }
     if (!m->config.tied_head)
         m->n_parameters += count_linear(&m->head);
     m->n_modules = n;
-    return BAL_OK;
+    return list_rest(m, f);
 }
 
 static bal_status check_linear(const bal_linear *l, real_t *row)
@@ -166,7 +199,8 @@ void bal_vector_merged(const bal_linear *of, const real_t *vector, size_t from, 
 
 bool bal_model_untie(bal_model *m)
 {
-    bool was = m->config.tied_head && (m->head.site != NULL || m->embed.site != NULL);
+    bool was =
+        m->config.tied_head && (m->head.site != NULL || m->embed.site != NULL || m->head.w.data != m->embed.w.data);
     if (was)
         m->config.tied_head = false;
     return was;
@@ -197,6 +231,7 @@ bal_status bal_model_mergeable(const bal_model *m)
 
 bal_status bal_model_attach(bal_model *m, bal_adapter *a)
 {
+    bal_model_restore(m);
     for (size_t i = 0; i < m->config.n_layers; i++) {
         for (bal_slot s = 0; s < BAL_SLOT_COUNT; s++) {
             bal_linear *l = &m->blocks[i].linear[s];
@@ -231,7 +266,11 @@ bal_status bal_model_attach(bal_model *m, bal_adapter *a)
                             site->module, site->out, site->in, m->path);
         }
     }
-    return BAL_OK;
+    bal_status status = a != NULL ? bal_model_replace(m, a) : BAL_OK;
+    if (status != BAL_OK)
+        (void)bal_model_attach(m, NULL);
+    bal_model_point_modules(m);
+    return status;
 }
 
 bal_status bal_model_share(bal_model **out, const bal_model *m, bal_adapter *a)

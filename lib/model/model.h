@@ -96,12 +96,21 @@ typedef enum bal_slot {
     BAL_SLOT_COUNT
 } bal_slot;
 
+typedef struct bal_linear_parts {
+    bal_view w;
+    real_t *bias;       /* out values, NULL if none */
+    real_t *dw, *dbias; /* gradients of what is trained, else NULL */
+} bal_linear_parts;
+
+/* With an adapter's copies (bal_copy) w and bias are those, and `own` is what the model has: the teacher's. */
 typedef struct bal_linear {
     char *name; /* Hugging Face path without ".weight" */
     bal_view w;
-    real_t *bias;       /* out values, NULL if none */
-    bal_site *site;     /* NULL when not adapted */
-    real_t *dw, *dbias; /* gradients when all weights are trained, else NULL */
+    real_t *bias;
+    bal_site *site; /* NULL when not adapted */
+    real_t *dw, *dbias;
+    bool replaced; /* own is set */
+    bal_linear_parts own;
 } bal_linear;
 
 /* Norms of a block: before and after attention and MLP, and of each head of q and k.  Absent: w is NULL. */
@@ -118,7 +127,16 @@ typedef enum bal_norm_place {
 typedef struct bal_norm {
     real_t *w, *b;   /* b: of a LayerNorm, else NULL */
     real_t *dw, *db; /* gradients, NULL when frozen */
+    char *name;      /* Hugging Face path without ".weight" */
+    bal_view view;   /* of its own w, n x 1, for the list of modules */
+    bool replaced;   /* as a linear's */
+    real_t *own_w, *own_b, *own_dw, *own_db;
 } bal_norm;
+
+static inline bool bal_norm_trains(const bal_norm *n)
+{
+    return n->dw != NULL || n->db != NULL;
+}
 
 typedef struct bal_block {
     bal_linear linear[BAL_SLOT_COUNT];
@@ -128,6 +146,17 @@ typedef struct bal_block {
 static inline bool bal_linear_there(const bal_linear *l)
 {
     return l->name != NULL;
+}
+
+/* The matrix and the bias that the model has without its adapter. */
+static inline const bal_view *bal_linear_own_w(const bal_linear *l)
+{
+    return l->replaced ? &l->own.w : &l->w;
+}
+
+static inline const real_t *bal_linear_own_bias(const bal_linear *l)
+{
+    return l->replaced ? l->own.bias : l->bias;
 }
 
 /* How the matrices of the blocks are kept, when not as the file has them (lib/model/pack.h). */
@@ -151,7 +180,7 @@ typedef struct bal_model {
     bal_norm embed_norm, transform_norm;
     bal_params params; /* all weights as trainable f32 (bal_model_make_trainable), else empty */
     char *path;
-    bal_module *modules; /* all linears of all blocks, then lm_head when untied */
+    bal_module *modules; /* all linears of all blocks, head, embedding; learned positions, norms */
     size_t n_modules;
     size_t n_parameters;
     double *rope_factors; /* head_dim / 2 divisors of the rope frequencies (GGUF's rope_freqs), or NULL */
@@ -177,7 +206,8 @@ bal_status bal_model_check(const bal_model *m);
 bal_status bal_model_new(bal_model **out, const char *config_json, uint64_t seed);
 /* Copies all weights to f32 and gives them gradients (full fine-tuning). */
 bal_status bal_model_make_trainable(bal_model *m);
-/* Points the linears at the adapter's sites (NULL detaches). */
+/* Points the linears at the adapter's sites, and puts its copies in the places of the model's own tensors (NULL takes
+ * both away). */
 bal_status bal_model_attach(bal_model *m, bal_adapter *a);
 /* The same weights under another adapter (NULL: none), so that several can be used at once: m must outlive it, and not be
  * made trainable. */

@@ -17,6 +17,12 @@ typedef struct bal_model_source {
 bal_status bal_model_allocate(bal_model **out, const bal_model_config *c, const bal_family *f, const char *path);
 /* Fills modules and n_parameters once the views are set. */
 bal_status bal_model_list_modules(bal_model *m);
+/* replace.c: the model's own tensors in the list of modules again, where they have moved. */
+void bal_model_point_modules(bal_model *m);
+/* The copies of an adapter in the places of the model's own tensors; restore undoes it, whatever became of the adapter.
+ * BAL_EINVAL: a copy fits no tensor. */
+bal_status bal_model_replace(bal_model *m, const bal_adapter *a);
+void bal_model_restore(bal_model *m);
 
 /* Rows of the linear's weight with its adapter: what a merged model holds.  A method that cannot be merged is refused
  * by bal_model_mergeable(). */

@@ -143,7 +143,10 @@ static size_t widest_panel(const bal_model *m, const bal_pass_options *o)
     size_t widest = 0;
     for (size_t i = 0; i < m->config.n_layers; i++) {
         for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
-            size_t n = bal_linear_panel_size(&m->blocks[i].linear[s], o);
+            const bal_linear *l = &m->blocks[i].linear[s];
+            size_t n = bal_linear_panel_size(l, o),
+                   own = bal_panel_size(o->compute, bal_linear_own_w(l), o->max_tokens);
+            n = bal_linear_there(l) && own > n ? own : n;
             widest = n > widest ? n : widest;
         }
     }
@@ -411,11 +414,11 @@ static void prepare_adapters(const bal_pass *p)
         }
 }
 
-static void final_norm(const bal_pass *p, const real_t *x, real_t *y)
+static void final_norm(const bal_pass *p, bool adapted, const real_t *x, real_t *y)
 {
     size_t rows = p->n_want != 0 ? p->n_want : p->T, D = p->m->config.hidden;
     if (p->m->final_norm.w != NULL)
-        bal_pass_norm(p, &p->m->final_norm, rows, D, x, y);
+        bal_pass_norm(p, &p->m->final_norm, adapted, rows, D, x, y);
     else
         memcpy(y, x, rows * D * sizeof *y);
     if (p->n_want != 0)
@@ -471,7 +474,7 @@ bal_status bal_pass_forward(bal_pass *p, const bal_batch *b, bal_role role)
         x = next;
         watch(p, i + 1, x);
     }
-    final_norm(p, x, p->final[role]);
+    final_norm(p, student, x, p->final[role]);
     return BAL_OK;
 }
 
@@ -493,7 +496,7 @@ void bal_pass_clear_dfinal(bal_pass *p, size_t n_tokens)
 static bool layer_trains(const bal_block *b)
 {
     for (size_t n = 0; n < BAL_NORM_PLACES; n++)
-        if (b->norm[n].dw != NULL)
+        if (bal_norm_trains(&b->norm[n]))
             return true;
     for (size_t s = 0; s < BAL_SLOT_COUNT; s++) {
         const bal_linear *l = &b->linear[s];

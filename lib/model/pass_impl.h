@@ -108,8 +108,10 @@ size_t bal_linear_panel_size(const bal_linear *l, const bal_pass_options *o); /*
 void bal_linear_panel_forward(const bal_linear_call *c, const real_t *X, real_t beta, real_t *Y);
 void bal_linear_panel_backward(const bal_linear_call *c, const real_t *X, const real_t *dY, real_t beta, real_t *dX);
 
-/* pieces.c.  y = norm(x), rows x D; the backward adds to dx (may be NULL) and the norm's gradients. */
-void bal_pass_norm(const bal_pass *p, const bal_norm *n, size_t rows, size_t D, const real_t *x, real_t *y);
+/* pieces.c.  y = norm(x), rows x D, with the adapter's copies or not; the backward adds to dx (may be NULL) and the
+ * norm's gradients. */
+void bal_pass_norm(const bal_pass *p, const bal_norm *n, bool adapted, size_t rows, size_t D, const real_t *x,
+                   real_t *y);
 void bal_pass_norm_back(const bal_pass *p, const bal_norm *n, size_t rows, size_t D, const real_t *x, const real_t *dy,
                         real_t *dx);
 /* Copies whole (T x the sum of the widths) into its parts, or the parts into it. */

@@ -8,13 +8,16 @@
 
 #include <string.h>
 
-void bal_pass_norm(const bal_pass *p, const bal_norm *n, size_t rows, size_t D, const real_t *x, real_t *y)
+void bal_pass_norm(const bal_pass *p, const bal_norm *n, bool adapted, size_t rows, size_t D, const real_t *x,
+                   real_t *y)
 {
     const bal_model_config *m = &p->m->config;
+    bool own = n->replaced && !adapted;
+    const real_t *w = own ? n->own_w : n->w, *b = own ? n->own_b : n->b;
     if (m->norm == BAL_NORM_LAYER)
-        bal_layer_norm_forward(rows, D, x, n->w, n->b, m->norm_eps, y);
+        bal_layer_norm_forward(rows, D, x, w, b, m->norm_eps, y);
     else
-        bal_rms_forward(rows, D, x, n->w, m->norm == BAL_NORM_RMS_PLUS_ONE, m->norm_eps, y);
+        bal_rms_forward(rows, D, x, w, m->norm == BAL_NORM_RMS_PLUS_ONE, m->norm_eps, y);
 }
 
 void bal_pass_norm_back(const bal_pass *p, const bal_norm *n, size_t rows, size_t D, const real_t *x, const real_t *dy,

@@ -348,7 +348,7 @@ static bal_status save_untied(const bal_model *m, const char *dir, bal_dtype dty
 
 bal_dtype bal_model_dtype(const bal_model *m)
 {
-    bal_dtype t = m->blocks[0].linear[BAL_SLOT_Q].w.dtype;
+    bal_dtype t = bal_linear_own_w(&m->blocks[0].linear[BAL_SLOT_Q])->dtype;
     return t == BAL_DTYPE_F16 || t == BAL_DTYPE_BF16 ? t : BAL_DTYPE_F32;
 }
 

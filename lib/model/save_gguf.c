@@ -285,6 +285,12 @@ bal_status bal_adapter_save_gguf(const bal_adapter *a, const bal_model *m, const
     BAL_TRY(bal_gguf_check(m, f));
     if (a->initial != NULL || a->n_loras == 0)
         BAL_TRY(bal_fail(BAL_EINVAL, "a GGUF adapter is a plain LoRA: convert the residual start first"));
+    if (a->n_copies > 0)
+        BAL_TRY(
+            bal_fail(BAL_EUNSUPPORTED,
+                     "a GGUF adapter holds the factors of linear modules alone, and this one also trains '%s': merge "
+                     "it into its model instead (balora merge)",
+                     a->copies[0].tensor));
     for (size_t i = 0; i < a->n_sites; i++)
         if (!a->sites[i].method->additive || a->sites[i].n_tensors > 2 || a->sites[i].embedding)
             BAL_TRY(bal_fail(BAL_EUNSUPPORTED,

@@ -165,6 +165,7 @@ static bal_status build(bal_model *m, bal_rng *rng)
     }
     m->params = b.params;
     b.params = (bal_params){0};
+    bal_model_point_modules(m);
 out:
     params_dispose(&b.params);
     return status;

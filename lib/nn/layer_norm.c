@@ -79,10 +79,10 @@ static void weight_range(void *context, size_t begin, size_t end, size_t thread)
     (void)thread;
     for (size_t t = 0; t < j->T; t++) {
         const real_t *x = j->x + t * j->D, *dy = j->dy + t * j->D;
-        for (size_t i = begin; i < end; i++) {
+        for (size_t i = begin; i < end && j->dw != NULL; i++)
             j->dw[i] += dy[i] * (x[i] - j->moments[2 * t]) * j->moments[2 * t + 1];
+        for (size_t i = begin; i < end && j->db != NULL; i++)
             j->db[i] += dy[i];
-        }
     }
 }
 
@@ -91,6 +91,6 @@ void bal_layer_norm_backward(size_t T, size_t D, const real_t *x, const real_t *
 {
     job j = {.T = T, .D = D, .x = x, .w = w, .dy = dy, .dx = dx, .dw = dw, .db = db, .moments = moments, .eps = eps};
     bal_parallel_for(T, 8, backward_range, &j);
-    if (dw != NULL)
+    if (dw != NULL || db != NULL)
         bal_parallel_for(D, 64, weight_range, &j);
 }

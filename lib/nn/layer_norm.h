@@ -10,7 +10,7 @@
 /* y may be x. */
 void bal_layer_norm_forward(size_t T, size_t D, const real_t *x, const real_t *w, const real_t *b, double eps,
                             real_t *y);
-/* dx += (may be NULL), dw +=, db += (may be NULL).  moments: 2 T values of scratch. */
+/* dx +=, dw +=, db += (each may be NULL).  moments: 2 T values of scratch. */
 void bal_layer_norm_backward(size_t T, size_t D, const real_t *x, const real_t *w, double eps, const real_t *dy,
                              real_t *dx, real_t *dw, real_t *db, real_t *moments);
 

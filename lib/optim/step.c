@@ -236,7 +236,7 @@ bal_status bal_step_run(bal_step *s, bal_batch *const *micro, size_t n, size_t s
         r->skipped = true;
         return BAL_OK;
     }
-    bool late = s->config.adaptive && n == 1 && s->model->head.site == NULL;
+    bool late = s->config.adaptive && n == 1 && s->model->head.site == NULL && !s->model->head.replaced;
     if (s->config.adaptive && !late) {
         double entropy;
         BAL_TRY(teacher_entropy(s, micro, n, r->rows, reg_rows, &r->weights, &entropy));

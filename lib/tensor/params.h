@@ -22,6 +22,7 @@ typedef struct bal_segment {
     size_t offset, n;  /* in values and grads */
     size_t rows, cols; /* cols * rows = n */
     bool vector;       /* saved with one dimension */
+    bool turned;       /* saved as its transpose */
     bool decay;        /* weight decay applies (matrices yes; norms and biases no) */
     bal_group group;
 } bal_segment;

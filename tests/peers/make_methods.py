@@ -1,12 +1,12 @@
-"""Makes tests/unit/data/methods: a tiny random LLaMA (with attention biases) and adapter folders as peft writes them,
+"""Makes tests/unit/data/methods: a tiny random LLaMA (with attention biases) and GPT-2, and adapter folders as peft writes them,
 with random non-zero parameters, each with expected.safetensors: the logits of the ids below, the task loss and the
 gradient of every adapter tensor.  Bottleneck adapters (not in peft) are computed here by their definition.
-Run: python3 tests/peers/make_methods.py   (torch, transformers, peft, safetensors)   SPDX-License-Identifier: Apache-2.0
+Run: python3 tests/peers/make_methods.py [NAME...]   (names: these alone; torch, transformers, peft, safetensors)   SPDX-License-Identifier: Apache-2.0
 """
-import json, os, shutil
+import json, os, sys
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 import peft
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "unit", "data", "methods")
@@ -14,8 +14,16 @@ IDS = [[3, 7, 1, 9, 30, 2], [5, 5, 0, 17, 22, 8, 11]]
 LABELS = [[-100, -100, 1, 9, 30, 2], [-100, 5, 0, 17, -100, 8, 11]]
 
 
-def base():
+def base(kind="base"):
     torch.manual_seed(7)
+    if kind == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=32, n_embd=16, n_inner=24, n_layer=2, n_head=4, n_positions=16,
+                                           initializer_range=0.3, bos_token_id=1, eos_token_id=2))
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if p.dim() == 1:
+                    p.add_(0.3 * torch.randn_like(p))
+        return model.eval()
     config = LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
                          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
                          tie_word_embeddings=False, attention_bias=True, initializer_range=0.3,
@@ -50,9 +58,12 @@ def disturb(model, wanted):
                 p.add_(0.3 * torch.randn(p.shape, generator=g))
 
 
-def with_peft(name, config):
-    model = peft.get_peft_model(base(), config)
-    disturb(model, lambda n: "hada_" in n or "lokr_" in n or "ia3_l" in n or "vera_lambda" in n)
+def with_peft(name, config, kind="base"):
+    if not chosen(name):
+        return
+    model = peft.get_peft_model(base(kind), config)
+    trained = {n for n, p in model.named_parameters() if p.requires_grad}
+    disturb(model, lambda n: n in trained)
     model.eval()
     logits, loss = run(model)
     loss.backward()
@@ -69,11 +80,11 @@ def with_peft(name, config):
     out = {"logits": logits.detach(), "loss.task": loss.detach().reshape(1)}
     for n, p in model.named_parameters():
         if p.grad is not None:
-            out["grad." + n.replace(".default", "")] = p.grad.contiguous()
+            out["grad." + n.replace(".default", "").replace(".modules_to_save", "")] = p.grad.contiguous()
     tensors = load_file(os.path.join(folder, "adapter_model.safetensors"))
     assert all(k in tensors for k in (k[5:] for k in out if k.startswith("grad."))), name
     save_file(out, os.path.join(folder, "expected.safetensors"))
-    merged = peft.PeftModel.from_pretrained(base(), folder).merge_and_unload()
+    merged = peft.PeftModel.from_pretrained(base(kind), folder).merge_and_unload()
     again, _ = run(merged)
     print(f"{name}: loss {loss.item():.6f}, merged differs by {(again - logits).abs().max().item():.2g}")
 
@@ -91,6 +102,8 @@ class Bottleneck(torch.nn.Module):
 
 def with_bottleneck(name, attention, after_sum, act, act_name, reduction=4):
     """houlsby: x + (f + A(f)) after attention and MLP; pfeiffer: (x + f) + A(x + f) after the MLP."""
+    if not chosen(name):
+        return
     model = base()
     width, inner = 16, 16 // reduction
     parts = {}
@@ -138,13 +151,18 @@ def with_bottleneck(name, attention, after_sum, act, act_name, reduction=4):
     print(f"{name}: loss {loss.item():.6f}")
 
 
+def chosen(name):
+    return len(sys.argv) < 2 or name in sys.argv[1:]
+
+
 def main():
-    shutil.rmtree(HERE, ignore_errors=True)
-    os.makedirs(HERE)
-    base().save_pretrained(os.path.join(HERE, "base"))
-    extra = os.path.join(HERE, "base", "generation_config.json")
-    if os.path.exists(extra):
-        os.remove(extra)
+    os.makedirs(HERE, exist_ok=True)
+    for kind in ("base", "gpt2"):
+        if chosen(kind):
+            base(kind).save_pretrained(os.path.join(HERE, kind))
+            extra = os.path.join(HERE, kind, "generation_config.json")
+            if os.path.exists(extra):
+                os.remove(extra)
     some = ["q_proj", "v_proj", "down_proj"]
     common = {"task_type": "CAUSAL_LM"}
     with_peft("loha", peft.LoHaConfig(r=2, alpha=3, target_modules=some, **common))
@@ -155,6 +173,10 @@ def main():
     with_peft("vera", peft.VeraConfig(r=5, target_modules=some, **common))
     with_peft("vera_key", peft.VeraConfig(r=3, target_modules=["q_proj", "k_proj"], save_projection=False,
                                           projection_prng_key=12345, **common))
+    with_peft("lora_bias", peft.LoraConfig(r=2, lora_alpha=3, target_modules=some, bias="lora_only", **common))
+    with_peft("vera_bias", peft.VeraConfig(r=5, target_modules=["q_proj"], bias="vera_only", **common))
+    with_peft("gpt2_bias", peft.LoraConfig(r=2, lora_alpha=3, target_modules=["c_attn", "c_fc"], bias="all", **common),
+              "gpt2")
     with_bottleneck("houlsby", True, False, torch.nn.functional.silu, "swish")
     with_bottleneck("pfeiffer", False, True, torch.nn.functional.relu, "relu")
     print(sum(os.path.getsize(os.path.join(d, f)) for d, _, fs in os.walk(HERE) for f in fs), "bytes")

@@ -27,6 +27,14 @@ except ImportError as e:
 # name, words of balora train, configuration of peft
 METHODS = [
     ("lora", ["--method", "lora", "--r", "4", "--lora-alpha", "6"], lambda: peft.LoraConfig(r=4, lora_alpha=6)),
+    ("lora, bias all", ["--method", "lora", "--r", "4", "--lora-alpha", "6", "--bias", "all"],
+     lambda: peft.LoraConfig(r=4, lora_alpha=6, bias="all")),
+    ("lora, bias lora_only", ["--method", "lora", "--r", "4", "--lora-alpha", "6", "--bias", "lora_only"],
+     lambda: peft.LoraConfig(r=4, lora_alpha=6, bias="lora_only")),
+    ("dora, bias lora_only", ["--method", "dora", "--r", "4", "--lora-alpha", "6", "--bias", "lora_only"],
+     lambda: peft.LoraConfig(r=4, lora_alpha=6, use_dora=True, bias="lora_only")),
+    ("vera, bias vera_only", ["--method", "vera", "--r", "24", "--bias", "lora_only"],
+     lambda: peft.VeraConfig(r=24, bias="vera_only")),
     ("dora", ["--method", "dora", "--r", "4", "--lora-alpha", "6"],
      lambda: peft.LoraConfig(r=4, lora_alpha=6, use_dora=True)),
     ("loha", ["--method", "loha", "--r", "2", "--lora-alpha", "6"], lambda: peft.LoHaConfig(r=2, alpha=6)),
@@ -42,6 +50,10 @@ METHODS = [
     ("vera, no projection", ["--method", "vera", "--r", "24", "--no-save-projection", "--projection-prng-key", "7"],
      lambda: peft.VeraConfig(r=24, save_projection=False, projection_prng_key=7)),
 ]
+
+
+def shapes(folder):
+    return {k: tuple(v.shape) for k, v in load_file(os.path.join(folder, "adapter_model.safetensors")).items()}
 
 
 def main(folder):
@@ -88,7 +100,10 @@ def main(folder):
         theirs = logits(model)
         model.save_pretrained(path("theirs-" + name))
         d, moved = difference(ours(path("theirs-" + name)), theirs), difference(theirs, plain)
-        check(name + ", written by peft", d < 2e-6 and moved > 1e-3, f"logits differ by {d:.2g} (moved by {moved:.2g})")
+        mine, peers = shapes(out), shapes(path("theirs-" + name))
+        check(name + ", written by peft", d < 2e-6 and moved > 1e-3 and mine == peers,
+              f"logits differ by {d:.2g} (moved by {moved:.2g}), {len(mine)} tensors"
+              + ("" if mine == peers else f", other names or shapes: {sorted(set(mine.items()) ^ set(peers.items()))}"))
 
 
 def conv1d(folder):
@@ -99,14 +114,19 @@ def conv1d(folder):
     config = transformers.GPT2Config(vocab_size=64, n_embd=48, n_inner=80, n_layer=2, n_head=4, n_positions=64,
                                      initializer_range=0.2)
     transformers.GPT2LMHeadModel(config).save_pretrained(path("gpt2"))
-    for name, words in (("ia3", ["--method", "ia3"]), ("vera", ["--method", "vera", "--r", "24"])):
+    both = ["--method", "lora", "--r", "4", "--bias"]
+    cases = (("ia3", ["--method", "ia3"], lambda: peft.IA3Config(task_type="CAUSAL_LM")),
+             ("vera", ["--method", "vera", "--r", "24"], lambda: peft.VeraConfig(task_type="CAUSAL_LM")),
+             ("lora, bias all", [*both, "all", "--target-modules", "c_attn"],
+              lambda: peft.LoraConfig(r=4, bias="all", task_type="CAUSAL_LM")))
+    for name, words, make in cases:
         out = path("gpt2-" + name)
         run("train", "--model", path("gpt2"), "--data", path("data.jsonl"), "--format", "tokens", *words, "--lr", "0.02",
             "--max-steps", "6", "--batch-size", "4", "--no-store", "--out", out)
         run("forward", "--model", path("gpt2"), "--adapter", out, "--input", path("ids.json"), "--out",
             path("out.safetensors"))
         model = AutoModelForCausalLM.from_pretrained(path("gpt2"), dtype=torch.float32)
-        plain, default = logits(model), {"ia3": peft.IA3Config, "vera": peft.VeraConfig}[name](task_type="CAUSAL_LM")
+        plain, default = logits(model), make()
         theirs = logits(peft.PeftModel.from_pretrained(model, out))
         chosen = set(peft.get_peft_model(transformers.GPT2LMHeadModel(config), default).peft_config["default"]
                      .target_modules)

@@ -19,8 +19,14 @@ enum { TOKENS = 13, VOCAB = 32, FIRST = 6 };
 
 static const int32_t k_ids[TOKENS] = {3, 7, 1, 9, 30, 2, 5, 5, 0, 17, 22, 8, 11};
 static const int32_t k_labels[TOKENS] = {-100, -100, 1, 9, 30, 2, -100, 5, 0, 17, -100, 8, 11};
-static const char *const k_cases[] = {"loha", "lokr", "lokr_full", "ia3", "vera", "vera_key", "houlsby", "pfeiffer"};
+static const char *const k_cases[] = {"loha",    "lokr",     "lokr_full", "ia3",       "vera",     "vera_key",
+                                      "houlsby", "pfeiffer", "lora_bias", "vera_bias", "gpt2_bias"};
 enum { CASES = sizeof k_cases / sizeof *k_cases };
+
+static const char *base_of(const char *name)
+{
+    return strncmp(name, "gpt2", 4) == 0 ? DATA "gpt2" : DATA "base";
+}
 
 static struct {
     bal_model *model;
@@ -130,7 +136,7 @@ TEST(logits_and_gradients_are_pefts)
     for (size_t i = 0; i < CASES; i++) {
         char path[256];
         (void)snprintf(path, sizeof path, DATA "%s", k_cases[i]);
-        if (set_up(DATA "base", path) && run_forward() && run_backward()) {
+        if (set_up(base_of(k_cases[i]), path) && run_forward() && run_backward()) {
             g.name = k_cases[i];
             compare_all();
             g.spoil = (real_t)0.01; /* the comparison is not blind */
@@ -178,7 +184,7 @@ TEST(with_a_cache)
     for (size_t i = 0; i < CASES; i++) {
         char path[256];
         (void)snprintf(path, sizeof path, DATA "%s", k_cases[i]);
-        if (set_up(DATA "base", path) && run_forward() && decode(1, 0, false, one)) {
+        if (set_up(base_of(k_cases[i]), path) && run_forward() && decode(1, 0, false, one)) {
             for (size_t k = 0; k < n; k++)
                 CHECK_NEAR(one[k], g.logits[FIRST * VOCAB + k], 2e-5);
             CHECK(decode(4, 1, true, other) && memcmp(one, other, n * sizeof *one) == 0);
@@ -195,10 +201,11 @@ TEST(saved_and_read_again)
         char path[256], folder[512];
         (void)snprintf(path, sizeof path, DATA "%s", k_cases[i]);
         (void)snprintf(folder, sizeof folder, "%s/%s", test_folder(), k_cases[i]);
-        bool ok = set_up(DATA "base", path) && run_forward() && CHECK_OK(bal_adapter_save_final(g.adapter, folder));
+        bool ok =
+            set_up(base_of(k_cases[i]), path) && run_forward() && CHECK_OK(bal_adapter_save_final(g.adapter, folder));
         memcpy(before, g.logits, sizeof before);
         tear_down();
-        if (ok && set_up(DATA "base", folder) && run_forward())
+        if (ok && set_up(base_of(k_cases[i]), folder) && run_forward())
             CHECK_MSG(memcmp(before, g.logits, sizeof before) == 0, "%s: other logits after a save", k_cases[i]);
         tear_down();
     }
@@ -211,7 +218,7 @@ TEST(merged)
         char path[256], folder[512];
         (void)snprintf(path, sizeof path, DATA "%s", k_cases[i]);
         (void)snprintf(folder, sizeof folder, "%s/merged-%s", test_folder(), k_cases[i]);
-        bool ok = set_up(DATA "base", path) && run_forward();
+        bool ok = set_up(base_of(k_cases[i]), path) && run_forward();
         if (ok && bal_method_of(&g.adapter->config)->effective == NULL) {
             CHECK_STATUS(bal_model_save(g.model, folder, BAL_DTYPE_F32), BAL_EUNSUPPORTED);
             CHECK_MSG(strstr(bal_error_message(), "merged") != NULL, "%s", bal_error_message());
@@ -246,15 +253,14 @@ TEST(vera_projections_are_pefts)
 TEST(starts)
 {
     static real_t before[TOKENS * VOCAB];
-    if (!set_up(DATA "base", NULL) || !run_forward())
-        return;
-    memcpy(before, g.logits, sizeof before);
-    tear_down();
     for (size_t i = 0; i < CASES; i++) {
         char path[256];
         bal_adapter *mine = NULL;
         (void)snprintf(path, sizeof path, DATA "%s", k_cases[i]);
-        if (set_up(DATA "base", path) &&
+        bool ok = set_up(base_of(k_cases[i]), NULL) && run_forward();
+        memcpy(before, g.logits, sizeof before);
+        tear_down();
+        if (ok && set_up(base_of(k_cases[i]), path) &&
             CHECK_OK(bal_adapter_new(&mine, &g.adapter->config, g.model->modules, g.model->n_modules, 3, true)) &&
             CHECK_OK(bal_model_attach(g.model, mine)) && run_forward()) {
             double worst = 0, tolerance = mine->sites[0].method->not_in_peft ? 0.05 : 1e-6;

@@ -153,7 +153,9 @@ TEST(load_golden)
         if (!CHECK_OK(bal_model_load(&m, shared)))
             continue;
         CHECK_OK(bal_model_check(m));
-        CHECK(m->n_modules == m->config.n_layers * BAL_SLOT_COUNT + 2);
+        size_t matrices = m->config.n_layers * BAL_SLOT_COUNT + 2, norms = m->config.n_layers * 2 + 1;
+        CHECK(m->n_modules == matrices + norms && m->modules[matrices].kind == BAL_MODULE_NORM);
+        CHECK_TEXT(m->modules[matrices].name, "model.layers.0.input_layernorm");
         CHECK((m->blocks[0].linear[BAL_SLOT_Q].bias != NULL) == (i == 2));
         CHECK_TEXT(m->modules[0].name, "model.layers.0.self_attn.q_proj");
         bal_model_free(m);

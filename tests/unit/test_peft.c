@@ -83,7 +83,8 @@ TEST(configs_of_other_programs)
     CHECK(strstr(bal_error_message(), "rank_pattern names 'other'") != NULL);
     CHECK_STATUS(load_with(CONFIG(",\"rank_pattern\":{\"q_proj\":1.5}")), BAL_EFORMAT);
     CHECK_STATUS(load_with(CONFIG(",\"alpha_pattern\":{\"q_(proj\":1}")), BAL_EFORMAT); /* no expression */
-    CHECK_STATUS(load_with(CONFIG(",\"modules_to_save\":[\"lm_head\"]")), BAL_EUNSUPPORTED);
+    CHECK_STATUS(load_with(CONFIG(",\"modules_to_save\":[\"lm_head\"]")), BAL_EFORMAT);
+    CHECK(strstr(bal_error_message(), "lacks tensor 'base_model.model.lm_head.weight'") != NULL);
     CHECK_STATUS(load_with(CONFIG(",\"bias\":\"some\"")), BAL_EFORMAT);
     CHECK_STATUS(load_with(CONFIG(",\"init_lora_weights\":\"lora_ga\"")), BAL_EUNSUPPORTED);
     CHECK_STATUS(load_with(CONFIG(",\"init_lora_weights\":\"pissa_niter_4\"")), BAL_EINVAL);

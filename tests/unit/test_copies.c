@@ -1,0 +1,273 @@
+/* Tensors of the model that an adapter trains copies of: files, conversion, several adapters over one model, refusals.
+ * Numbers of peft are in test_methods.c, gradients in tests/grad/test_copies.c.  SPDX-License-Identifier: Apache-2.0 */
+#include "lib/adapter/method.h"
+#include "lib/base/file.h"
+#include "lib/base/rng.h"
+#include "lib/io/safetensors.h"
+#include "lib/loss/lm_loss.h"
+#include "lib/model/pass.h"
+#include "lib/model/save_gguf.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DATA "tests/unit/data/methods/"
+enum { TOKENS = 7, VOCAB = 32 };
+
+static const int32_t k_ids[TOKENS] = {5, 5, 0, 17, 22, 8, 11};
+
+/* Logits of the ids with whatever is attached. */
+static bool run(bal_model *m, bal_role role, real_t *out)
+{
+    const bal_pass_options o = {.max_tokens = TOKENS, .max_seqs = 1, .teacher = true};
+    uint32_t rows[TOKENS];
+    bal_pass *p = NULL;
+    bal_batch b = {0};
+    for (uint32_t i = 0; i < TOKENS; i++)
+        rows[i] = i;
+    bool ok = CHECK_OK(bal_pass_new(&p, m, &o)) && CHECK_OK(bal_batch_init(&b, TOKENS, 1));
+    if (ok) {
+        bal_batch_clear(&b);
+        ok = CHECK_OK(bal_batch_add(&b, k_ids, NULL, TOKENS));
+        bal_batch_finish(&b, false);
+    }
+    ok = ok && CHECK_OK(bal_pass_forward(p, &b, role)) &&
+         CHECK_OK(bal_lm_logits(m, bal_pass_final(p, role), rows, TOKENS, role == BAL_STUDENT, out));
+    bal_pass_free(p);
+    bal_batch_dispose(&b);
+    return ok;
+}
+
+static double distance(const real_t *a, const real_t *b)
+{
+    double worst = 0;
+    for (size_t i = 0; i < (size_t)TOKENS * VOCAB; i++)
+        worst = fmax(worst, fabs((double)a[i] - (double)b[i]));
+    return worst;
+}
+
+static bool same(const real_t *a, const real_t *b)
+{
+    return memcmp(a, b, TOKENS * VOCAB * sizeof *a) == 0;
+}
+
+static bal_status load(bal_adapter **a, const bal_model *m, const char *dir, char note[256])
+{
+    return bal_adapter_load(a, dir, NULL, m->modules, m->n_modules, false, note, 256);
+}
+
+/* A new adapter with its numbers moved. */
+static bal_adapter *fresh(const bal_model *m, const char *method, const char *init, char *target,
+                          void (*more)(bal_adapter_config *c))
+{
+    char *targets[] = {target};
+    bal_rng rng;
+    bal_adapter *a = NULL;
+    bal_adapter_config c = {.method = bal_method_named(method),
+                            .r = 2,
+                            .lora_alpha = 3,
+                            .target_modules = targets,
+                            .n_target_modules = 1,
+                            .task_type = "CAUSAL_LM"};
+    (void)snprintf(c.init, sizeof c.init, "%s", init);
+    bal_adapter_config_defaults(&c);
+    more(&c);
+    if (!CHECK_OK(bal_adapter_new(&a, &c, m->modules, m->n_modules, 3, false)))
+        return NULL;
+    bal_rng_init(&rng, 4, "copies");
+    for (size_t i = 0; i < a->params.n; i++)
+        a->params.values[i] += (real_t)(0.2 * bal_rng_normal(&rng));
+    return a;
+}
+
+static void all_biases(bal_adapter_config *c)
+{
+    c->bias = BAL_BIAS_ALL;
+}
+
+static void adapted_biases(bal_adapter_config *c)
+{
+    c->bias = BAL_BIAS_LORA_ONLY;
+}
+
+/* Attached: the student moves, teacher and list of modules do not; detached: the model as it was. */
+static void check_places(const char *base, const char *adapter)
+{
+    static real_t before[TOKENS * VOCAB], with[TOKENS * VOCAB], teacher[TOKENS * VOCAB], after[TOKENS * VOCAB];
+    bal_model *m = NULL;
+    bal_adapter *a = NULL;
+    char note[256];
+    if (CHECK_OK(bal_model_load(&m, base)) && run(m, BAL_STUDENT, before) && CHECK_OK(load(&a, m, adapter, note)) &&
+        CHECK_OK(bal_model_attach(m, a)) && run(m, BAL_STUDENT, with) && run(m, BAL_TEACHER, teacher)) {
+        CHECK(a->n_copies > 0 && distance(with, before) > 0.01);
+        CHECK(same(teacher, before));
+        for (size_t i = 0; i < a->n_copies; i++) {
+            const bal_copy *c = &a->copies[i];
+            const bal_module *module = &m->modules[c->module];
+            const real_t *own = c->is_bias ? module->bias : module->w->data;
+            CHECK_MSG(own != NULL && own != c->v, "%s", c->tensor);
+        }
+        CHECK_OK(bal_model_attach(m, NULL));
+        CHECK(run(m, BAL_STUDENT, after) && same(after, before));
+        CHECK_OK(bal_model_attach(m, a)); /* and is freed with it */
+    }
+    bal_model_free(m);
+    bal_adapter_free(a);
+}
+
+TEST(in_their_places)
+{
+    check_places(DATA "base", DATA "lora_bias");
+    check_places(DATA "base", DATA "vera_bias");
+    check_places(DATA "gpt2", DATA "gpt2_bias");
+}
+
+/* Two adapters over one model, and the model alone, each as if by itself. */
+static void check_shared(const char *base, const char *one, const char *two)
+{
+    static real_t want[3][TOKENS * VOCAB], got[TOKENS * VOCAB];
+    bal_model *m = NULL, *views[3] = {NULL};
+    bal_adapter *a[3] = {NULL};
+    char note[256];
+    bool ok = CHECK_OK(bal_model_load(&m, base)) && CHECK_OK(load(&a[0], m, one, note)) &&
+              CHECK_OK(load(&a[1], m, two, note));
+    for (size_t i = 0; ok && i < 3; i++)
+        ok = CHECK_OK(bal_model_attach(m, a[i])) && run(m, BAL_STUDENT, want[i]);
+    ok = ok && CHECK_OK(bal_model_attach(m, a[0])); /* what is shared has an adapter itself */
+    for (size_t i = 0; ok && i < 3; i++)
+        ok = CHECK_OK(bal_model_share(&views[i], m, a[i]));
+    for (size_t i = 0; ok && i < 3; i++)
+        CHECK_MSG(run(views[i], BAL_STUDENT, got) && same(got, want[i]), "view %zu", i);
+    if (ok)
+        CHECK(run(m, BAL_STUDENT, got) && same(got, want[0]) && !same(want[0], want[1]) && !same(want[0], want[2]));
+    for (size_t i = 0; i < 3; i++)
+        bal_model_free(views[i]);
+    if (ok)
+        CHECK(run(m, BAL_STUDENT, got) && same(got, want[0]));
+    bal_model_free(m);
+    bal_adapter_free(a[0]);
+    bal_adapter_free(a[1]);
+}
+
+TEST(several_over_one_model)
+{
+    check_shared(DATA "base", DATA "lora_bias", DATA "vera_bias");
+}
+
+/* A residual start: its folder for anybody, its pair, and the start itself. */
+static void check_converted(const char *base, char *target, void (*more)(bal_adapter_config *c))
+{
+    static real_t want[TOKENS * VOCAB], got[TOKENS * VOCAB];
+    bal_model *m = NULL;
+    char dir[512], pair[600], note[256];
+    (void)snprintf(dir, sizeof dir, "%s/pissa", test_folder());
+    (void)snprintf(pair, sizeof pair, "%s/pissa", dir);
+    if (!CHECK_OK(bal_model_load(&m, base)))
+        return;
+    bal_adapter *a = fresh(m, "lora", "pissa", target, more), *plain = NULL, *again = NULL;
+    if (a != NULL && CHECK_OK(bal_model_attach(m, a)) && run(m, BAL_STUDENT, want) &&
+        CHECK_OK(bal_adapter_save_final(a, dir)) && CHECK_OK(bal_model_attach(m, NULL)) &&
+        CHECK_OK(load(&plain, m, dir, note)) && CHECK_OK(bal_model_attach(m, plain)) && run(m, BAL_STUDENT, got)) {
+        CHECK(plain->config.r == 4 && plain->initial == NULL && plain->n_copies == a->n_copies);
+        CHECK_MSG(distance(want, got) < 2e-5, "plain: %g", distance(want, got));
+    }
+    CHECK_OK(bal_model_attach(m, NULL));
+    if (a != NULL && CHECK_OK(load(&again, m, pair, note)) && CHECK_OK(bal_model_attach(m, again)) &&
+        run(m, BAL_STUDENT, got))
+        CHECK(again->initial != NULL && same(want, got));
+    bal_model_free(m);
+    bal_adapter_free(a);
+    bal_adapter_free(plain);
+    bal_adapter_free(again);
+}
+
+TEST(converted)
+{
+    char q[] = "q_proj", c[] = "c_attn";
+    check_converted(DATA "base", q, all_biases);
+    check_converted(DATA "gpt2", c, adapted_biases);
+}
+
+/* Copies one adapter folder, leaving out tensors whose names hold `without`, and with another shape where they hold
+ * `cut`. */
+static bool copy_without(const char *from, const char *to, const char *without, const char *cut)
+{
+    char path[600];
+    bal_buf text = {0};
+    bal_safetensors *s = NULL;
+    bal_safetensors_writer *w = NULL;
+    (void)snprintf(path, sizeof path, "%s/adapter_config.json", from);
+    bool ok = CHECK_OK(bal_folder_make(to)) && CHECK_OK(bal_file_read(path, 1 << 16, &text));
+    (void)snprintf(path, sizeof path, "%s/adapter_config.json", to);
+    ok = ok && CHECK_OK(bal_file_replace(path, text.data, text.len)) && CHECK_OK(bal_safetensors_open(&s, from)) &&
+         CHECK_OK(bal_safetensors_writer_new(&w));
+    for (size_t i = 0; ok && i < bal_safetensors_count(s); i++) {
+        const bal_tensor *t = bal_safetensors_at(s, i);
+        size_t shape[2] = {t->shape[0], t->n_dims == 2 ? t->shape[1] : 1};
+        if (cut != NULL && strstr(t->name, cut) != NULL)
+            shape[0]--;
+        if (without == NULL || strstr(t->name, without) == NULL)
+            ok = CHECK_OK(bal_safetensors_writer_add(w, t->name, t->dtype, t->n_dims, shape, t->data));
+    }
+    (void)snprintf(path, sizeof path, "%s/adapter_model.safetensors", to);
+    ok = ok && CHECK_OK(bal_safetensors_writer_commit(w, path));
+    bal_safetensors_writer_free(w);
+    bal_safetensors_close(s);
+    bal_buf_dispose(&text);
+    return ok;
+}
+
+TEST(what_a_file_lacks)
+{
+    bal_model *m = NULL;
+    bal_adapter *a = NULL;
+    char note[256], to[512];
+    (void)snprintf(to, sizeof to, "%s/lacking", test_folder());
+    if (!CHECK_OK(bal_model_load(&m, DATA "base")))
+        return;
+    if (copy_without(DATA "lora_bias", to, "layers.1.self_attn.q_proj.base_layer.bias", NULL)) {
+        CHECK_STATUS(load(&a, m, to, note), BAL_EFORMAT);
+        CHECK_MSG(strstr(bal_error_message(), "layers.1.self_attn.q_proj.base_layer.bias") != NULL, "%s",
+                  bal_error_message());
+    }
+    if (copy_without(DATA "lora_bias", to, NULL, "layers.1.self_attn.q_proj.base_layer.bias")) {
+        CHECK_STATUS(load(&a, m, to, note), BAL_EFORMAT);
+        CHECK_MSG(strstr(bal_error_message(), "15") != NULL, "%s", bal_error_message());
+    }
+    /* as older versions of peft wrote it */
+    if (copy_without(DATA "lora_bias", to, ".bias", NULL) && CHECK_OK(load(&a, m, to, note))) {
+        CHECK_MSG(strstr(note, "lora_only") != NULL, "%s", note);
+        for (size_t i = 0; i < a->n_copies; i++)
+            CHECK(memcmp(a->copies[i].v, m->modules[a->copies[i].module].bias, a->copies[i].rows * sizeof(real_t)) ==
+                  0);
+        bal_adapter_free(a);
+    }
+    bal_model_free(m);
+}
+
+TEST(refused)
+{
+    char q[] = "q_proj", *targets[] = {q}, path[512];
+    bal_model *m = NULL;
+    bal_adapter *a = NULL;
+    bal_adapter_config c = {.method = bal_method_named("loha"),
+                            .r = 2,
+                            .lora_alpha = 2,
+                            .init = "lora",
+                            .target_modules = targets,
+                            .n_target_modules = 1,
+                            .bias = BAL_BIAS_ALL};
+    if (!CHECK_OK(bal_model_load(&m, DATA "base")))
+        return;
+    bal_adapter_config_defaults(&c);
+    CHECK_STATUS(bal_adapter_new(&a, &c, m->modules, m->n_modules, 1, false), BAL_EINVAL);
+    a = fresh(m, "lora", "lora", q, adapted_biases);
+    (void)snprintf(path, sizeof path, "%s/a.gguf", test_folder());
+    if (a != NULL)
+        CHECK_STATUS(bal_adapter_save_gguf(a, m, path, BAL_QUANT_F32), BAL_EUNSUPPORTED);
+    CHECK_MSG(strstr(bal_error_message(), "q_proj.bias") != NULL, "%s", bal_error_message());
+    bal_adapter_free(a);
+    bal_model_free(m);
+}
