@@ -4,9 +4,10 @@
 BENCH=quick (default)  our own figures, three processes each; compared with tests/perf/baseline.json
 BENCH=full             every row beside PyTorch + peft (PEERS, PYTHON, HF_MODEL) and llama.cpp (LLAMA): the programs in
                        turn, ROUNDS processes of each (default 3; the longest rows two), median ratio with its spread
+SEVEN=1                also the 7B-shaped rows (see seven_rows)
 Nothing else should run meanwhile. ROWS=regex picks rows, JSON=file (or --json) writes all figures, BASELINE=write renews
 the baseline. SPDX-License-Identifier: Apache-2.0"""
-import glob, json, os, re, statistics, subprocess, sys, tempfile, time
+import glob, gzip, json, os, re, shutil, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ENV = os.environ.get
@@ -322,6 +323,66 @@ def llama_rows():
         add("start llama.cpp", "one token (for comparison)", None, t, unit="ms")
 
 
+def tokenize_rows():
+    """Text to ids on one thread, beside the tokenizers library where PYTHON has it (tests/peers/tokenizer_speed.py compares
+    the ids as well)."""
+    text = os.path.join(SHARED, "data", "corpora", "wikitext-2-raw-test.txt")
+    theirs = ("import sys,time,tokenizers\nt=tokenizers.Tokenizer.from_file(sys.argv[1])\nt.no_truncation()\n"
+              "x=open(sys.argv[2],encoding='utf-8').read()\ns=time.process_time()\nt.encode(x,add_special_tokens=False)\n"
+              "print(len(x.encode())/1e6/(time.process_time()-s))")
+    one = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
+    for folder in sorted(glob.glob(os.path.join(SHARED, "tokenizers", "*", ""))):
+        name, ours, other = os.path.basename(folder[:-1]), [], []
+        if os.path.exists(folder + "tokenizer.json.gz"):
+            packed, folder = folder, os.path.join(work, name, "")
+            os.mkdir(folder)
+            with gzip.open(packed + "tokenizer.json.gz") as source, open(folder + "tokenizer.json", "wb") as target:
+                shutil.copyfileobj(source, target)
+        byte_level = "ByteLevel" in open(os.path.join(folder, "tokenizer.json"), encoding="utf-8").read()
+        for _ in range(ROUNDS):
+            v = last_json(run([BALORA, "bench", "tokenize", "--model", folder, "--text", text, "--no-reference", "--threads", "1"]))
+            ours.append(v["megabytes_per_second"])
+            try:
+                other.append(float(run([PYTHON, "-c", theirs, os.path.join(folder, "tokenizer.json"), text], one)))
+            except subprocess.CalledProcessError:
+                pass
+        figures["tokenize " + name] = {"ours": ours, "peer": other}
+        add("tokenize " + name, "MB of wikitext, one thread; beside it the tokenizers library",
+            10 if byte_level else None, statistics.median(ours), statistics.median(other) if other else None, unit="MB/s")
+
+
+def seven_rows():
+    """A 7B-shaped llama of random weights (20 GB of disk, 16 GiB of memory, a quarter of an hour): two steps of 256 tokens
+    inside 22 GB, the estimate beside the measured peak, the step beside sgemm of the same process."""
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
+              "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+              "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+              "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2}
+    json.dump(config, open(os.path.join(work, "config.json"), "w"))
+    with open(os.path.join(work, "seven.jsonl"), "w") as f:
+        for i in range(4):
+            ids = [3 + (7919 * (256 * i + j)) % 31997 for j in range(256)]
+            f.write(json.dumps({"input_ids": ids, "labels": [-100] * 64 + ids[64:]}) + "\n")
+    for dtype in ("q4_0", "bf16"):
+        folder = os.path.join(work, "7b-" + dtype)
+        run([BALORA, "inspect", "--synthesize", os.path.join(work, "config.json"), "--dtype", dtype, "--out", folder])
+        for method in ("lora", "ba-lora-nlg"):
+            start = ("--init", "pissa_niter_4") if method != "lora" else ()
+            said = subprocess.run([BALORA, "train", "--model", folder, "--data", os.path.join(work, "seven.jsonl"), "--format", "tokens",
+                                   "--method", method, *start, "--r", "16", "--max-steps", "2", "--batch-size", "1",
+                                   "--model-max-length", "256", "--no-store", "--threads", THREADS, "--out",
+                                   os.path.join(work, "out-%s-%s" % (dtype, method))],
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True).stdout.decode()
+            estimate, peak = (float(re.search(p, said).group(1)) for p in (r"memory +about (\d+) MiB", r"peak memory (\d+) MiB"))
+            v = step("--method", method, *start, "--tokens", "256", repeat=1, model=folder)
+            figures["7B %s %s" % (dtype, method)] = {"estimate_mib": estimate, "peak_mib": peak, "step": v}
+            name = "7B %s %s" % (dtype, "LoRA" if method == "lora" else "BA")
+            add(name + " memory", "peak MiB of training; estimated %.0f" % estimate, 22 * 1024, peak, unit="MiB", least=False)
+            add(name + " estimate", "part by which the estimate is off", .1, abs(estimate / peak - 1), unit="", least=False)
+            add(name, "tokens/s of a step of 256; vs sgemm %.2f" % v["vs_sgemm"], None, v["tokens_per_second"])
+        shutil.rmtree(folder)
+
+
 def check_baseline(share):
     """Warns about shares of sgemm that fell by more than a tenth; never an error: machines differ."""
     path = os.path.join(HERE, "baseline.json")
@@ -349,6 +410,10 @@ def main():
         check_baseline(own_rows(rows))
     if ONLY.search("start"):
         start_rows()
+    if FULL and rows and ONLY.search("tokenize"):
+        guarded(tokenize_rows)
+    if ENV("SEVEN"):
+        guarded(seven_rows)
     if FULL:
         can = subprocess.run([PYTHON, "-c", "import torch, transformers, peft"], stderr=subprocess.DEVNULL).returncode == 0
         if can and os.path.exists(PEERS):
