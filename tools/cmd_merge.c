@@ -93,14 +93,20 @@ static const bal_command k_command = {
 static bal_status report(const bal_options *o, const merge_config *c, const bal_adapter *a, const char *dtype)
 {
     if (!bal_options_common(o)->json) {
-        printf("%s: %zu modules merged, written as %s\n", c->out, a->n_sites, dtype);
+        char copies[48] = "";
+        if (a->n_copies > 0)
+            (void)snprintf(copies, sizeof copies, " and %zu whole tensors", a->n_copies);
+        printf("%s: %zu modules%s merged, written as %s\n", c->out, a->n_sites, copies, dtype);
         return BAL_OK;
     }
     bal_status status = BAL_OK;
     bal_buf b = {0};
     BAL_TRY(bal_buf_text(&b, "{\"out\":"));
     BAL_TRY(bal_json_put_text(&b, c->out));
-    BAL_TRY(bal_buf_printf(&b, ",\"modules\":%zu,\"dtype\":\"%s\"}", a->n_sites, dtype));
+    BAL_TRY(bal_buf_printf(&b, ",\"modules\":%zu", a->n_sites));
+    if (a->n_copies > 0)
+        BAL_TRY(bal_buf_printf(&b, ",\"tensors\":%zu", a->n_copies));
+    BAL_TRY(bal_buf_printf(&b, ",\"dtype\":\"%s\"}", dtype));
     printf("%s\n", bal_buf_cstr(&b));
 out:
     bal_buf_dispose(&b);

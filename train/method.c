@@ -45,6 +45,8 @@ static bal_status no_such_option(const train_config *c, const char *option)
 
 static bal_status check_options(const trainer *t, const train_config *c)
 {
+    static const char *const only_sites[] = {"target_modules", "exclude_modules", "layers_to_transform",
+                                             "layers_pattern", "rank_pattern",    "alpha_pattern"};
     const bal_method *m = t->method;
     for (size_t i = 0; i < KEYS; i++)
         if (bal_options_given(t->options, k_keys[i].name) && !has_key(m, k_keys[i].name))
@@ -59,8 +61,13 @@ static bal_status check_options(const trainer *t, const train_config *c)
         return no_such_option(c, "vera_dropout");
     if (m->dropout_key == NULL && c->lora_dropout > 0)
         return no_such_option(c, "lora_dropout");
+    if (m->no_sites && !is(c->bias, "none"))
+        return bal_fail(BAL_EINVAL, "method %s trains all biases by itself; leave bias out", c->method);
     if (!m->biases && !is(c->bias, "none"))
         return no_such_option(c, "bias");
+    for (size_t i = 0; m->no_sites && i < sizeof only_sites / sizeof *only_sites; i++)
+        if (bal_options_given(t->options, only_sites[i]))
+            return no_such_option(c, only_sites[i]);
     if (!m->low_rank && c->init != NULL)
         return no_such_option(c, "init");
     if (!m->low_rank && c->use_rslora)

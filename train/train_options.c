@@ -124,8 +124,9 @@ static const bal_option k_train_options[] = {
      .help = "Hugging Face folder or GGUF file"},
     PATH("tokenizer", tokenizer, "Model", "tokenizer.json, folder or GGUF; otherwise the model's own"),
     DATA_ROWS,
-    CHOICE("method", method, "lora", "full|lora|rslora|dora|pissa|ba-lora-nlg|loha|lokr|ia3|vera|houlsby|pfeiffer",
-           G_ADAPTER, "what is trained"),
+    CHOICE("method", method, "lora",
+           "full|lora|rslora|dora|pissa|ba-lora-nlg|loha|lokr|ia3|vera|houlsby|pfeiffer|bitfit", G_ADAPTER,
+           "what is trained"),
     TEXT("init", init, NULL, G_ADAPTER, "start of the adapter: " BAL_START_NAMES "; otherwise the method's"),
     INT("r", r, "16", 1, 65536, G_ADAPTER, "rank; when not given 8 with loha and lokr, 256 with vera"),
     REAL_("lora_alpha", lora_alpha, "0", 0, 1e6, G_ADAPTER, "scale = alpha / r; 0: alpha = r"),
@@ -136,7 +137,8 @@ static const bal_option k_train_options[] = {
      .default_text = "all-linear",
      .group = G_ADAPTER,
      .help = "names of the adapted matrices, or one expression for whole paths; all-linear: all but the head; when not "
-             "given, loha, lokr, ia3, vera adapt what peft does, houlsby and pfeiffer what ends attention and MLP"},
+             "given, loha, lokr, ia3, vera adapt what peft does, houlsby and pfeiffer what ends attention and MLP, "
+             "bitfit none"},
     REAL_("alpha", alpha, "0", 0, 1e6, G_ADAPTER, "loha, lokr: scale = alpha / r; 0: alpha = r"),
     FLAG("decompose_both", decompose_both, "false", G_ADAPTER, "lokr: the smaller factor has a rank, too"),
     INT("decompose_factor", decompose_factor, "-1", -1, 65536, G_ADAPTER,

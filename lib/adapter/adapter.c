@@ -356,6 +356,9 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
     if (n_picked == 0 && !bal_method_of(config)->no_sites)
         BAL_TRY(bal_targets_no_match("target_modules", targets_text(config), modules, n));
     BAL_TRY(bal_copies_choose(&copies, config, modules, n, picked, n_picked));
+    if (n_picked == 0 && copies.n == 0)
+        BAL_TRY(bal_fail(BAL_EINVAL, "this model has no biases, so that %s has nothing to train",
+                         bal_method_of(config)->title));
     BAL_TRY(bal_adapter_build(&a, config, modules, picked, n_picked, &copies, train));
     bal_copies_start(a, modules);
     BAL_TRY(bal_selector_check(selector, modules, n, a));

@@ -13,7 +13,8 @@
         row(ia3)      /* ia3.c */                                                                                      \
         row(vera)     /* vera.c */                                                                                     \
         row(houlsby)  /* bottleneck.c */                                                                               \
-        row(pfeiffer) /* bottleneck.c */
+        row(pfeiffer) /* bottleneck.c */                                                                               \
+        row(bitfit)   /* bitfit.c */
 
 #define BAL_METHOD_DECLARE(name) extern const bal_method bal_method_##name;
 BAL_METHODS(BAL_METHOD_DECLARE)

@@ -506,7 +506,7 @@ static bal_status put_config(members *m, const bal_adapter *a, bool initial)
     BAL_TRY(put_text_or_null(m, "peft_type", method->peft_type));
     BAL_TRY(put_null(m, "revision"));
     BAL_TRY(put_names(m, "modules_to_save", c->modules_to_save, initial ? 0 : c->n_modules_to_save, NULL));
-    BAL_TRY(put_targets(put(m, "target_modules"), a));
+    BAL_TRY(method->no_sites ? put_null(m, "target_modules") : put_targets(put(m, "target_modules"), a));
     BAL_TRY(put_text_or_null(m, "task_type", c->task_type));
     if (strcmp(method->peft_type, "LORA") == 0)
         BAL_TRY(put_bool(m, "fan_in_fan_out", c->fan_in_fan_out));

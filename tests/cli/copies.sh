@@ -36,6 +36,9 @@ trains lora_all "$LLAMA" --r 2 --target-modules q_proj --bias all
 trains pissa_only "$LLAMA" --r 2 --method pissa --target-modules q_proj,v_proj --bias lora_only
 trains vera_only "$LLAMA" --r 16 --method vera --bias lora_only
 trains gpt2_all "$GPT2" --r 2 --bias all
+trains bitfit "$GPT2" --method bitfit
+grep -c . bitfit/adapter_config.json
+balora inspect bitfit --json | grep -oE '"(peft_type|modules_adapted|other_tensors)": *[^,]*'
 for key in bias modules_to_save; do
     for folder in lora_all pissa_only pissa_only/pissa pissa_only/balora/initial vera_only gpt2_all; do
         grep "\"$key\"" $folder/adapter_config.json | sed "s|^|$folder|"
@@ -56,6 +59,12 @@ refused $T --out x --method loha --bias all
 refused $T --out x --method ia3 --bias lora_only
 refused $T --out x --method houlsby --bias all
 refused $T --out x --bias some
+refused $T --out x --method bitfit --bias all
+refused $T --out x --method bitfit --r 4
+refused $T --out x --method bitfit --target-modules q_proj
+refused balora train --quiet --no-store --model "$MODEL" --data data.jsonl --out x --method bitfit
+refused balora forward --quiet --model "$LLAMA" --adapter bitfit --input ids.json --out x.safetensors
+refused balora convert --quiet --model "$GPT2" --adapter bitfit --to lora --out x
 refused $T --out x --adapter lora_all --bias lora_only
 refused balora convert --quiet --model "$LLAMA" --adapter lora_all --to gguf --out a.gguf
 refused balora merge --quiet --model "$LLAMA" --adapter lora_all --adapter lora_all --combination cat --out x

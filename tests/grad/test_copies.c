@@ -65,6 +65,18 @@ static void adapted_biases(bal_adapter_config *c)
     c->bias = BAL_BIAS_LORA_ONLY;
 }
 
+static void nothing_more(bal_adapter_config *c)
+{
+    (void)c;
+}
+
+TEST(bitfit)
+{
+    check(k_llama, "all-linear", "bitfit", false, nothing_more);
+    check(k_opt, "all-linear", "bitfit", true, nothing_more);
+    check(k_gpt2, "all-linear", "bitfit", false, nothing_more);
+}
+
 TEST(biases)
 {
     check(k_llama, "v_proj", "lora", false, all_biases);

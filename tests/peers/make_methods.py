@@ -151,6 +151,30 @@ def with_bottleneck(name, attention, after_sum, act, act_name, reduction=4):
     print(f"{name}: loss {loss.item():.6f}")
 
 
+def with_bitfit(name, kind):
+    """All biases and nothing else: not in peft."""
+    if not chosen(name):
+        return
+    model = base(kind)
+    for n, p in model.named_parameters():
+        p.requires_grad_(n.endswith(".bias"))
+    disturb(model, lambda n: n.endswith(".bias"))
+    logits, loss = run(model)
+    loss.backward()
+    named = {"base_model.model." + n: p for n, p in model.named_parameters() if p.requires_grad}
+    folder = os.path.join(HERE, name)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "adapter_config.json"), "w") as f:
+        json.dump({"peft_type": "BITFIT", "target_modules": None, "task_type": "CAUSAL_LM"}, f, indent=2)
+        f.write("\n")
+    save_file({k: v.detach().contiguous() for k, v in named.items()},
+              os.path.join(folder, "adapter_model.safetensors"))
+    out = {"logits": logits.detach(), "loss.task": loss.detach().reshape(1)}
+    out.update({"grad." + k: p.grad.contiguous() for k, p in named.items()})
+    save_file(out, os.path.join(folder, "expected.safetensors"))
+    print(f"{name}: loss {loss.item():.6f}")
+
+
 def chosen(name):
     return len(sys.argv) < 2 or name in sys.argv[1:]
 
@@ -177,6 +201,7 @@ def main():
     with_peft("vera_bias", peft.VeraConfig(r=5, target_modules=["q_proj"], bias="vera_only", **common))
     with_peft("gpt2_bias", peft.LoraConfig(r=2, lora_alpha=3, target_modules=["c_attn", "c_fc"], bias="all", **common),
               "gpt2")
+    with_bitfit("gpt2_bitfit", "gpt2")
     with_bottleneck("houlsby", True, False, torch.nn.functional.silu, "swish")
     with_bottleneck("pfeiffer", False, True, torch.nn.functional.relu, "relu")
     print(sum(os.path.getsize(os.path.join(d, f)) for d, _, fs in os.walk(HERE) for f in fs), "bytes")

@@ -122,6 +122,7 @@ TEST(in_their_places)
     check_places(DATA "base", DATA "lora_bias");
     check_places(DATA "base", DATA "vera_bias");
     check_places(DATA "gpt2", DATA "gpt2_bias");
+    check_places(DATA "gpt2", DATA "gpt2_bitfit");
 }
 
 /* Two adapters over one model, and the model alone, each as if by itself. */
@@ -154,6 +155,7 @@ static void check_shared(const char *base, const char *one, const char *two)
 TEST(several_over_one_model)
 {
     check_shared(DATA "base", DATA "lora_bias", DATA "vera_bias");
+    check_shared(DATA "gpt2", DATA "gpt2_bitfit", DATA "gpt2_bias");
 }
 
 /* A residual start: its folder for anybody, its pair, and the start itself. */
@@ -263,6 +265,18 @@ TEST(refused)
         return;
     bal_adapter_config_defaults(&c);
     CHECK_STATUS(bal_adapter_new(&a, &c, m->modules, m->n_modules, 1, false), BAL_EINVAL);
+    m->modules[0].bias = NULL; /* a model without biases but for one is one with biases */
+    c = (bal_adapter_config){.method = bal_method_named("bitfit"), .r = 1, .lora_alpha = 1, .init = "lora"};
+    if (CHECK_OK(bal_adapter_new(&a, &c, m->modules, m->n_modules, 1, false)))
+        CHECK(a->n_sites == 0 && a->n_copies == 2 * 4 - 1);
+    bal_adapter_free(a);
+    for (size_t i = 0; i < m->n_modules; i++)
+        m->modules[i].bias = NULL;
+    CHECK_STATUS(bal_adapter_new(&a, &c, m->modules, m->n_modules, 1, false), BAL_EINVAL);
+    CHECK_MSG(strstr(bal_error_message(), "no biases") != NULL, "%s", bal_error_message());
+    bal_model_free(m);
+    if (!CHECK_OK(bal_model_load(&m, DATA "base")))
+        return;
     a = fresh(m, "lora", "lora", q, adapted_biases);
     (void)snprintf(path, sizeof path, "%s/a.gguf", test_folder());
     if (a != NULL)
