@@ -1,8 +1,13 @@
-/* Sample lines as lm-evaluation-harness logs them: one per item and filter.  SPDX-License-Identifier: Apache-2.0 */
+/* Sample lines as lm-evaluation-harness logs them: one per item and filter.  Its hashes are SHA-256 of the record as
+ * Python's json.dumps(record, indent=2, ensure_ascii=False) writes it, of the first request's context, and of the
+ * target as text.  (A whole number that the data file writes with a point loses it here.)
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "evaluate/report.h"
 
 #include "lib/base/file.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static bal_status put_hash(bal_buf *out, const char *key, const char *text, size_t n)
@@ -10,6 +15,57 @@ static bal_status put_hash(bal_buf *out, const char *key, const char *text, size
     char hex[65];
     bal_sha256_hex(text, n, hex);
     return bal_buf_printf(out, ", \"%s\": \"%s\"", key, hex);
+}
+
+/* Whole numbers of a parsed record as texts without an exponent. */
+static bal_status write_whole_numbers(cJSON *v)
+{
+    const double most = 9007199254740992.0; /* 2^53 */
+    char text[32];
+    for (; v != NULL; v = v->next) {
+        if (cJSON_IsNumber(v) && fabs(v->valuedouble) < most && floor(v->valuedouble) == v->valuedouble) {
+            (void)snprintf(text, sizeof text, "%.0f", v->valuedouble);
+            cJSON *raw = cJSON_CreateRaw(text);
+            if (raw == NULL)
+                return BAL_ENOMEM;
+            v->type = cJSON_Raw;
+            v->valuestring = raw->valuestring; /* its owner is v now */
+            raw->valuestring = NULL;
+            cJSON_Delete(raw);
+        }
+        bal_status status = v->child != NULL ? write_whole_numbers(v->child) : BAL_OK;
+        if (status != BAL_OK)
+            return status;
+    }
+    return BAL_OK;
+}
+
+static bal_status put_doc_hash(bal_buf *out, const cJSON *doc)
+{
+    cJSON *copy = cJSON_Duplicate(doc, true);
+    bal_buf text = {0};
+    bal_status status;
+    if (copy == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    BAL_TRY(write_whole_numbers(copy));
+    BAL_TRY(bal_json_put(&text, copy, true));
+    status = put_hash(out, "doc_hash", bal_buf_cstr(&text), text.len);
+out:
+    cJSON_Delete(copy);
+    bal_buf_dispose(&text);
+    return status;
+}
+
+/* The right answer: its number among the choices, else a text. */
+static bal_status put_target(bal_buf *out, bal_buf *target, const task *t, size_t item)
+{
+    bool found = false;
+    if (t->choices == NULL) {
+        bal_status status = task_target(t, item, target, &found);
+        return status == BAL_OK ? bal_json_put_textn(out, bal_buf_cstr(target), target->len) : status;
+    }
+    bal_status status = bal_buf_printf(target, "%d", task_label(t, t->test.items[item]));
+    return status == BAL_OK ? bal_buf_text(out, bal_buf_cstr(target)) : status;
 }
 
 static bal_status put_arguments(bal_buf *out, const task_run *r, size_t item)
@@ -93,18 +149,17 @@ static bal_status sample_line(bal_buf *out, const task_run *r, const char *filte
 {
     const task *t = &r->task;
     const item_run *it = &r->items[x->item];
+    const bal_buf *context = it->pairs.n > 0 ? &it->pairs.items[0].context : &it->prompt;
     bal_buf target = {0}, doc = {0};
-    bool found = false;
     bal_status status;
-    BAL_TRY(task_target(t, x->item, &target, &found));
     BAL_TRY(bal_json_put(&doc, t->test.items[x->item], false));
     BAL_TRY(bal_buf_printf(out, "{\"doc_id\": %zu, \"doc\": %s, \"target\": ", x->item, bal_buf_cstr(&doc)));
-    BAL_TRY(bal_json_put_textn(out, bal_buf_cstr(&target), target.len));
+    BAL_TRY(put_target(out, &target, t, x->item));
     BAL_TRY(put_arguments(out, r, x->item));
     BAL_TRY(t->scorer->kind == SCORER_GENERATE ? put_texts(out, x, n) : put_likelihoods(out, x->output));
     BAL_TRY(bal_buf_printf(out, ", \"filter\": \"%s\", \"metrics\": [\"%s\"]", filter, t->scorer->item_metric));
-    BAL_TRY(put_hash(out, "doc_hash", bal_buf_cstr(&doc), doc.len));
-    BAL_TRY(bal_buf_printf(out, ", \"prompt_hash\": \"%s\"", it->hash));
+    BAL_TRY(put_doc_hash(out, t->test.items[x->item]));
+    BAL_TRY(put_hash(out, "prompt_hash", bal_buf_cstr(context), context->len));
     BAL_TRY(put_hash(out, "target_hash", bal_buf_cstr(&target), target.len));
     BAL_TRY(bal_buf_printf(out, ", \"finish_reason\": \"%s\", \"output_tokens\": %zu, \"%s\": ",
                            x->finish_reason == NULL ? "" : x->finish_reason, x->output_tokens, t->scorer->item_metric));

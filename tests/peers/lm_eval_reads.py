@@ -7,6 +7,7 @@ import json
 import os
 import sys
 
+from lm_eval.utils import hash_string
 from lm_eval.utils import get_latest_filename, get_results_filenames, get_sample_results_filenames, make_table
 
 
@@ -27,6 +28,9 @@ def main():
             row = json.loads(line)
             assert keys <= set(row), keys - set(row)
             assert all(m in row for m in row["metrics"]), row["metrics"]
+            assert row["doc_hash"] == hash_string(json.dumps(row["doc"], indent=2, ensure_ascii=False)), row["doc_id"]
+            assert row["prompt_hash"] == hash_string(row["arguments"]["gen_args_0"]["arg_0"]), row["doc_id"]
+            assert row["target_hash"] == hash_string(str(row["target"])), row["doc_id"]
             count += 1
     print("%d tasks, %d sample lines read" % (len(document["results"]), count))
 
