@@ -100,6 +100,7 @@ static const bal_command k_command = {
     .description =
         "  balora evaluate --model M --tasks gsm8k --data DIR --limit 100\n"
         "  balora evaluate --model openai:NAME --base-url http://127.0.0.1:8080/v1 --tokenizer T --tasks sst2\n"
+        "  balora evaluate --model BERT --tasks crows_pairs_masked,stereoset_masked --data DIR\n"
         "  balora evaluate --model M --requests in.jsonl --out out.jsonl\n"
         "  balora evaluate --model M --perplexity text.txt\n"
         "  balora evaluate --compare lora pissa\n"
@@ -172,7 +173,11 @@ static bal_status evaluate(const evaluate_config *c, const bal_options *options,
     BAL_TRY(bal_options_start(options));
     bal_interrupt_install();
     BAL_TRY(served_named(c) ? served_load(c, &b)
-                            : bal_bundle_load(&b, c->model, c->adapter, c->initial_adapter, c->tokenizer));
+                            : bal_bundle_load_any(&b, c->model, c->adapter, c->initial_adapter, c->tokenizer));
+    if (b.model != NULL && b.model->config.masked && c->tasks.n == 0 && c->suite == NULL)
+        BAL_TRY(bal_fail(BAL_EUNSUPPORTED,
+                         "'%s' is a masked language model (%s), which --requests and --perplexity cannot ask", c->model,
+                         b.model->config.model_type));
     if (b.note[0] != '\0')
         bal_log_line(&common->log, BAL_LOG_INFO, "%s", b.note);
     if (c->adapters.n > 1)

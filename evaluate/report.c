@@ -52,7 +52,7 @@ out:
 
 static bal_status put_config(bal_buf *out, const task_result *r)
 {
-    static const char *const kinds[] = {"generate_until", "multiple_choice", "loglikelihood_rolling"};
+    static const char *const kinds[] = {"generate_until", "multiple_choice", "loglikelihood_rolling", "loglikelihood"};
     const task *t = &r->r->task;
     bal_status status;
     BAL_TRY(bal_buf_printf(out, "{\"task\": \"%s\", \"output_type\": \"%s\", \"num_fewshot\": %zu, \"repeats\": %zu",

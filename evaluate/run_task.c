@@ -240,7 +240,9 @@ bal_status session_run_task(session *s, task_run *r)
             there += r->items[i].finished[k];
             all++;
         }
-    BAL_TRY(add_requests(s, r));
+    bool masked = r->task.scorer->kind == SCORER_MASKED;
+    if (!masked)
+        BAL_TRY(add_requests(s, r));
     s->current = r;
     s->done = s->right = s->judged = 0;
     o.context = s;
@@ -248,8 +250,9 @@ bal_status session_run_task(session *s, task_run *r)
     if (there > 0)
         bal_log_line(&s->common->log, BAL_LOG_INFO, "%s: %zu of %zu items are there already", r->task.name, there, all);
     bal_progress_start(&s->progress, &s->common->log, r->task.name, "items", all - there, s->common->progress);
-    BAL_TRY(s->served != NULL ? served_ask(s, r, on_answer)
-                              : bal_engine_run(s->bundle->model, &o, r->requests, r->n_requests, NULL));
+    BAL_TRY(masked              ? session_run_masked(s, r)
+            : s->served != NULL ? served_ask(s, r, on_answer)
+                                : bal_engine_run(s->bundle->model, &o, r->requests, r->n_requests, NULL));
     bal_progress_done(&s->progress);
     if (r->n_dropped > 0)
         bal_log_line(&s->common->log, BAL_LOG_WARN,

@@ -11,9 +11,9 @@
 static const double k_z95 = 1.959963984540054; /* 97.5 % of the normal distribution */
 
 static const scorer *const k_scorers[] = {
-    &k_scorer_exact_match, &k_scorer_choice,      &k_scorer_code,     &k_scorer_rolling,
-    &k_scorer_crows,       &k_scorer_stereoset,   &k_scorer_winobias, &k_scorer_winobias_pronoun,
-    &k_scorer_bbq,         &k_scorer_bbq_generate};
+    &k_scorer_exact_match, &k_scorer_choice,       &k_scorer_code,         &k_scorer_rolling,
+    &k_scorer_crows,       &k_scorer_stereoset,    &k_scorer_winobias,     &k_scorer_winobias_pronoun,
+    &k_scorer_bbq,         &k_scorer_bbq_generate, &k_scorer_crows_masked, &k_scorer_stereoset_masked};
 enum { N_SCORERS = sizeof k_scorers / sizeof k_scorers[0] };
 
 const scorer *scorer_find(const char *name)
@@ -67,6 +67,32 @@ void pair_list_dispose(pair_list *list)
     }
     bal_free(list->items);
     *list = (pair_list){0};
+}
+
+bal_status mask_add(mask_list *list, size_t part, const bal_ids *ids, size_t at, int32_t target)
+{
+    bal_status status = BAL_OK;
+    if (list->n == list->cap) {
+        size_t cap = list->cap == 0 ? 32 : 2 * list->cap;
+        mask_query *grown = bal_realloc(list->items, cap, sizeof *grown);
+        if (grown == NULL)
+            return BAL_ENOMEM;
+        list->items = grown;
+        list->cap = cap;
+    }
+    mask_query *q = &list->items[list->n++];
+    *q = (mask_query){.part = part, .at = at, .target = target};
+    for (size_t i = 0; i < ids->n && status == BAL_OK; i++)
+        status = bal_ids_append(&q->ids, ids->data[i]);
+    return status;
+}
+
+void mask_list_dispose(mask_list *list)
+{
+    for (size_t i = 0; i < list->n; i++)
+        bal_ids_dispose(&list->items[i].ids);
+    bal_free(list->items);
+    *list = (mask_list){0};
 }
 
 bal_status metric_add(metric_list *list, const char *name, const char *filter, size_t n, double value,

@@ -9,7 +9,9 @@
 typedef enum scorer_kind {
     SCORER_GENERATE, /* the output is a text */
     SCORER_CHOICE, /* log-likelihoods of continuations; the output is {"ll": [...], "greedy": [...], "tokens": [...]} */
-    SCORER_ROLLING /* the log-likelihood of a whole text; the output is the same, with one number */
+    SCORER_ROLLING, /* the log-likelihood of a whole text; the output is the same, with one number */
+    SCORER_MASKED /* of a masked language model: for each text of the item tokens[k] masked tokens with "ll" the sum of
+                     * their log-probabilities and "probability" their mean probability */
 } scorer_kind;
 
 /* One log-likelihood request. */
@@ -22,6 +24,20 @@ typedef struct pair_list {
 } pair_list;
 bal_status pair_add(pair_list *list, const char *context, const char *continuation);
 void pair_list_dispose(pair_list *list);
+
+/* A question to a masked language model: ids, in which place `at` is read as the mask, and the token that is meant. */
+typedef struct mask_query {
+    size_t part; /* which of the item's texts it counts for */
+    bal_ids ids;
+    size_t at;
+    int32_t target;
+} mask_query;
+typedef struct mask_list {
+    mask_query *items;
+    size_t n, cap;
+} mask_list;
+bal_status mask_add(mask_list *list, size_t part, const bal_ids *ids, size_t at, int32_t target);
+void mask_list_dispose(mask_list *list);
 
 /* An output with its verdict under one filter. */
 typedef struct record {
@@ -69,8 +85,12 @@ typedef struct scorer {
     /* Whether it can run here; else why (for "not run: ...").  May be NULL: yes. */
     bool (*available)(const task *t, char *why, size_t n_why);
     /* GENERATE: the prompt of item i instead of the task's; may be NULL. */
-    /* CHOICE, ROLLING: the requests of item i behind its prompt (context).  May be NULL for CHOICE: the choices. */
+    /* CHOICE, ROLLING, MASKED: the requests (or texts) of item i behind its prompt (context).  May be NULL for CHOICE: the
+     * choices. */
     bal_status (*requests)(const task *t, size_t i, const char *context, bool chat, pair_list *out);
+    /* MASKED: what is asked about item i, whose texts are `pairs`, of a model with this tokenizer and mask token. */
+    bal_status (*masks)(const task *t, size_t i, const pair_list *pairs, const bal_tokenizer *tokenizer, int32_t mask,
+                        mask_list *out);
     /* Name of filter f, NULL behind the last one. */
     const char *(*filter)(const task *t, size_t f);
     /* The verdict on one output. */
@@ -96,10 +116,10 @@ extern const scorer k_scorer_exact_match;   /* score_regex.c: filters of the tas
 extern const scorer k_scorer_choice;        /* score_choice.c */
 extern const scorer k_scorer_code;          /* score_code.c: programs, judged in the sandbox */
 extern const scorer k_scorer_rolling;       /* score_rolling.c */
-extern const scorer k_scorer_crows;         /* score_pairs.c */
-extern const scorer k_scorer_winobias, k_scorer_winobias_pronoun; /* score_winobias.c */
-extern const scorer k_scorer_stereoset;                           /* score_stereoset.c */
-extern const scorer k_scorer_bbq, k_scorer_bbq_generate;          /* score_bbq.c */
+extern const scorer k_scorer_crows, k_scorer_crows_masked;         /* score_pairs.c */
+extern const scorer k_scorer_winobias, k_scorer_winobias_pronoun;  /* score_winobias.c */
+extern const scorer k_scorer_stereoset, k_scorer_stereoset_masked; /* score_stereoset.c */
+extern const scorer k_scorer_bbq, k_scorer_bbq_generate;           /* score_bbq.c */
 
 /* The log-likelihoods of an output of kind CHOICE; BAL_EFORMAT if it is none.  bal_free(*out). */
 bal_status scorer_read_lls(const char *output, double **out, size_t *n);

@@ -124,6 +124,10 @@ bal_status served_check_tasks(const session *s)
     bal_status status;
     BAL_TRY(name_tasks(s, false, &likelihood));
     BAL_TRY(name_tasks(s, true, &prefix));
+    for (size_t i = 0; i < s->n_tasks; i++)
+        if (s->tasks[i].task.scorer->kind == SCORER_MASKED)
+            BAL_TRY(
+                bal_fail(BAL_EUNSUPPORTED, "%s: a served model is not asked for masked tokens", s->tasks[i].task.name));
     if (likelihood.len > 0 && chat)
         status = bal_fail(BAL_EUNSUPPORTED,
                           "%.400s: log-likelihoods, which chat completions do not give; without --chat "

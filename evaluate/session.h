@@ -86,6 +86,8 @@ bal_status session_store_output(session *s, task_run *r, size_t item, size_t rep
 bal_status session_judge_late(session *s, task_run *r);
 /* run_task.c: asks the model. */
 bal_status session_run_task(session *s, task_run *r);
+/* run_masked.c: asks a masked language model. */
+bal_status session_run_masked(session *s, task_run *r);
 /* tasks.c: figures, tables, files. */
 bal_status session_report(session *s, const char *config, double seconds);
 

@@ -25,7 +25,7 @@ out:
 
 static bal_status list_task(const char *name, const char *data, bal_buf *out)
 {
-    static const char *const kinds[] = {"generation", "likelihood", "rolling"};
+    static const char *const kinds[] = {"generation", "likelihood", "rolling", "masked"};
     const task_change change = {-1, 0, 0, 0, NULL};
     task t;
     bal_status status = task_read(&t, name, &change);

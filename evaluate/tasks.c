@@ -70,6 +70,21 @@ static void check_context(const session *s, task_run *r, size_t context)
                        r->task.name, r->task.max_gen_toks, context);
 }
 
+/* A task for the other kind of model is not run. */
+static void check_kind(const session *s, task_run *r)
+{
+    const bal_model *m = s->bundle == NULL ? NULL : s->bundle->model;
+    bool wants = r->task.scorer->kind == SCORER_MASKED;
+    if (m == NULL || wants == m->config.masked)
+        return;
+    (void)snprintf(
+        r->not_run, sizeof r->not_run,
+        wants ? "task '%.60s' needs a masked language model (BERT, RoBERTa ...), and '%.200s' (%s) is none"
+              : "task '%.60s' needs a model that continues texts, and '%.200s' (%s) is a masked language model "
+                "(it takes crows_pairs_masked, stereoset_masked)",
+        r->task.name, m->path, m->config.model_type);
+}
+
 /* A task whose file is missing, or whose scorer cannot work here, does not stop the others. */
 static bal_status read_task(session *s, const char *name, const char *data)
 {
@@ -82,6 +97,9 @@ static bal_status read_task(session *s, const char *name, const char *data)
             status = bal_fail(BAL_EINVAL, "task '%s' is named twice", r->task.name);
             goto out;
         }
+    check_kind(s, r);
+    if (r->not_run[0] != '\0')
+        goto out;
     status = task_read_data(&r->task, data);
     if (status == BAL_OK && s->bundle != NULL && s->bundle->model != NULL)
         check_context(s, r, s->bundle->model->config.max_positions);

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
-bal_status bal_bundle_load(bal_bundle *out, const char *model, const char *adapter, const char *initial_adapter,
-                           const char *tokenizer)
+static bal_status load(bal_bundle *out, bool any, const char *model, const char *adapter, const char *initial_adapter,
+                       const char *tokenizer)
 {
     bal_status status;
     *out = (bal_bundle){0};
-    BAL_TRY(bal_model_load(&out->model, model));
+    BAL_TRY(any ? bal_model_load_any(&out->model, model) : bal_model_load(&out->model, model));
     if (adapter != NULL) {
         BAL_TRY(bal_model_load_base(out->model, adapter, NULL, 0));
         BAL_TRY(bal_adapter_load(&out->adapter, adapter, initial_adapter, out->model->modules, out->model->n_modules,
@@ -28,6 +28,18 @@ out:
     if (status != BAL_OK)
         bal_bundle_dispose(out);
     return status;
+}
+
+bal_status bal_bundle_load(bal_bundle *out, const char *model, const char *adapter, const char *initial_adapter,
+                           const char *tokenizer)
+{
+    return load(out, false, model, adapter, initial_adapter, tokenizer);
+}
+
+bal_status bal_bundle_load_any(bal_bundle *out, const char *model, const char *adapter, const char *initial_adapter,
+                               const char *tokenizer)
+{
+    return load(out, true, model, adapter, initial_adapter, tokenizer);
 }
 
 bal_status bal_bundle_base(const bal_bundle *b, const char *const *adapters, size_t n)

@@ -18,6 +18,9 @@ typedef struct bal_bundle {
 /* adapter, initial_adapter and tokenizer (all may be NULL): folders or files; without tokenizer the model's own. */
 bal_status bal_bundle_load(bal_bundle *out, const char *model, const char *adapter, const char *initial_adapter,
                            const char *tokenizer);
+/* The same for masked language models too (bal_model_load_any()). */
+bal_status bal_bundle_load_any(bal_bundle *out, const char *model, const char *adapter, const char *initial_adapter,
+                               const char *tokenizer);
 /* Makes the model what adapters[0..n) were trained on (lib/model/pack.h); BAL_EINVAL when they differ in that. */
 bal_status bal_bundle_base(const bal_bundle *b, const char *const *adapters, size_t n);
 /* The model of `of` with another adapter (NULL: none) over the same weights; `of` must outlive it. */

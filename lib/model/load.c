@@ -323,10 +323,12 @@ static bal_status load_masked_head(const loader *l)
         return BAL_OK;
     BAL_TRY(load_linear(l, &m->transform, width, m->config.hidden, true));
     BAL_TRY(load_norm(l, names->transform_norm, 0, width, &m->transform_norm));
+    /* a head of its own has a bias of its own, under its name; a tied one that of the other name, when there are both */
+    bool tied = m->config.tied_head;
     BAL_TRY(load_head(l));
-    const bal_tensor *t = find_tensor(l, names->head_bias, 0, ".bias", name);
-    if (t == NULL) /* some files have it under the name of the matrix */
-        t = find_tensor(l, names->head, 0, ".bias", name);
+    const bal_tensor *t = find_tensor(l, tied ? names->head_bias : names->head, 0, ".bias", name);
+    if (t == NULL)
+        t = find_tensor(l, tied ? names->head : names->head_bias, 0, ".bias", name);
     status = t == NULL ? missing(l, name) : read_vector(t, m->config.vocab, 0, &m->head.bias);
 out:
     return status;

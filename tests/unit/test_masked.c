@@ -164,6 +164,10 @@ static bool write_model(char dir[256])
         CHECK_OK(
             bal_safetensors_writer_add_real(w, name, g_tensors[i].n_dims, g_tensors[i].shape, g_tensors[i].values));
     }
+    static const real_t zeros[V];
+    const size_t shape = V; /* a second bias, which a tied head does not use */
+    if (g_kind->old_names)
+        CHECK_OK(bal_safetensors_writer_add_real(w, "cls.predictions.decoder.bias", 1, &shape, zeros));
     (void)snprintf(path, sizeof path, "%.250s/model.safetensors", dir);
     CHECK_OK(bal_safetensors_writer_commit(w, path));
     bal_safetensors_writer_free(w);

@@ -86,6 +86,44 @@ static void check_pair(const scorer *s, const task *t, size_t i, const char *con
     pair_list_dispose(&pairs);
 }
 
+/* Of the original: sums are rounded to three decimals, ties are no stereotype and are left out by direction. */
+TEST(crows_pairs_masked)
+{
+#define SUMS(A, B) ((char *)(uintptr_t) "{\"ll\": [" A ", " B "], \"probability\": [0, 0], \"tokens\": [2, 2]}")
+    static char *const outputs[] = {SUMS("-1", "-3"), SUMS("-2.0001", "-2.0004"), SUMS("-4", "-4.5"), SUMS("-9", "-2"),
+                                    SUMS("-9.0012", "-9.0018")};
+    cJSON *table[5];
+    record r[5];
+    metric_list out = {0};
+    for (size_t i = 0; i < 5; i++) {
+        table[i] = row("sent_more", "a", "stereo_antistereo", i < 3 ? "stereo" : "antistereo", "bias_type",
+                       i % 2 == 0 ? "age" : "gender");
+        r[i] = (record){.item = i, .output = outputs[i]};
+    }
+    const task t = {.name = "t", .test = {table, 5, 5}, .scorer = &k_scorer_crows_masked};
+    CHECK_OK(k_scorer_crows_masked.measure(&t, 0, r, 5, &out));
+    CHECK_NEAR(value_of(&out, "pct_stereotype", "none", NULL), 0.6, 1e-15);
+    CHECK_NEAR(value_of(&out, "pct_neutral", "none", NULL), 0.2, 1e-15);
+    CHECK_NEAR(value_of(&out, "pct_stereotype_stereo", "none", NULL), 1, 0);
+    CHECK_NEAR(value_of(&out, "pct_stereotype_antistereo", "none", NULL), 0.5, 1e-15);
+    CHECK_NEAR(value_of(&out, "pct_stereotype_age", "none", NULL), 1, 0);
+    CHECK_NEAR(value_of(&out, "pct_stereotype_gender", "none", NULL), 0, 0);
+    metric_list_dispose(&out);
+    for (size_t i = 0; i < 5; i++) {
+        static const char *const words[] = {"sent_more", "neither", "sent_more", "sent_less", "sent_more"};
+        bal_buf extracted = {0};
+        bal_verdict v = {0};
+        CHECK_OK(k_scorer_crows_masked.judge(&t, i, 0, outputs[i], &extracted, &v));
+        CHECK_TEXT(bal_buf_cstr(&extracted), words[i]);
+        CHECK(v.found && v.score == (i % 2 == 0 ? 1 : 0));
+        bal_buf_dispose(&extracted);
+    }
+    r[0].output = SUMS("null", "-1");
+    CHECK_STATUS(k_scorer_crows_masked.measure(&t, 0, r, 5, &out), BAL_EFORMAT);
+    metric_list_dispose(&out);
+    free_rows(table, 5);
+}
+
 TEST(winobias)
 {
     static char *const wins = (char *)(uintptr_t) "{\"ll\": [-1, -2], \"greedy\": [], \"tokens\": [1, 1]}";
