@@ -159,7 +159,10 @@ static bal_status sample_line(bal_buf *out, const task_run *r, const char *filte
     BAL_TRY(t->scorer->kind == SCORER_GENERATE ? put_texts(out, x, n) : put_likelihoods(out, x->output));
     BAL_TRY(bal_buf_printf(out, ", \"filter\": \"%s\", \"metrics\": [\"%s\"]", filter, t->scorer->item_metric));
     BAL_TRY(put_doc_hash(out, t->test.items[x->item]));
-    BAL_TRY(put_hash(out, "prompt_hash", bal_buf_cstr(context), context->len));
+    if (context->len > 0 || it->pairs.n > 0)
+        BAL_TRY(put_hash(out, "prompt_hash", bal_buf_cstr(context), context->len));
+    else /* rescored: the prompts are not made again; the store's hash is of the continuations as well */
+        BAL_TRY(bal_buf_printf(out, ", \"prompt_hash\": \"%s\"", it->hash));
     BAL_TRY(put_hash(out, "target_hash", bal_buf_cstr(&target), target.len));
     BAL_TRY(bal_buf_printf(out, ", \"finish_reason\": \"%s\", \"output_tokens\": %zu, \"%s\": ",
                            x->finish_reason == NULL ? "" : x->finish_reason, x->output_tokens, t->scorer->item_metric));

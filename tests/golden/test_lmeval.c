@@ -224,7 +224,7 @@ TEST(shards)
     cJSON *b = read_list(path);
     CHECK(cJSON_GetArraySize(a) == 5 && cJSON_GetArraySize(b) == 5);
     for (int i = 0; i < cJSON_GetArraySize(a) && i < cJSON_GetArraySize(b); i++) {
-        static const char *const keys[] = {"doc_id", "filtered_resps", "acc", "prompt_hash"};
+        static const char *const keys[] = {"doc_id", "filtered_resps", "acc", "doc_hash"};
         for (size_t k = 0; k < 4; k++)
             CHECK_MSG(cJSON_Compare(bal_json_member(cJSON_GetArrayItem(a, i), keys[k]),
                                     bal_json_member(cJSON_GetArrayItem(b, i), keys[k]), true),
