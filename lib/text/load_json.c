@@ -16,13 +16,43 @@ static bool flag_of(const cJSON *v, const char *key, bool otherwise)
     return cJSON_IsBool(f) ? cJSON_IsTrue(f) != 0 : otherwise;
 }
 
+/* Adds the added tokens; ids: of each, -1 for one that does not count.  The reference takes an id from the model's
+ * vocabulary, or the next free one: the ids that the file names are not used, and of equal texts the first counts. */
+static bal_status number_added(bal_tokenizer *t, const cJSON *added, int32_t next, int32_t *ids)
+{
+    int32_t end = 0; /* behind the largest id of an added token */
+    for (const cJSON *a = added != NULL ? added->child : NULL; a != NULL; a = a->next, ids++) {
+        char *content = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(a, "content"));
+        size_t n = bal_json_text_bytes(content);
+        int32_t id = *ids = n > 0 ? bal_vocab_find(t, content, n) : -1;
+        if (n == 0)
+            continue;
+        if (id < 0) {
+            id = *ids = end > next ? end : next;
+            bal_status status = bal_vocab_add(t, id, content, n);
+            if (status != BAL_OK)
+                return status;
+            bal_vocab_index_one(t, id);
+            t->tokens[id].outside = true;
+        }
+        end = id >= end ? id + 1 : end;
+        *ids = t->tokens[id].added ? -1 : id;
+        t->tokens[id].added = true;
+        t->tokens[id].special |= flag_of(a, "special", false);
+    }
+    while (t->n_tokens > 0 && t->tokens[t->n_tokens - 1].text == NULL)
+        t->n_tokens--;
+    return BAL_OK;
+}
+
 /* Vocabulary and added tokens share one table of ids.  vocab: an object of ids, or (Unigram) a list of [text, score]
  * whose ids are their places. */
-static bal_status read_vocab(bal_tokenizer *t, const cJSON *vocab, const cJSON *added, const char *path)
+static bal_status read_vocab(bal_tokenizer *t, const cJSON *vocab, const cJSON *added, int32_t *added_ids,
+                             const char *path)
 {
     bool list = cJSON_IsArray(vocab);
     double top = -1, place = 0;
-    size_t bytes = 0;
+    size_t bytes = 0, n_added = 0, n_vocab = 0;
     for (const cJSON *v = vocab->child; v != NULL; v = v->next) {
         const char *text = list ? cJSON_GetStringValue(v->child) : v->string;
         double id = list ? place++ : v->valuedouble;
@@ -31,18 +61,23 @@ static bal_status read_vocab(bal_tokenizer *t, const cJSON *vocab, const cJSON *
                             id);
         top = id > top ? id : top;
         bytes += strlen(text) + 1;
+        n_vocab++;
     }
     for (const cJSON *a = added != NULL ? added->child : NULL; a != NULL; a = a->next) {
         const cJSON *id = cJSON_GetObjectItemCaseSensitive(a, "id");
         const char *content = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(a, "content"));
         if (!cJSON_IsNumber(id) || content == NULL)
             return bal_fail(BAL_EFORMAT, "%s: an added token lacks its id or content", path);
-        top = id->valuedouble > top ? id->valuedouble : top;
+        if (!(id->valuedouble >= 0 && id->valuedouble < BAL_MAX_VOCAB))
+            return bal_fail(BAL_EFORMAT, "%s: added token '%.40s' has id %.17g, not in 0 .. %d", path, content,
+                            id->valuedouble, BAL_MAX_VOCAB - 1);
         bytes += strlen(content) + 1;
+        n_added++;
     }
-    if (!(top >= 0 && top < BAL_MAX_VOCAB))
+    if (!(top < BAL_MAX_VOCAB) || n_vocab + n_added >= BAL_MAX_VOCAB)
         return bal_fail(BAL_EFORMAT, "%s: largest id is %.17g, not in 0 .. %d", path, top, BAL_MAX_VOCAB - 1);
-    bal_status status = bal_vocab_reserve(t, (size_t)top + 1, bytes);
+    size_t n_ids = top + 1 > (double)n_vocab ? (size_t)(top + 1) : n_vocab;
+    bal_status status = bal_vocab_reserve(t, n_ids + n_added, bytes);
     place = 0;
     for (const cJSON *v = vocab->child; v != NULL && status == BAL_OK; v = v->next) {
         char *text = list ? v->child->valuestring : v->string;
@@ -51,25 +86,14 @@ static bal_status read_vocab(bal_tokenizer *t, const cJSON *vocab, const cJSON *
         status = whole ? bal_vocab_add(t, (int32_t)id, text, bal_json_text_bytes(text))
                        : bal_fail(BAL_EFORMAT, "token '%.40s' has no whole id", text);
     }
-    for (const cJSON *a = added != NULL ? added->child : NULL; a != NULL && status == BAL_OK; a = a->next) {
-        double id = cJSON_GetObjectItemCaseSensitive(a, "id")->valuedouble;
-        const char *content = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(a, "content"));
-        bool whole = id >= 0 && id == (double)(int32_t)id;
-        bool outside = whole && t->tokens[(int32_t)id].text == NULL;
-        status = whole ? bal_vocab_add(t, (int32_t)id, content, strlen(content))
-                       : bal_fail(BAL_EFORMAT, "added token '%.40s' has no whole id", content);
-        if (status == BAL_OK) {
-            t->tokens[(int32_t)id].added = true;
-            t->tokens[(int32_t)id].outside = outside;
-            t->tokens[(int32_t)id].special = flag_of(a, "special", false);
-        }
-    }
     if (status == BAL_OK)
         status = bal_vocab_index(t);
+    if (status == BAL_OK)
+        status = number_added(t, added, (int32_t)n_vocab, added_ids);
     return status == BAL_OK ? BAL_OK : bal_fail_note(status, "%s", path);
 }
 
-static bal_status read_added(bal_tokenizer *t, const cJSON *added)
+static bal_status read_added(bal_tokenizer *t, const cJSON *added, const int32_t *ids)
 {
     size_t n = (size_t)(added != NULL ? cJSON_GetArraySize(added) : 0);
     t->raw.items = bal_alloc(n + 1, sizeof *t->raw.items);
@@ -77,7 +101,9 @@ static bal_status read_added(bal_tokenizer *t, const cJSON *added)
     if (t->raw.items == NULL || t->normalized.items == NULL)
         return BAL_ENOMEM;
     for (const cJSON *a = added != NULL ? added->child : NULL; a != NULL; a = a->next) {
-        int32_t id = (int32_t)cJSON_GetObjectItemCaseSensitive(a, "id")->valuedouble;
+        int32_t id = *ids++;
+        if (id < 0)
+            continue;
         const bal_token *k = &t->tokens[id];
         bal_added x = {k->text,
                        k->n,
@@ -341,6 +367,7 @@ out:
 bal_status bal_tokenizer_read_json(bal_tokenizer *t, const cJSON *json, const char *path)
 {
     bal_status status = BAL_OK;
+    int32_t *added_ids = NULL;
     const cJSON *model = bal_json_member(json, "model");
     const cJSON *added = bal_json_member(json, "added_tokens");
     const char *type = model != NULL ? cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "type")) : NULL;
@@ -360,11 +387,14 @@ bal_status bal_tokenizer_read_json(bal_tokenizer *t, const cJSON *json, const ch
     if (cJSON_IsArray(vocab) != (strcmp(type, "Unigram") == 0))
         BAL_TRY(bal_fail(BAL_EFORMAT, "%s: the vocabulary of a %s model is %s", path, type,
                          cJSON_IsArray(vocab) ? "a list" : "no list"));
-    BAL_TRY(read_vocab(t, vocab, added, path));
+    added_ids = bal_alloc((size_t)(added != NULL ? cJSON_GetArraySize(added) : 0) + 1, sizeof *added_ids);
+    BAL_TRY(added_ids == NULL ? BAL_ENOMEM : BAL_OK);
+    BAL_TRY(read_vocab(t, vocab, added, added_ids, path));
     BAL_TRY(read_model(t, model, type, path));
     BAL_TRY(bal_tokenizer_read_components(t, json, path));
-    BAL_TRY(read_added(t, added));
+    BAL_TRY(read_added(t, added, added_ids));
 out:
+    bal_free(added_ids);
     return status;
 }
 

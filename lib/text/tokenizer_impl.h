@@ -154,6 +154,7 @@ struct bal_tokenizer {
 bal_status bal_vocab_reserve(bal_tokenizer *t, size_t n_tokens, size_t n_bytes);
 bal_status bal_vocab_add(bal_tokenizer *t, int32_t id, const char *text, size_t n);
 bal_status bal_vocab_index(bal_tokenizer *t);
+void bal_vocab_index_one(bal_tokenizer *t, int32_t id); /* a token that came later; room was reserved for it */
 void bal_vocab_find_bytes(bal_tokenizer *t); /* fills byte_ids */
 int32_t bal_vocab_find(const bal_tokenizer *t, const char *text, size_t n);
 bal_status bal_merges_reserve(bal_tokenizer *t, size_t n);

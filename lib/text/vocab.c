@@ -57,6 +57,17 @@ bal_status bal_vocab_add(bal_tokenizer *t, int32_t id, const char *text, size_t 
     return BAL_OK;
 }
 
+void bal_vocab_index_one(bal_tokenizer *t, int32_t id)
+{
+    const bal_token *k = &t->tokens[id];
+    if (bal_vocab_find(t, k->text, k->n) >= 0) /* the first of equal texts is found */
+        return;
+    size_t at = hash_text(k->text, k->n) & t->by_text.mask;
+    while (t->by_text.slots[at] != 0)
+        at = (at + 1) & t->by_text.mask;
+    t->by_text.slots[at] = (uint32_t)id + 1;
+}
+
 bal_status bal_vocab_index(bal_tokenizer *t)
 {
     size_t size = table_size(t->n_tokens);
@@ -65,15 +76,9 @@ bal_status bal_vocab_index(bal_tokenizer *t)
     t->by_text.mask = size - 1;
     if (t->by_text.slots == NULL)
         return BAL_ENOMEM;
-    for (size_t id = 0; id < t->n_tokens; id++) {
-        const bal_token *k = &t->tokens[id];
-        if (k->text == NULL || bal_vocab_find(t, k->text, k->n) >= 0) /* the first of equal texts is found */
-            continue;
-        size_t at = hash_text(k->text, k->n) & t->by_text.mask;
-        while (t->by_text.slots[at] != 0)
-            at = (at + 1) & t->by_text.mask;
-        t->by_text.slots[at] = (uint32_t)id + 1;
-    }
+    for (size_t id = 0; id < t->n_tokens; id++)
+        if (t->tokens[id].text != NULL)
+            bal_vocab_index_one(t, (int32_t)id);
     return BAL_OK;
 }
 
