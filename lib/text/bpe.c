@@ -89,9 +89,26 @@ static bool has_bytes(const bal_tokenizer *t, const char *text, size_t n)
     return all;
 }
 
+/* A character as the vocabulary writes it inside a word, at its end. */
+static size_t with_affixes(const bal_tokenizer *t, const char *text, size_t n, bool inside, bool last, char *out)
+{
+    size_t k = 0;
+    if (inside) {
+        memcpy(out, t->continuing_prefix, t->n_continuing);
+        k = t->n_continuing;
+    }
+    memcpy(out + k, text, n);
+    k += n;
+    if (last) {
+        memcpy(out + k, t->word_suffix, t->n_word_suffix);
+        k += t->n_word_suffix;
+    }
+    return k;
+}
+
 /* One symbol per character; an unknown character becomes its bytes, or the unknown token.  By score an unknown character
  * stays whole, since a token may begin with it; it becomes bytes only if nothing took it in. */
-static void split_symbols(const bal_tokenizer *t, const char *piece, size_t n, work *w)
+static bal_status split_symbols(const bal_tokenizer *t, const char *piece, size_t n, work *w)
 {
     symbol unknown = {0};
     bool pending = false; /* unknown tokens wait for the next known one, so that neighbours become one */
@@ -99,23 +116,31 @@ static void split_symbols(const bal_tokenizer *t, const char *piece, size_t n, w
         uint32_t cp;
         size_t len = bal_utf8_decode((const unsigned char *)piece + i, n - i, &cp);
         len = len == 0 ? 1 : len;
-        int32_t id = bal_vocab_find(t, piece + i, len);
-        bool bytes = id < 0 && !t->by_score && has_bytes(t, piece + i, len);
+        const char *text = piece + i;
+        size_t n_text = len;
+        char affixed[4 + 2 * BAL_MAX_AFFIX];
+        if (t->n_continuing + t->n_word_suffix > 0) {
+            n_text = with_affixes(t, text, len, i > 0, i + len == n, affixed);
+            text = affixed;
+        }
+        int32_t id = bal_vocab_known(t, text, n_text);
+        bool bytes = id < 0 && !t->by_score && has_bytes(t, text, n_text);
         if (id >= 0 || t->by_score) {
             if (pending)
                 w->symbols[w->n_symbols++] = unknown;
             pending = false;
             w->symbols[w->n_symbols++] = (symbol){id >= 0 ? id : WHOLE_UNKNOWN, 0, 0, (uint32_t)i, (uint32_t)len};
         } else if (bytes) {
-            for (size_t j = 0; j < len; j++)
-                w->symbols[w->n_symbols++] =
-                    (symbol){t->byte_ids[(unsigned char)piece[i + j]], 0, 0, (uint32_t)(i + j), 1};
+            for (size_t j = 0; j < n_text; j++)
+                w->symbols[w->n_symbols++] = (symbol){t->byte_ids[(unsigned char)text[j]], 0, 0, (uint32_t)(i + j), 1};
         } else if (t->unk >= 0) {
             if (pending && !t->fuse_unk)
                 w->symbols[w->n_symbols++] = unknown;
             if (!pending || !t->fuse_unk)
                 unknown = (symbol){t->unk, 0, 0, (uint32_t)i, (uint32_t)len};
             pending = true;
+        } else if (t->unk_missing) {
+            return bal_fail(BAL_EFORMAT, "a character is not in the vocabulary, nor is the tokenizer's unk_token");
         }
         i += len;
     }
@@ -125,6 +150,7 @@ static void split_symbols(const bal_tokenizer *t, const char *piece, size_t n, w
         w->symbols[i].prev = (int32_t)i - 1;
         w->symbols[i].next = i + 1 < w->n_symbols ? (int32_t)i + 1 : -1;
     }
+    return BAL_OK;
 }
 
 static bal_status put_symbol(const bal_tokenizer *t, const char *piece, const symbol *s, bal_ids *out)
@@ -147,15 +173,18 @@ bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, b
     bal_status status = BAL_OK;
     if (n == 0)
         return BAL_OK;
-    int32_t whole = t->ignore_merges ? bal_vocab_find(t, piece, n) : -1;
+    int32_t whole = t->ignore_merges ? bal_vocab_known(t, piece, n) : -1;
     if (whole >= 0)
         return bal_ids_append(out, whole);
-    if (n > SMALL) { /* each merge puts at most two candidates in: n - 1 at first, 2 (n - 1) later */
-        w.symbols = bal_alloc(n, sizeof *w.symbols);
-        w.heap = bal_alloc(n, 3 * sizeof *w.heap);
+    size_t most = n; /* symbols: a byte each, also those of what is put around a character */
+    if (t->n_continuing + t->n_word_suffix > 0 && t->byte_fallback)
+        most = n * (1 + t->n_continuing) + t->n_word_suffix;
+    if (most > SMALL) { /* each merge puts at most two candidates in: n - 1 at first, 2 (n - 1) later */
+        w.symbols = bal_alloc(most, sizeof *w.symbols);
+        w.heap = bal_alloc(most, 3 * sizeof *w.heap);
         BAL_TRY(w.symbols == NULL || w.heap == NULL ? BAL_ENOMEM : BAL_OK);
     }
-    split_symbols(t, piece, n, &w);
+    BAL_TRY(split_symbols(t, piece, n, &w));
     for (size_t i = 0; i + 1 < w.n_symbols; i++)
         consider(t, piece, &w, (int32_t)i, (int32_t)i + 1);
     while (w.n_heap > 0) {

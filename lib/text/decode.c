@@ -143,13 +143,33 @@ static bal_status per_token(const bal_step *s, const bal_pieces *in, bal_pieces 
     return status;
 }
 
+/* A text put before each character and at the end: what replacing the empty text does. */
+static bal_status between_all(bal_buf *b, size_t begin, const char *to)
+{
+    bal_buf out = {0};
+    bal_status status = BAL_OK;
+    for (size_t i = begin; i <= b->len && status == BAL_OK; i++) {
+        if (i == b->len || ((unsigned char)b->data[i] & 0xC0) != 0x80)
+            status = bal_buf_text(&out, to);
+        if (i < b->len && status == BAL_OK)
+            status = bal_buf_append(&out, b->data + i, 1);
+    }
+    b->len = begin;
+    if (status == BAL_OK)
+        status = bal_buf_append(b, bal_buf_cstr(&out), out.len);
+    bal_buf_dispose(&out);
+    return status;
+}
+
 /* The text of b from begin on, with every `from` replaced by `to`. */
 static bal_status replace_all(bal_buf *b, size_t begin, const char *from, const char *to)
 {
     size_t n = strlen(from);
     bal_buf out = {0};
     bal_status status = BAL_OK;
-    if (n == 0 || begin >= b->len)
+    if (n == 0)
+        return between_all(b, begin, to);
+    if (begin >= b->len)
         return BAL_OK;
     const char *at = b->data + begin, *end = b->data + b->len, *hit = memmem(at, (size_t)(end - at), from, n);
     if (hit == NULL)
@@ -271,7 +291,8 @@ bal_status bal_tokenizer_decode(const bal_tokenizer *t, const int32_t *ids, size
             BAL_TRY(bal_fail(BAL_EFORMAT, "id %d is negative", (int)ids[i]));
         if (text == NULL)
             continue;
-        if (skip_special && t->tokens[ids[i]].special)
+        if (skip_special &&
+            (t->tokens[ids[i]].form != NULL ? t->tokens[ids[i]].special_form : t->tokens[ids[i]].special))
             continue;
         size_t begin = now.text.len;
         const bal_token *k = &t->tokens[ids[i]];

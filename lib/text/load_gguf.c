@@ -126,7 +126,7 @@ static bal_status setup_gpt2(bal_tokenizer *t, const bal_gguf *g, const char *pa
         if (a < 0 || b < 0 || c < 0)
             BAL_TRY(bal_fail(BAL_EFORMAT, "%s: merge %zu ('%.*s') names a token that the vocabulary lacks", path, i,
                              m.n < 60 ? (int)m.n : 60, m.data));
-        BAL_TRY(bal_merges_add(t, (uint32_t)a, (uint32_t)b, (uint32_t)i, (uint32_t)c));
+        BAL_TRY(bal_merges_add(t, (uint32_t)a, (uint32_t)b, (uint32_t)i, (uint32_t)c, false));
     }
 out:
     bal_buf_dispose(&joined);

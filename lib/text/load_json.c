@@ -115,7 +115,7 @@ static bal_status read_added(bal_tokenizer *t, const cJSON *added, const int32_t
                        NULL};
         bal_buf form = {0};
         if (x.normalized && t->normalizers.n > 0) { /* such a token is searched for as the normalizers leave it */
-            bal_status status = bal_normalize(t, k->text, k->n, &form);
+            bal_status status = bal_normalize(t, k->text, k->n, &form, NULL);
             x.own = status == BAL_OK ? bal_strndup(bal_buf_cstr(&form), form.len) : NULL;
             x.text = x.own;
             x.n = (uint32_t)form.len;
@@ -134,6 +134,11 @@ static bal_status read_added(bal_tokenizer *t, const cJSON *added, const int32_t
         bal_added_set *set = x.normalized ? &t->normalized : &t->raw;
         set->items[set->n++] = x;
     }
+    for (size_t i = 0; i < t->normalized.n; i++) { /* decoding asks whether the form is the text of a special token */
+        const bal_added *x = &t->normalized.items[i];
+        int32_t same = x->own != NULL ? bal_vocab_find(t, x->own, x->n) : -1;
+        t->tokens[x->id].special_form = same >= 0 && t->tokens[same].special;
+    }
     bal_added_index(&t->raw);
     bal_added_index(&t->normalized);
     return BAL_OK;
@@ -142,46 +147,71 @@ static bal_status read_added(bal_tokenizer *t, const cJSON *added, const int32_t
 /* A merge is "left right", or ["left", "right"]. */
 static bal_status read_merge(bal_tokenizer *t, const cJSON *m, uint32_t rank, const char *path, bal_buf *joined)
 {
-    const char *left = NULL, *right = NULL;
-    size_t nl = 0;
+    char *left = NULL, *right = NULL;
+    size_t nl = 0, nr = 0;
     if (cJSON_IsString(m)) {
         left = m->valuestring;
-        const char *space = strchr(left, ' ');
+        if (strncmp(left, "#version", 8) == 0)
+            return BAL_OK;
+        size_t n = bal_json_text_bytes(left);
+        char *space = memchr(left, ' ', n);
         nl = space != NULL ? (size_t)(space - left) : 0;
+        nr = space != NULL ? n - nl - 1 : 0;
         right = space != NULL ? space + 1 : NULL;
     } else if (cJSON_IsArray(m) && m->child != NULL && m->child->next != NULL) {
         left = cJSON_GetStringValue(m->child);
         right = cJSON_GetStringValue(m->child->next);
-        nl = left != NULL ? strlen(left) : 0;
+        nl = left != NULL ? bal_json_text_bytes(left) : 0;
+        nr = right != NULL ? bal_json_text_bytes(right) : 0;
     }
     if (left == NULL || right == NULL)
         return bal_fail(BAL_EFORMAT, "%s: merge %u is no pair of texts", path, (unsigned)rank);
     bal_buf_clear(joined);
+    size_t cut = t->n_continuing; /* the right one continues a word: so much of it goes */
+    if (cut > nr)
+        return bal_fail(BAL_EFORMAT, "%s: the right token of merge %u is shorter than continuing_subword_prefix", path,
+                        (unsigned)rank);
     bal_status status = bal_buf_append(joined, left, nl);
     if (status == BAL_OK)
-        status = bal_buf_text(joined, right);
+        status = bal_buf_append(joined, right + cut, nr - cut);
     if (status != BAL_OK)
         return status;
-    int32_t a = bal_vocab_find(t, left, nl), b = bal_vocab_find(t, right, strlen(right));
-    int32_t c = bal_vocab_find(t, bal_buf_cstr(joined), joined->len);
+    int32_t a = bal_vocab_known(t, left, nl), b = bal_vocab_known(t, right, nr);
+    int32_t c = bal_vocab_known(t, bal_buf_cstr(joined), joined->len);
     if (a < 0 || b < 0 || c < 0)
         return bal_fail(BAL_EFORMAT, "%s: merge %u ('%.40s' + '%.40s') names a token that the vocabulary lacks", path,
                         (unsigned)rank, left, right);
-    return bal_merges_add(t, (uint32_t)a, (uint32_t)b, rank, (uint32_t)c);
+    return bal_merges_add(t, (uint32_t)a, (uint32_t)b, rank, (uint32_t)c, true);
+}
+
+static bal_status read_affix(const cJSON *model, const char *key, char *out, size_t *n, const char *path)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, key));
+    *n = text != NULL ? strlen(text) : 0;
+    if (*n > BAL_MAX_AFFIX || (*n > 0 && strstr(text, "\xC0\x80") != NULL))
+        return bal_tokenizer_unknown(path, key, text);
+    memcpy(out, text != NULL ? text : "", *n);
+    return BAL_OK;
+}
+
+/* An unk_token that the model does not know is an error at the first text that needs it. */
+static void find_unknown(bal_tokenizer *t, const cJSON *model)
+{
+    char *unk = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "unk_token"));
+    t->unk = unk != NULL ? bal_vocab_known(t, unk, bal_json_text_bytes(unk)) : -1;
+    t->unk_missing = unk != NULL && t->unk < 0;
 }
 
 static bal_status read_bpe(bal_tokenizer *t, const cJSON *model, const char *path)
 {
     const cJSON *merges = cJSON_GetObjectItemCaseSensitive(model, "merges");
-    const char *unk = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "unk_token"));
-    static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     bal_buf joined = {0};
     uint32_t rank = 0;
-    for (size_t i = 0; i < 2; i++) {
-        const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, affixes[i]));
-        if (text != NULL && text[0] != '\0')
-            return bal_tokenizer_unknown(path, affixes[i], text);
-    }
+    bal_status status = read_affix(model, "continuing_subword_prefix", t->continuing_prefix, &t->n_continuing, path);
+    if (status == BAL_OK)
+        status = read_affix(model, "end_of_word_suffix", t->word_suffix, &t->n_word_suffix, path);
+    if (status != BAL_OK)
+        return status;
     const cJSON *dropout = bal_json_member(model, "dropout");
     if (dropout != NULL && dropout->valuedouble != 0)
         return bal_tokenizer_unknown(path, "model option", "dropout");
@@ -189,22 +219,13 @@ static bal_status read_bpe(bal_tokenizer *t, const cJSON *model, const char *pat
     t->fuse_unk = flag_of(model, "fuse_unk", false);
     t->byte_fallback = flag_of(model, "byte_fallback", false);
     t->ignore_merges = flag_of(model, "ignore_merges", false);
-    if (unk != NULL && (t->unk = bal_vocab_find(t, unk, strlen(unk))) < 0)
-        return bal_fail(BAL_EFORMAT, "%s: unk_token '%.60s' is not in the vocabulary", path, unk);
+    find_unknown(t, model);
     bal_vocab_find_bytes(t);
-    bal_status status = bal_merges_reserve(t, (size_t)(merges != NULL ? cJSON_GetArraySize(merges) : 0));
+    status = bal_merges_reserve(t, (size_t)(merges != NULL ? cJSON_GetArraySize(merges) : 0));
     for (const cJSON *m = merges != NULL ? merges->child : NULL; m != NULL && status == BAL_OK; m = m->next)
         status = read_merge(t, m, rank++, path, &joined);
     bal_buf_dispose(&joined);
     return status;
-}
-
-static bal_status find_unknown(bal_tokenizer *t, const cJSON *model, const char *path)
-{
-    const char *unk = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "unk_token"));
-    if (unk != NULL && (t->unk = bal_vocab_find(t, unk, strlen(unk))) < 0)
-        return bal_fail(BAL_EFORMAT, "%s: unk_token '%.60s' is not in the vocabulary", path, unk);
-    return BAL_OK;
 }
 
 /* WordPiece, and WordLevel, which is whole words only. */
@@ -213,9 +234,8 @@ static bal_status read_words(bal_tokenizer *t, const cJSON *model, bool pieces, 
     const char *prefix = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "continuing_subword_prefix"));
     int64_t most = 100;
     uint32_t node = 0;
-    bal_status status = find_unknown(t, model, path);
-    if (status == BAL_OK)
-        status = bal_json_i64(model, path, "max_input_chars_per_word", 0, INT32_MAX, &most, NULL);
+    find_unknown(t, model);
+    bal_status status = bal_json_i64(model, path, "max_input_chars_per_word", 0, INT32_MAX, &most, NULL);
     if (status == BAL_OK)
         status = bal_trie_build(&t->trie, t->tokens, t->n_tokens);
     if (status != BAL_OK)

@@ -3,6 +3,7 @@
 #include "lib/base/mem.h"
 #include "lib/text/tokenizer_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
 bal_status bal_tokenizer_unknown(const char *path, const char *what, const char *type)
@@ -27,6 +28,9 @@ static bal_status copy_text(char **out, const cJSON *v, const char *key, const c
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(v, key));
     if (text == NULL)
         return bal_fail(BAL_EFORMAT, "%s: component %s lacks the text '%s'", path, type_of(v), key);
+    if (strstr(text, "\xC0\x80") != NULL) /* how bal_json_parse() holds a NUL */
+        return bal_fail(BAL_EUNSUPPORTED, "%s: '%s' of component %s holds a NUL, which is not supported", path, key,
+                        type_of(v));
     *out = bal_strdup(text);
     return *out == NULL ? BAL_ENOMEM : BAL_OK;
 }
@@ -37,6 +41,9 @@ static bal_status read_pattern(bal_step *s, const cJSON *v, const char *path)
     const char *regex = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(pattern, "Regex"));
     if (regex != NULL)
         return bal_regex_compile(&s->regex, regex, path);
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(pattern, "String"));
+    if (text != NULL && text[0] == '\0') /* matches between all characters */
+        return bal_regex_compile(&s->regex, "", path);
     return copy_text(&s->literal, pattern, "String", path);
 }
 
@@ -60,10 +67,11 @@ static int prepend_scheme(const cJSON *v)
     return strcmp(scheme, "always") == 0 ? 2 : strcmp(scheme, "first") == 0 ? 1 : 0;
 }
 
-static bal_status read_metaspace(bal_step *s, const cJSON *v, const char *path)
+static bal_status read_metaspace(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path)
 {
     s->kind = BAL_STEP_METASPACE;
     s->prepend = prepend_scheme(v);
+    t->first_is_marked |= s->prepend == 1;
     s->split = flag_of(v, "split", true);
     return copy_text(&s->content, v, "replacement", path);
 }
@@ -126,7 +134,6 @@ static bal_status read_pre_tokenizer(bal_tokenizer *t, bal_step *s, const cJSON 
 {
     const char *type = type_of(v), *delimiter;
     bal_status status;
-    (void)t;
     s->kind = BAL_STEP_SPLIT;
     if (strcmp(type, "ByteLevel") == 0) {
         s->kind = BAL_STEP_BYTE_LEVEL;
@@ -136,7 +143,7 @@ static bal_status read_pre_tokenizer(bal_tokenizer *t, bal_step *s, const cJSON 
         return BAL_OK;
     }
     if (strcmp(type, "Metaspace") == 0)
-        return read_metaspace(s, v, path);
+        return read_metaspace(t, s, v, path);
     if (strcmp(type, "Split") == 0) {
         s->invert = flag_of(v, "invert", false);
         status = read_pattern(s, v, path);
@@ -169,6 +176,14 @@ static bal_status read_pre_tokenizer(bal_tokenizer *t, bal_step *s, const cJSON 
             return bal_fail(BAL_EFORMAT, "%s: CharDelimiterSplit lacks its delimiter", path);
         return copy_text(&s->literal, v, "delimiter", path);
     }
+    if (strcmp(type, "FixedLength") == 0) { /* so many characters, and what is left */
+        int64_t length = 5;
+        char pattern[40];
+        status = bal_json_i64(v, path, "length", 1, 65535, &length, NULL);
+        (void)snprintf(pattern, sizeof pattern, "[\\s\\S]{1,%d}", (int)length);
+        s->behavior = BAL_SPLIT_ISOLATED;
+        return status == BAL_OK ? bal_regex_compile(&s->regex, pattern, path) : status;
+    }
     if (strcmp(type, "BertPreTokenizer") == 0) { /* white space goes, then punctuation stands alone */
         if (t->pre_tokenizers.n == BAL_MAX_STEPS)
             return bal_fail(BAL_ELIMIT, "%s: more than %d pretokenizers", path, BAL_MAX_STEPS);
@@ -186,7 +201,6 @@ static bal_status read_pre_tokenizer(bal_tokenizer *t, bal_step *s, const cJSON 
 static bal_status read_decoder(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path)
 {
     const char *type = type_of(v);
-    t->has_decoder = true;
     if (strcmp(type, "ByteLevel") == 0) {
         s->kind = BAL_STEP_BYTE_LEVEL;
         return BAL_OK;
@@ -196,7 +210,7 @@ static bal_status read_decoder(bal_tokenizer *t, bal_step *s, const cJSON *v, co
         return BAL_OK;
     }
     if (strcmp(type, "Metaspace") == 0)
-        return read_metaspace(s, v, path);
+        return read_metaspace(t, s, v, path);
     if (strcmp(type, "WordPiece") == 0) {
         s->kind = BAL_STEP_WORDPIECE;
         s->cleanup = flag_of(v, "cleanup", true);
@@ -331,6 +345,7 @@ bal_status bal_tokenizer_read_components(bal_tokenizer *t, const cJSON *json, co
     BAL_TRY(read_steps(t, &t->normalizers, bal_json_member(json, "normalizer"), "normalizers", read_normalizer, path));
     BAL_TRY(read_steps(t, &t->pre_tokenizers, bal_json_member(json, "pre_tokenizer"), "pretokenizers",
                        read_pre_tokenizer, path));
+    t->has_decoder = bal_json_member(json, "decoder") != NULL; /* also an empty Sequence */
     BAL_TRY(read_steps(t, &t->decoders, bal_json_member(json, "decoder"), "decoders", read_decoder, path));
     BAL_TRY(bal_regex_compile(&t->byte_level_regex, bal_gpt2_pattern, path));
     status = read_post_processor(t, bal_json_member(json, "post_processor"), path);

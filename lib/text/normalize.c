@@ -164,44 +164,64 @@ static bal_status strip(const bal_step *s, const char *text, size_t n, bal_buf *
     return bal_buf_append(out, text + begin, end - begin);
 }
 
-bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal_buf *out)
+/* Appends what the step makes of text[0..n). */
+static bal_status run_step(const bal_step *s, const char *text, size_t n, bal_buf *out)
+{
+    bal_status status = BAL_OK;
+    switch (s->kind) {
+    case BAL_STEP_REPLACE:
+        return bal_replace(s, text, n, out);
+    case BAL_STEP_PREPEND:
+        status = n == 0 ? BAL_OK : bal_buf_text(out, s->content);
+        return status == BAL_OK ? bal_buf_append(out, text, n) : status;
+    case BAL_STEP_LOWERCASE:
+    case BAL_STEP_STRIP_ACCENTS:
+    case BAL_STEP_NMT:
+        return per_character(s->kind, text, n, out);
+    case BAL_STEP_STRIP:
+        return strip(s, text, n, out);
+    case BAL_STEP_BERT:
+        return bert(s, text, n, out);
+    case BAL_STEP_BYTE_LEVEL:
+        return byte_level(text, n, out);
+    case BAL_STEP_PRECOMPILED:
+        return bal_charsmap_apply(s->charsmap, text, n, out);
+    default:
+        return unicode_form(s->kind, text, n, out);
+    }
+}
+
+/* Whether the step takes away the first character of a text.  What it makes of that character alone tells it, but for
+ * REPLACE, where a longer match may begin there, and STRIP, which may look at its right side only. */
+static bal_status cuts(const bal_step *s, const char *text, size_t n, bal_buf *scratch, bool *cut)
+{
+    uint32_t cp;
+    if (n == 0)
+        return BAL_OK;
+    if (s->kind == BAL_STEP_REPLACE)
+        return bal_replaces_first(s, text, n, cut);
+    size_t first = bal_utf8_decode((const unsigned char *)text, n, &cp);
+    bal_buf_clear(scratch);
+    bal_status status = BAL_OK;
+    if (s->kind != BAL_STEP_STRIP || s->left)
+        status = run_step(s, text, first == 0 ? 1 : first, scratch);
+    *cut |= status == BAL_OK && scratch->len == 0 && (s->kind != BAL_STEP_STRIP || s->left);
+    return status;
+}
+
+bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal_buf *out, bool *cut)
 {
     bal_buf other = {0};
     bal_buf_clear(out);
     bal_status status = bal_buf_append(out, text, n);
     for (size_t i = 0; i < t->normalizers.n && status == BAL_OK; i++) {
         const bal_step *s = &t->normalizers.items[i];
-        bal_buf_clear(&other);
         const char *in = bal_buf_cstr(out);
-        switch (s->kind) {
-        case BAL_STEP_REPLACE:
-            status = bal_replace(s, in, out->len, &other);
-            break;
-        case BAL_STEP_PREPEND:
-            status = out->len == 0 ? BAL_OK : bal_buf_text(&other, s->content);
-            if (status == BAL_OK)
-                status = bal_buf_append(&other, in, out->len);
-            break;
-        case BAL_STEP_LOWERCASE:
-        case BAL_STEP_STRIP_ACCENTS:
-        case BAL_STEP_NMT:
-            status = per_character(s->kind, in, out->len, &other);
-            break;
-        case BAL_STEP_STRIP:
-            status = strip(s, in, out->len, &other);
-            break;
-        case BAL_STEP_BERT:
-            status = bert(s, in, out->len, &other);
-            break;
-        case BAL_STEP_BYTE_LEVEL:
-            status = byte_level(in, out->len, &other);
-            break;
-        case BAL_STEP_PRECOMPILED:
-            status = bal_charsmap_apply(s->charsmap, in, out->len, &other);
-            break;
-        default:
-            status = unicode_form(s->kind, in, out->len, &other);
-        }
+        if (cut != NULL)
+            status = cuts(s, in, out->len, &other, cut);
+        bal_buf_clear(&other);
+        if (status == BAL_OK)
+            status = run_step(s, in, out->len, &other);
         bal_buf swap = *out;
         *out = other;
         other = swap;

@@ -91,7 +91,11 @@ typedef struct reader {
 
 static bal_status refuse(const char *what, size_t n)
 {
-    return bal_fail(BAL_EUNSUPPORTED, "'%.*s' is not supported", (int)(n > 20 ? 20 : n), what);
+    enum { MOST = 20 };
+    if (n > MOST)
+        for (n = MOST; ((unsigned char)what[n] & 0xC0) == 0x80; n--)
+            ;
+    return bal_fail(BAL_EUNSUPPORTED, "'%.*s' is not supported", (int)n, what);
 }
 
 static const char *class_named(const char *name, size_t n)

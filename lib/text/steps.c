@@ -98,6 +98,20 @@ bal_status bal_replace(const bal_step *s, const char *text, size_t n, bal_buf *o
     return status == BAL_OK ? bal_buf_append(out, text + done, n - done) : status;
 }
 
+bal_status bal_replaces_first(const bal_step *s, const char *text, size_t n, bool *gone)
+{
+    finder f;
+    size_t begin = 1, end = 0;
+    bool found = false;
+    bal_status status = s->content[0] != '\0' ? BAL_OK : finder_open(&f, s, s->regex, text, n);
+    if (status != BAL_OK || s->content[0] != '\0')
+        return status;
+    status = find_next(&f, &found, &begin, &end);
+    *gone |= status == BAL_OK && found && begin == 0 && end > 0;
+    pcre2_match_data_free(f.data);
+    return status;
+}
+
 /* ---- pre-tokenizers ---- */
 
 static bal_status piece_add(bal_pieces *p, size_t begin, size_t end)
@@ -199,6 +213,7 @@ static bal_status split_piece(const bal_step *step, const pcre2_code *regex, con
 /* Copies each piece through a change of alphabet into out. */
 static bal_status to_byte_level(const bal_pieces *in, bal_pieces *out)
 {
+    out->at_zero = in->at_zero;
     enum { AT_ONCE = 256 };
     unsigned char c[2 * AT_ONCE];
     for (size_t i = 0; i < in->n; i++) {
@@ -224,11 +239,13 @@ static bal_status mark_words(const bal_step *s, const bal_pieces *in, bool at_st
     bool bytes = s->kind == BAL_STEP_BYTE_LEVEL;
     const char *mark = bytes ? " " : s->content;
     size_t m = strlen(mark);
+    out->at_zero = in->at_zero;
     for (size_t i = 0; i < in->n; i++) {
         const char *p = in->text.data + in->items[i].begin;
         size_t n = in->items[i].n, begin = out->text.len;
         bool has = p[0] == ' ' || (!bytes && n >= m && memcmp(p, mark, m) == 0);
-        bool wanted = bytes ? s->add_prefix_space : s->prepend == 2 || (s->prepend == 1 && at_start && i == 0);
+        bool wanted =
+            bytes ? s->add_prefix_space : s->prepend == 2 || (s->prepend == 1 && at_start && in->at_zero && i == 0);
         bal_status status = wanted && !has ? bal_buf_text(&out->text, mark) : BAL_OK;
         for (size_t j = 0; j < n && status == BAL_OK; j++)
             status = !bytes && p[j] == ' ' ? bal_buf_text(&out->text, mark) : bal_buf_append(&out->text, p + j, 1);
@@ -254,6 +271,7 @@ static bal_status split_all(const bal_step *s, const pcre2_code *regex, bal_piec
     bal_status status = BAL_OK;
     for (size_t i = 0; i < now->n && status == BAL_OK; i++)
         status = split_piece(s, regex, now, now->items[i], next);
+    next->at_zero = now->at_zero && now->n > 0 && next->n > 0 && next->items[0].begin == now->items[0].begin;
     bal_buf keep = next->text; /* the offsets are into now's text */
     next->text = now->text;
     now->text = keep;
@@ -269,6 +287,7 @@ bal_status bal_pre_tokenize(const bal_tokenizer *t, const char *text, size_t n, 
     out->n = 0;
     BAL_TRY(bal_buf_append(&out->text, text, n));
     BAL_TRY(piece_add(out, 0, n));
+    out->at_zero = true;
     for (size_t i = 0; i < t->pre_tokenizers.n; i++) {
         const bal_step *s = &t->pre_tokenizers.items[i];
         if (s->kind == BAL_STEP_SPLIT) {

@@ -80,7 +80,9 @@ static bal_status encode_raw(encoder *e, const char *text, size_t n)
     const bal_added *a;
     if (n == 0)
         return BAL_OK;
-    bal_status status = bal_normalize(e->t, text, n, &e->normal);
+    bool cut = false;
+    bal_status status = bal_normalize(e->t, text, n, &e->normal, e->t->first_is_marked && e->at_start ? &cut : NULL);
+    e->at_start = e->at_start && !cut;
     const char *normal = bal_buf_cstr(&e->normal);
     while (status == BAL_OK && (a = bal_added_find(&e->t->normalized, normal, e->normal.len, &scan)) != NULL) {
         status = encode_plain(e, normal + scan.from, scan.begin - scan.from);

@@ -12,7 +12,7 @@
 
 #include <pcre2.h>
 
-enum { BAL_MAX_VOCAB = 1 << 24, BAL_MAX_TOKEN_BYTES = 1 << 16, BAL_MAX_STEPS = 64 };
+enum { BAL_MAX_VOCAB = 1 << 24, BAL_MAX_TOKEN_BYTES = 1 << 16, BAL_MAX_STEPS = 64, BAL_MAX_AFFIX = 64 };
 
 /* ---- hash tables (open addressing, filled at loading only) ---- */
 
@@ -35,7 +35,8 @@ typedef struct bal_token {
     const char *text; /* NUL-terminated, in the vocabulary's alphabet; NULL for a hole */
     uint32_t n;
     bool special, added;
-    bool outside; /* an added token that the model does not know */
+    bool outside;      /* an added token that the model does not know */
+    bool special_form; /* whether `form` is the text of a special token */
     uint32_t n_form;
     const char *form; /* what decoding sees: an added token's normalized form; NULL: text */
     float score;      /* GGUF "llama" only */
@@ -137,6 +138,10 @@ struct bal_tokenizer {
     bal_merge_map merges;
     bool by_score; /* GGUF "llama": a pair merges when its text is a token, best score first */
     bool ignore_merges, fuse_unk, byte_fallback;
+    bool unk_missing;     /* BPE: unk_token is named, but the model does not know it */
+    bool first_is_marked; /* a METASPACE "first" is there: whether a text's beginning was kept counts */
+    char continuing_prefix[BAL_MAX_AFFIX], word_suffix[BAL_MAX_AFFIX]; /* BPE: of symbols inside and at the end */
+    size_t n_continuing, n_word_suffix;
     int32_t unk, bos, eos, pad;
     int32_t byte_ids[256]; /* ids of <0x00> .. <0xFF>, -1 when missing */
     bal_steps normalizers, pre_tokenizers, decoders;
@@ -155,10 +160,12 @@ bal_status bal_vocab_reserve(bal_tokenizer *t, size_t n_tokens, size_t n_bytes);
 bal_status bal_vocab_add(bal_tokenizer *t, int32_t id, const char *text, size_t n);
 bal_status bal_vocab_index(bal_tokenizer *t);
 void bal_vocab_index_one(bal_tokenizer *t, int32_t id); /* a token that came later; room was reserved for it */
-void bal_vocab_find_bytes(bal_tokenizer *t); /* fills byte_ids */
+void bal_vocab_find_bytes(bal_tokenizer *t);            /* fills byte_ids */
 int32_t bal_vocab_find(const bal_tokenizer *t, const char *text, size_t n);
+int32_t bal_vocab_known(const bal_tokenizer *t, const char *text, size_t n); /* only tokens of the model */
 bal_status bal_merges_reserve(bal_tokenizer *t, size_t n);
-bal_status bal_merges_add(bal_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id);
+/* last: of equal pairs the last rank counts, not the first. */
+bal_status bal_merges_add(bal_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id, bool last);
 const bal_merge *bal_merges_find(const bal_tokenizer *t, uint32_t left, uint32_t right);
 
 /* added.c */
@@ -216,12 +223,16 @@ typedef struct bal_pieces {
     bal_buf text;
     bal_piece *items;
     size_t n, cap;
+    bool at_zero; /* pre-tokenizers: the first piece begins where the text began */
 } bal_pieces;
-bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal_buf *out);
+/* *cut (may be NULL): the first characters went, so what comes out does not begin where the text began. */
+bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal_buf *out, bool *cut);
 /* at_start: the piece begins the input (METASPACE "first"). */
 bal_status bal_pre_tokenize(const bal_tokenizer *t, const char *text, size_t n, bool at_start, bal_pieces *out);
 void bal_pieces_dispose(bal_pieces *p);
 bal_status bal_replace(const bal_step *s, const char *text, size_t n, bal_buf *out);
+/* *gone: it takes the text's first character away. */
+bal_status bal_replaces_first(const bal_step *s, const char *text, size_t n, bool *gone);
 size_t bal_space_at(const char *text, size_t n); /* bytes of the white-space character at text, 0 if there is none */
 
 /* bytes.c: GPT-2's alphabet, in which every byte is a printable character. */

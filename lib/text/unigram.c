@@ -13,9 +13,14 @@ typedef struct node {
 enum { SMALL = 128 };
 #define NOWHERE UINT32_MAX
 
+static bool offers(const node *to, double score)
+{
+    return to->from == NOWHERE || score > to->score;
+}
+
 static void offer(node *to, double score, int32_t id, size_t from)
 {
-    if (to->from == NOWHERE || score > to->score)
+    if (offers(to, score))
         *to = (node){score, id, (uint32_t)from};
 }
 
@@ -37,10 +42,10 @@ static bal_status search(const bal_tokenizer *t, const char *piece, size_t n, no
             offer(&nodes[i + 1], t->scores[id] + here, id, at);
             single = single || i + 1 == at + len;
         }
-        if (!single && t->unk < 0)
+        if (!single && t->unk < 0 && offers(&nodes[at + len], t->unk_score + here))
             return bal_fail(BAL_EFORMAT,
                             "a character is not in the vocabulary, and the tokenizer has no unknown token");
-        if (!single)
+        if (!single && t->unk >= 0)
             offer(&nodes[at + len], t->unk_score + here, t->unk, at);
         at += len;
     }

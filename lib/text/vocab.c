@@ -92,12 +92,18 @@ int32_t bal_vocab_find(const bal_tokenizer *t, const char *text, size_t n)
     return -1;
 }
 
+int32_t bal_vocab_known(const bal_tokenizer *t, const char *text, size_t n)
+{
+    int32_t id = bal_vocab_find(t, text, n);
+    return id >= 0 && !t->tokens[id].outside ? id : -1;
+}
+
 void bal_vocab_find_bytes(bal_tokenizer *t)
 {
     for (int b = 0; b < 256; b++) {
         char name[8];
         (void)snprintf(name, sizeof name, "<0x%02X>", (unsigned)b);
-        t->byte_ids[b] = bal_vocab_find(t, name, 6);
+        t->byte_ids[b] = bal_vocab_known(t, name, 6);
     }
 }
 
@@ -114,13 +120,15 @@ static uint64_t merge_key(uint32_t left, uint32_t right)
     return ((uint64_t)left << 32 | right) + 1; /* 0 marks an empty slot; ids stay far below 2^32 */
 }
 
-bal_status bal_merges_add(bal_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id)
+bal_status bal_merges_add(bal_tokenizer *t, uint32_t left, uint32_t right, uint32_t rank, uint32_t id, bool last)
 {
     uint64_t key = merge_key(left, right);
     size_t at = hash_key(key) & t->merges.mask;
     for (size_t tries = 0; t->merges.slots[at].key != 0; at = (at + 1) & t->merges.mask) {
-        if (t->merges.slots[at].key == key)
-            return BAL_OK; /* the first rank counts */
+        if (t->merges.slots[at].key == key) {
+            t->merges.slots[at].rank = last ? rank : t->merges.slots[at].rank;
+            return BAL_OK;
+        }
         if (++tries > t->merges.mask)
             return bal_fail(BAL_ELIMIT, "table of merges is full");
     }
