@@ -110,6 +110,13 @@ const bal_added *bal_added_find(const bal_added_set *s, const char *text, size_t
             begin -= len;
         while (a->rstrip && (len = bal_space_at(text + end, n - end)) > 0)
             end += len;
+        if (a->lstrip && begin <= scan->done) {
+            begin = scan->done;
+            if (begin >= end) { /* the token before took all of it as white space beside it */
+                scan->done = end;
+                continue;
+            }
+        }
         scan->from = scan->done;
         scan->begin = begin > scan->done ? begin : scan->done;
         scan->done = end;

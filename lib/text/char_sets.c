@@ -45,6 +45,11 @@ bool bal_is_mark_nonspacing(uint32_t cp)
     return cp >= 0x300 && IN(k_marks_nonspacing, cp);
 }
 
+bool bal_has_no_normal_form(uint32_t cp)
+{
+    return cp >= 0x7FD && IN(k_no_normal_form, cp);
+}
+
 bool bal_is_numeric(uint32_t cp)
 {
     static const char_range added[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9},

@@ -123,9 +123,10 @@ static bal_status read_added(bal_tokenizer *t, const cJSON *added, const int32_t
             if (x.own == NULL)
                 return status != BAL_OK ? status : BAL_ENOMEM;
         }
-        if (x.n == 0) {
+        if (x.n == 0) { /* the reference would find it between any two characters */
             bal_free(x.own);
-            continue;
+            return bal_fail(BAL_EUNSUPPORTED,
+                            "added token %d, of which the normalizer leaves nothing, is not supported", (int)id);
         }
         if (x.own != NULL) {
             t->tokens[id].form = x.own;

@@ -13,7 +13,7 @@ static bool is_ascii(const char *text, size_t n)
     return any < 0x80;
 }
 
-static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
+static bal_status normal_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
 {
     if (is_ascii(text, n)) /* in every normal form already */
         return bal_buf_append(out, text, n);
@@ -32,6 +32,25 @@ static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, b
     bal_status status = bal_buf_append(out, mapped, (size_t)got);
     free(mapped);
     return status;
+}
+
+static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
+{
+    size_t done = 0;
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < n && status == BAL_OK;) { /* characters that take no part in it stand between runs */
+        uint32_t cp = 0xFFFD;
+        size_t len = bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
+        len = len == 0 ? 1 : len;
+        if (bal_has_no_normal_form(cp)) {
+            status = normal_form(kind, text + done, i - done, out);
+            if (status == BAL_OK)
+                status = bal_buf_append(out, text + i, len);
+            done = i + len;
+        }
+        i += len;
+    }
+    return status == BAL_OK ? normal_form(kind, text + done, n - done, out) : status;
 }
 
 static bal_status put_code_point(bal_buf *out, uint32_t cp)

@@ -87,6 +87,8 @@ bal_status bal_replace(const bal_step *s, const char *text, size_t n, bal_buf *o
     finder f;
     size_t done = 0, begin = 0, end = 0;
     bool found = false;
+    if (n == 0) /* no match, not even an empty one */
+        return BAL_OK;
     bal_status status = finder_open(&f, s, s->regex, text, n);
     while (status == BAL_OK && (status = find_next(&f, &found, &begin, &end)) == BAL_OK && found) {
         status = bal_buf_append(out, text + done, begin - done);

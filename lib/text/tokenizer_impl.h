@@ -213,6 +213,7 @@ bool bal_is_mark(uint32_t cp);
 bool bal_is_mark_nonspacing(uint32_t cp);
 bool bal_is_numeric(uint32_t cp);
 bool bal_is_cjk(uint32_t cp);
+bool bal_has_no_normal_form(uint32_t cp);                /* newer than the reference's tables */
 size_t bal_put_lower(uint32_t cp, unsigned char out[8]); /* the small letter in UTF-8, its bytes */
 
 /* steps.c: a list of pieces in one text buffer. */

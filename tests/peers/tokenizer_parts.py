@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import unicodedata
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 try:
@@ -275,6 +276,31 @@ case("added twice", known, added_tokens=[special(5000, "zz"), special(5001, "zz"
 case("added empty", known, added_tokens=[special(5000, ""), special(5001, "zz")])
 case("added with gaps", known, TEXTS + ["zzyy"], added_tokens=[special(6000, "yy"), special(7000, "zz")])
 case("added with only its content", known, TEXTS + ["zz"], added_tokens=[{"id": len(known["vocab"]), "content": "zz", "single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}])
+# ---- several components, drawn ----
+maps = []
+for shared in ("t5", "xlnet"):
+    path = os.path.join(os.environ.get("BALORA_SHARED", "../shared"), "tokenizers", shared, "tokenizer.json")
+    if os.path.exists(path):
+        tree = json.load(open(path, encoding="utf-8"))["normalizer"]
+        maps += [n for n in [tree, *tree.get("normalizers", [])] if n["type"] == "Precompiled"]
+for n in maps:
+    case("normalizer Precompiled of a model", words(n), normalizer=n)
+for k in range(60):
+    n = S(*rng.sample(NORMALIZERS + maps, rng.randrange(0, 4)), key="normalizers")
+    p = S(*rng.sample([x for x in PRE if x["type"] not in ("UnicodeScripts",) and part("pre_tokenizer", x)], rng.randrange(0, 3)), key="pretokenizers")
+    added = [special(950 + i, c, lstrip=rng.random() < 0.3, normalized=rng.random() < 0.5, special=rng.random() < 0.5) for i, c in enumerate(rng.sample(CONTENTS, 2))]
+    brief = lambda x: [{**y, "precompiled_charsmap": "..."} if y["type"] == "Precompiled" else y for y in next(iter(v for v in x.values() if isinstance(v, list)))]
+    case(f"mixed {k} {json.dumps(brief(n))} {json.dumps(brief(p))} {[a['content'] for a in added]}", bpe(), normalizer=n, pre_tokenizer=p, added_tokens=added, decoder=rng.choice(DECODERS))
+# ---- what classes of patterns and characters mean, over all of Unicode ----
+ASSIGNED = [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in ("Cs", "Co") and (unicodedata.category(c) != "Cn" or 0x870 <= ord(c) < 0x323B0)]
+EVERY = ["a".join(ASSIGNED[i:i + 5000]) for i in range(0, len(ASSIGNED), 5000)]
+CLASSES = ["\\s", "\\w", "\\d", "\\h"] + ["\\p{" + x + "}" for x in "L Lu Ll Lt Lm Lo M Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp Cc Cf Han Hiragana Katakana Hangul Latin Greek Cyrillic Arabic Hebrew Thai Devanagari Bengali Tamil Armenian Georgian".split()]
+for n in [{"type": "Replace", "pattern": {"Regex": x}, "content": ""} for x in CLASSES] + [{"type": x} for x in ("Lowercase", "StripAccents", "Nmt", "NFC", "NFD", "NFKC", "NFKD")] + NORMALIZERS[12:36:5]:
+    tool = part("normalizer", n)
+    case(f"all characters {json.dumps(n)}", {"type": "WordLevel", "vocab": {UNK: 0, **{x: i + 1 for i, x in enumerate(dict.fromkeys(map(tool.normalize_str, EVERY)))}}, "unk_token": UNK}, EVERY, normalizer=n)
+for p in [{"type": x} for x in ("Whitespace", "WhitespaceSplit", "BertPreTokenizer")] + [{"type": "Punctuation", "behavior": "Contiguous"}, {"type": "Digits", "individual_digits": False}] + [{"type": "Split", "pattern": {"Regex": x}, "behavior": "Contiguous", "invert": False} for x in ("\\w", "\\b", "\\S", "\\W")]:
+    tool = part("pre_tokenizer", p)
+    case(f"all characters {json.dumps(p)}", {"type": "WordLevel", "vocab": {UNK: 0, **{x: i + 1 for i, x in enumerate(dict.fromkeys(y for e in EVERY for y, _ in tool.pre_tokenize_str(e)))}}, "unk_token": UNK}, EVERY, pre_tokenizer=p)
 # ---- truncation and padding: fields of the file that the library applies and transformers takes off ----
 for direction in ("Right", "Left"):
     for strategy in ("LongestFirst", "OnlyFirst", "OnlySecond"):
