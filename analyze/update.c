@@ -26,7 +26,7 @@ static void own_modules_dispose(own_modules *o)
 
 static bal_status own_modules_read(own_modules *o, const char *dir)
 {
-    static const char prefix[] = "base_model.model.", suffix_a[] = ".lora_A.weight", suffix_b[] = ".lora_B.weight";
+    static const char prefix[] = "base_model.model.", mark[] = ".lora_A"; /* then ".weight", in AdaLoRA nothing */
     bal_safetensors *file = NULL;
     char *path = bal_path_join(dir, "adapter_model.safetensors");
     bal_status status = path == NULL ? BAL_ENOMEM : bal_safetensors_open(&file, path);
@@ -41,13 +41,16 @@ static bal_status own_modules_read(own_modules *o, const char *dir)
     for (size_t i = 0; i < count; i++) {
         const bal_tensor *a = bal_safetensors_at(file, i);
         char other[512];
-        if (!bal_starts_with(a->name, prefix) || !bal_ends_with(a->name, suffix_a) || a->n_dims != 2)
+        const char *rest = strstr(a->name, mark);
+        if (!bal_starts_with(a->name, prefix) || rest == NULL || a->n_dims != 2 ||
+            (strcmp(rest, ".lora_A.weight") != 0 && strcmp(rest, mark) != 0))
             continue;
-        size_t stem = strlen(a->name) - (sizeof suffix_a - 1);
-        (void)snprintf(other, sizeof other, "%.*s%s", stem < 480 ? (int)stem : 480, a->name, suffix_b);
+        size_t stem = (size_t)(rest - a->name);
+        (void)snprintf(other, sizeof other, "%.*s.lora_B%s", stem < 480 ? (int)stem : 480, a->name,
+                       rest + sizeof mark - 1);
         const bal_tensor *b = bal_safetensors_find(file, other);
         if (b == NULL || b->n_dims != 2)
-            BAL_TRY(bal_fail(BAL_EFORMAT, "%s: %s has no matching lora_B.weight", path, a->name));
+            BAL_TRY(bal_fail(BAL_EFORMAT, "%s: %s has no matching lora_B", path, a->name));
         o->names[o->n] = bal_strndup(a->name + sizeof prefix - 1, stem - (sizeof prefix - 1));
         if (o->names[o->n] == NULL)
             BAL_TRY(BAL_ENOMEM);
@@ -96,6 +99,12 @@ bal_status analyzed_open(analyzed *a, const char *dir, const char *initial, cons
         BAL_TRY(own_modules_read(&a->own, dir));
     BAL_TRY(bal_adapter_load(&a->adapter, dir, initial, base != NULL ? a->model->modules : a->own.modules,
                              base != NULL ? a->model->n_modules : a->own.n, false, note, sizeof note));
+    if (bal_method_of(&a->adapter->config)->plain != NULL) {
+        bal_adapter *plain = NULL;
+        BAL_TRY(bal_adapter_to_plain(&plain, a->adapter));
+        bal_adapter_free(a->adapter);
+        a->adapter = plain;
+    }
     if (!bal_method_of(&a->adapter->config)->low_rank || !bal_method_of(&a->adapter->config)->additive)
         BAL_TRY(
             bal_fail(BAL_EUNSUPPORTED,

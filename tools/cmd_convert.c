@@ -2,6 +2,7 @@
 #include "tools/commands.h"
 
 #include "lib/adapter/adapter.h"
+#include "lib/adapter/method.h"
 #include "lib/base/log.h"
 #include "lib/base/str.h"
 #include "lib/io/json.h"
@@ -45,7 +46,8 @@ static const bal_option k_options[] = {
      .default_text = "lora",
      .choices = "lora|gguf|hf",
      .group = "Output",
-     .help = "lora: plain LoRA that peft loads on the original base; gguf: an adapter or model file for llama.cpp; "
+     .help = "lora: plain LoRA that peft loads on the original base (of PiSSA and its like, of AdaLoRA); gguf: an "
+             "adapter or model file for llama.cpp; "
              "hf: the model as a Hugging Face folder"},
     {.name = "out",
      .letter = 'o',
@@ -75,7 +77,10 @@ static bal_status report(const bal_options *o, const convert_config *c, const ba
 {
     if (!bal_options_common(o)->json) {
         printf("%s: LoRA of rank %zu, alpha %g, on %zu modules%s\n", c->out, to->config.r, to->config.lora_alpha,
-               to->n_loras, from->initial == NULL ? " (was plain already)" : "");
+               to->n_loras,
+               bal_method_of(&from->config) != bal_method_of(&to->config) ? " (of another method before)"
+               : from->initial == NULL                                    ? " (was plain already)"
+                                                                          : "");
         return BAL_OK;
     }
     bal_status status = BAL_OK;

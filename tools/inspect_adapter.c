@@ -13,12 +13,13 @@ typedef struct kind {
     const char *name; /* in the tensor's name */
     int n_name;
     size_t count, r, in, out, parameters;
+    bool pair; /* has A and B */
 } kind;
 
 enum { MAX_KINDS = 64 };
 
-/* Adds the pair of a "...MODULE.lora_A.weight"; false when there are too many kinds. */
-static bool count_pair(kind *kinds, size_t *n, const bal_tensor *a, const bal_tensor *b)
+/* Adds the pair of a "...MODULE.lora_A.weight" (with AdaLoRA's E, else NULL); false when there are too many kinds. */
+static bool count_pair(kind *kinds, size_t *n, const bal_tensor *a, const bal_tensor *b, const bal_tensor *e)
 {
     const char *end = strstr(a->name, ".lora_A"), *begin = end;
     while (begin > a->name && begin[-1] != '.')
@@ -32,24 +33,44 @@ static bool count_pair(kind *kinds, size_t *n, const bal_tensor *a, const bal_te
     if (k == *n) {
         if (*n == MAX_KINDS)
             return false;
-        kinds[(*n)++] = (kind){begin, n_name, 0, r, in, out, 0};
+        kinds[(*n)++] = (kind){begin, n_name, 0, r, in, out, 0, true};
     }
     kinds[k].count++;
-    kinds[k].parameters += a->n_elements + b->n_elements;
+    kinds[k].parameters += a->n_elements + b->n_elements + (e != NULL ? e->n_elements : 0);
     return true;
 }
 
-/* The B that belongs to an A, NULL if there is none or the ranks differ. */
-static const bal_tensor *partner(const bal_safetensors *s, const bal_tensor *a)
+/* The tensor whose name has another letter than A, NULL if there is none. */
+static const bal_tensor *relative_of(const bal_safetensors *s, const bal_tensor *a, char letter)
 {
     char name[1024];
     const char *at = strstr(a->name, ".lora_A");
     if (at == NULL || strlen(a->name) >= sizeof name || a->n_dims != 2)
         return NULL;
     memcpy(name, a->name, strlen(a->name) + 1);
-    name[at - a->name + 6] = 'B';
-    const bal_tensor *b = bal_safetensors_find(s, name);
+    name[at - a->name + 6] = letter;
+    return bal_safetensors_find(s, name);
+}
+
+/* The B that belongs to an A, NULL if there is none or the ranks differ. */
+static const bal_tensor *partner(const bal_safetensors *s, const bal_tensor *a)
+{
+    const bal_tensor *b = relative_of(s, a, 'B');
     return b != NULL && b->n_dims == 2 && b->shape[1] == a->shape[0] ? b : NULL;
+}
+
+/* How B A is scaled. */
+typedef struct scaling {
+    double alpha;
+    bool rslora;
+    double init_r; /* AdaLoRA: alpha over this one, whatever rank is left; else 0 */
+} scaling;
+
+static double scale_of(const scaling *s, double r)
+{
+    if (s->init_r > 0)
+        return s->alpha / (s->init_r + 1e-5);
+    return s->alpha / (s->rslora ? sqrt(r) : r);
 }
 
 /* Where the name of the module ends in that of a tensor of another method than LoRA; NULL: it is of none. */
@@ -88,13 +109,13 @@ static bool count_tensor(kind *kinds, size_t *n, const bal_tensor *t, size_t *mo
     return true;
 }
 
-static bal_status add_modules(bal_inspection *i, const bal_safetensors *s, double alpha, bool rslora)
+static bal_status add_modules(bal_inspection *i, const bal_safetensors *s, const scaling *how)
 {
     kind kinds[MAX_KINDS];
     size_t n = 0, pairs = 0, others = 0;
     for (size_t k = 0; k < bal_safetensors_count(s); k++) {
         const bal_tensor *t = bal_safetensors_at(s, k);
-        if (strstr(t->name, ".lora_B") != NULL)
+        if (strstr(t->name, ".lora_B") != NULL || strstr(t->name, ".lora_E") != NULL)
             continue;
         const bal_tensor *b = partner(s, t);
         if (strstr(t->name, ".lora_A") != NULL && b == NULL)
@@ -103,7 +124,7 @@ static bal_status add_modules(bal_inspection *i, const bal_safetensors *s, doubl
             return bal_fail(BAL_ELIMIT, "%s: more than %d kinds of modules", t->file, MAX_KINDS);
         if (b == NULL)
             others += module_end(t->name) == NULL;
-        else if (!count_pair(kinds, &n, t, b))
+        else if (!count_pair(kinds, &n, t, b, relative_of(s, t, 'E')))
             return bal_fail(BAL_ELIMIT, "%s: more than %d kinds of modules", t->file, MAX_KINDS);
         else
             pairs++;
@@ -118,10 +139,10 @@ static bal_status add_modules(bal_inspection *i, const bal_safetensors *s, doubl
         cJSON *row = bal_inspect_object(i, table, NULL);
         bal_inspect_text(i, row, "module", name);
         bal_inspect_number(i, row, "count", (double)kinds[k].count);
-        if (kinds[k].r > 0) {
+        if (kinds[k].pair) {
             double r = (double)kinds[k].r;
             bal_inspect_number(i, row, "rank", r);
-            bal_inspect_number(i, row, "scale", alpha / (rslora ? sqrt(r) : r)); /* NaN is shown as none */
+            bal_inspect_number(i, row, "scale", scale_of(how, r)); /* NaN is shown as none */
             bal_inspect_number(i, row, "in", (double)kinds[k].in);
             bal_inspect_number(i, row, "out", (double)kinds[k].out);
         }
@@ -143,7 +164,7 @@ static bool has_folder(const char *dir, const char *name)
     return there;
 }
 
-static bal_status add_peft_config(bal_inspection *i, const cJSON *json, const char *path, double *alpha, bool *rslora)
+static bal_status add_peft_config(bal_inspection *i, const cJSON *json, const char *path, scaling *how)
 {
     static const char *const keys[] = {"peft_type",
                                        "task_type",
@@ -168,6 +189,15 @@ static bal_status add_peft_config(bal_inspection *i, const cJSON *json, const ch
                                        "vera_dropout",
                                        "reduction_factor",
                                        "non_linearity",
+                                       "init_r",
+                                       "target_r",
+                                       "tinit",
+                                       "tfinal",
+                                       "deltaT",
+                                       "beta1",
+                                       "beta2",
+                                       "orth_reg_weight",
+                                       "total_step",
                                        "bias",
                                        "layers_to_transform"};
     bal_status status;
@@ -175,11 +205,12 @@ static bal_status add_peft_config(bal_inspection *i, const cJSON *json, const ch
     for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
         const cJSON *value = bal_json_member(json, keys[k]);
         bool empty = (cJSON_IsObject(value) || cJSON_IsArray(value)) && value->child == NULL;
-        if (!empty)
+        if (!empty && !(value != NULL && cJSON_IsArray(value->child))) /* AdaLoRA's truths: the modules say as much */
             bal_inspect_copy(i, config, keys[k], value);
     }
-    BAL_TRY(bal_json_f64(json, path, "lora_alpha", alpha, NULL));
-    status = bal_json_bool(json, path, "use_rslora", rslora, NULL);
+    BAL_TRY(bal_json_f64(json, path, "lora_alpha", &how->alpha, NULL));
+    BAL_TRY(bal_json_f64(json, path, "init_r", &how->init_r, NULL));
+    status = bal_json_bool(json, path, "use_rslora", &how->rslora, NULL);
 out:
     return status;
 }
@@ -189,8 +220,7 @@ bal_status bal_inspect_adapter(bal_inspection *i, const char *dir)
     enum { MAX_CONFIG = 16 << 20 };
     bal_safetensors *s = NULL;
     cJSON *json = NULL;
-    double alpha = 8; /* peft's default */
-    bool rslora = false;
+    scaling how = {.alpha = 8}; /* peft's default */
     char *path = bal_path_join(dir, "adapter_config.json"), *weights = bal_path_join(dir, "adapter_model.safetensors");
     bal_status status = path == NULL || weights == NULL ? BAL_ENOMEM : bal_json_read(&json, path, MAX_CONFIG);
     if (status != BAL_OK)
@@ -202,12 +232,12 @@ bal_status bal_inspect_adapter(bal_inspection *i, const char *dir)
         bal_inspect_text(i, i->doc, "initial_factors", "balora/initial");
     if (has_folder(dir, "pissa"))
         bal_inspect_text(i, i->doc, "rank_r_pair", "pissa");
-    BAL_TRY(add_peft_config(i, json, path, &alpha, &rslora));
+    BAL_TRY(add_peft_config(i, json, path, &how));
     if (cJSON_GetArraySize(bal_json_member(json, "alpha_pattern")) > 0) {
         bal_inspect_text(i, i->doc, "note", "alpha_pattern gives modules of one kind different scales");
-        alpha = (double)NAN;
+        how.alpha = (double)NAN;
     }
-    BAL_TRY(add_modules(i, s, alpha, rslora));
+    BAL_TRY(add_modules(i, s, &how));
     BAL_TRY(bal_inspect_tensor_list(i, bal_safetensors_count(s), tensor_at, s, false));
     if (i->metadata)
         bal_inspect_copy(i, i->doc, "metadata", bal_safetensors_metadata_all(s));

@@ -87,8 +87,8 @@ static void say_adapter(const trainer *t)
         (void)snprintf(copies + strlen(copies), sizeof copies - strlen(copies), " %zu whole tensors,",
                        t->adapter->n_copies - biases);
     if (m->alpha_key != NULL)
-        (void)snprintf(scale, sizeof scale, " r %zu, alpha %g%s,", a->r, a->lora_alpha,
-                       a->use_rslora ? " (rsLoRA)" : "");
+        (void)snprintf(scale, sizeof scale, " %s %zu, alpha %g%s,", m->rank_key != NULL ? m->rank_key : "r", a->r,
+                       a->lora_alpha, a->use_rslora ? " (rsLoRA)" : "");
     else if (!m->no_rank)
         (void)snprintf(scale, sizeof scale, " r %zu,", a->r);
     if (c->init_adapter != NULL || c->adapter != NULL)
@@ -98,6 +98,33 @@ static void say_adapter(const trainer *t)
     bal_log_line(t->log, BAL_LOG_INFO, "method    %s:%s%s %zu matrices,%s %.3f M trainable (%.3f %%)", c->method, scale,
                  start, t->adapter->n_sites, copies, (double)t->params->n / 1e6,
                  100.0 * (double)t->params->n / (double)t->model->n_parameters);
+}
+
+static size_t ranks_of(const bal_adapter *a)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < a->n_sites; i++)
+        n += a->sites[i].r;
+    return n;
+}
+
+/* The schedule of a method that takes ranks away. */
+static void say_ranks(const trainer *t)
+{
+    const bal_adapter *a = t->adapter;
+    if (a == NULL || bal_method_of(&a->config)->after_step == NULL)
+        return;
+    double target = bal_config_key(&a->config, "target_r")->number * (double)a->n_sites;
+    double total = bal_config_key(&a->config, "total_step")->number,
+           close = total - bal_config_key(&a->config, "tfinal")->number;
+    bal_log_line(t->log, BAL_LOG_INFO, "ranks     %zu in all, after step %g fewer until step %g leaves %g", ranks_of(a),
+                 bal_config_key(&a->config, "tinit")->number, close, target);
+    if ((double)ranks_of(a) <= target)
+        bal_log_line(t->log, BAL_LOG_WARN, "no rank will be taken away: target_r is not below what there is");
+    else if (close > (double)t->max_steps)
+        bal_log_line(t->log, BAL_LOG_WARN,
+                     "the run ends after %llu steps, before step %g at which the ranks reach target_r",
+                     (unsigned long long)t->max_steps, close);
 }
 
 void train_announce(const trainer *t)
@@ -122,6 +149,7 @@ void train_announce(const trainer *t)
     if (c->loraplus_lr_ratio > 0)
         bal_log_line(t->log, BAL_LOG_INFO, "LoRA+     B's rate is %g, %g times A's", c->lr * c->loraplus_lr_ratio,
                      c->loraplus_lr_ratio);
+    say_ranks(t);
     say_data(t);
     say_loss(t);
     bal_log_line(t->log, BAL_LOG_INFO,

@@ -1,7 +1,8 @@
 /* Checkpoints: out/checkpoint-N, written beside and renamed, so that each is complete or absent.
  *   adapter_config.json, adapter_model.safetensors   the rank-r pair (not for method full)
  *   balora/initial/                                  A0, B0 of a residual start
- *   balora/trainer_state.safetensors                 AdamW's moments; all weights for method full
+ *   balora/trainer_state.safetensors                 AdamW's moments; all weights for method full; what the method carries
+ *                                                    from step to step (AdaLoRA's scores and ranks)
  *   balora/state.json                                step, position in the data, random state, best validation, run
  *   balora/recipe.json                               a recipe that makes this run
  * SPDX-License-Identifier: Apache-2.0 */
@@ -199,6 +200,8 @@ static bal_status write_tensors(const trainer *t, const char *dir)
     BAL_TRY(bal_safetensors_writer_new(&w));
     BAL_TRY(bal_safetensors_writer_add_real(w, "adamw.m", 1, &o->n, o->m));
     BAL_TRY(bal_safetensors_writer_add_real(w, "adamw.v", 1, &o->n, o->v));
+    if (t->adapter != NULL && t->adapter->n_history > 0)
+        BAL_TRY(bal_safetensors_writer_add_real(w, "method", 1, &t->adapter->n_history, t->adapter->history));
     if (t->full)
         BAL_TRY(bal_safetensors_writer_add_real(w, "values", 1, &t->params->n, t->params->values));
     BAL_TRY(bal_safetensors_writer_commit(w, path));

@@ -12,15 +12,27 @@
 static const struct {
     const char *name;
     size_t offset;
-} k_keys[] = {{"lora_bias", offsetof(train_config, lora_bias)},
-              {"decompose_both", offsetof(train_config, decompose_both)},
-              {"decompose_factor", offsetof(train_config, decompose_factor)},
-              {"feedforward_modules", offsetof(train_config, feedforward_modules)},
-              {"d_initial", offsetof(train_config, d_initial)},
-              {"projection_prng_key", offsetof(train_config, projection_prng_key)},
-              {"save_projection", offsetof(train_config, save_projection)},
-              {"reduction_factor", offsetof(train_config, reduction_factor)},
-              {"non_linearity", offsetof(train_config, non_linearity)}};
+    bool whole; /* of a number: an int64_t, else a double */
+} k_keys[] = {
+    {"lora_bias", offsetof(train_config, lora_bias), false},
+    {"decompose_both", offsetof(train_config, decompose_both), false},
+    {"decompose_factor", offsetof(train_config, decompose_factor), true},
+    {"feedforward_modules", offsetof(train_config, feedforward_modules), false},
+    {"d_initial", offsetof(train_config, d_initial), false},
+    {"projection_prng_key", offsetof(train_config, projection_prng_key), true},
+    {"save_projection", offsetof(train_config, save_projection), false},
+    {"reduction_factor", offsetof(train_config, reduction_factor), false},
+    {"non_linearity", offsetof(train_config, non_linearity), false},
+    {"init_r", offsetof(train_config, init_r), true},
+    {"target_r", offsetof(train_config, target_r), true},
+    {"tinit", offsetof(train_config, tinit), true},
+    {"tfinal", offsetof(train_config, tfinal), true},
+    {"deltaT", offsetof(train_config, delta_t), true},
+    {"beta1", offsetof(train_config, beta1), false},
+    {"beta2", offsetof(train_config, beta2), false},
+    {"orth_reg_weight", offsetof(train_config, orth_reg_weight), false},
+    {"total_step", offsetof(train_config, total_step), true},
+};
 enum { KEYS = sizeof k_keys / sizeof *k_keys };
 
 static bool has_key(const bal_method *m, const char *name)
@@ -28,7 +40,7 @@ static bool has_key(const bal_method *m, const char *name)
     for (size_t i = 0; i < BAL_METHOD_KEYS && m->keys[i].name != NULL; i++)
         if (strcmp(m->keys[i].name, name) == 0)
             return true;
-    return false;
+    return m->rank_key != NULL && strcmp(m->rank_key, name) == 0;
 }
 
 static bool is(const char *a, const char *b)
@@ -51,8 +63,10 @@ static bal_status check_options(const trainer *t, const train_config *c)
     for (size_t i = 0; i < KEYS; i++)
         if (bal_options_given(t->options, k_keys[i].name) && !has_key(m, k_keys[i].name))
             return no_such_option(c, k_keys[i].name);
-    if (m->no_rank && bal_options_given(t->options, "r"))
-        return no_such_option(c, "r");
+    static const char *const of_ranks[] = {"r", "rank_pattern", "alpha_pattern"};
+    for (size_t i = 0; i < 3; i++)
+        if (((m->no_rank && i == 0) || m->rank_key != NULL) && bal_options_given(t->options, of_ranks[i]))
+            return no_such_option(c, of_ranks[i]);
     if (m->alpha_key == NULL && bal_options_given(t->options, "lora_alpha"))
         return no_such_option(c, "lora_alpha");
     if (!is(m->alpha_key, "alpha") && bal_options_given(t->options, "alpha"))
@@ -89,7 +103,9 @@ bal_status train_resolve_row(trainer *t, train_config *c)
     if (t->method == NULL)
         return bal_fail(BAL_EINVAL, "method '%s' is unknown", c->method);
     BAL_TRY(check_options(t, c));
-    if (t->method->default_r > 0 && !bal_options_given(t->options, "r")) {
+    if (t->method->rank_key != NULL)
+        c->r = c->init_r;
+    else if (t->method->default_r > 0 && !bal_options_given(t->options, "r")) {
         c->r = (int64_t)t->method->default_r;
         BAL_TRY(bal_options_resolved(t->options, "r"));
     }
@@ -136,7 +152,7 @@ static bal_status fill_list(const bal_text_list *given, const char *names, char 
     return BAL_OK;
 }
 
-static bal_status fill_key(const trainer *t, const bal_method_key *k, const void *field, bal_key_value *v)
+static bal_status fill_key(const trainer *t, const bal_method_key *k, const void *field, bool whole, bal_key_value *v)
 {
     const char *model_type = t->model->config.model_type;
     if (k->type == BAL_KEY_LIST)
@@ -147,7 +163,7 @@ static bal_status fill_key(const trainer *t, const bal_method_key *k, const void
         v->number = *(const bool *)field;
     else if (k->type == BAL_KEY_TEXT)
         v->text = bal_strdup(*(const char *const *)field);
-    else if (strcmp(k->name, "decompose_factor") == 0 || strcmp(k->name, "projection_prng_key") == 0)
+    else if (whole)
         v->number = (double)*(const int64_t *)field;
     else
         v->number = *(const double *)field;
@@ -184,9 +200,35 @@ bal_status train_adapter_config(const trainer *t, bal_adapter_config *a)
     for (size_t i = 0; i < BAL_METHOD_KEYS && m->keys[i].name != NULL; i++)
         for (size_t k = 0; k < KEYS; k++)
             if (strcmp(m->keys[i].name, k_keys[k].name) == 0)
-                BAL_TRY(fill_key(t, &m->keys[i], (const char *)c + k_keys[k].offset, &a->keys[i]));
+                BAL_TRY(fill_key(t, &m->keys[i], (const char *)c + k_keys[k].offset, k_keys[k].whole, &a->keys[i]));
 out:
     return status;
+}
+
+/* A warm start goes on with the numbers of its file where none are given; its steps are those of this run. */
+static void numbers_of_this_run(trainer *t)
+{
+    const bal_method *m = bal_method_of(&t->adapter->config);
+    for (size_t i = 0; i < BAL_METHOD_KEYS && m->keys[i].name != NULL; i++)
+        for (size_t k = 0; k < KEYS; k++) {
+            const char *field = (const char *)t->config + k_keys[k].offset;
+            if (strcmp(m->keys[i].name, k_keys[k].name) != 0 || m->keys[i].type != BAL_KEY_NUMBER)
+                continue;
+            if (bal_options_given(t->options, k_keys[k].name) || strcmp(k_keys[k].name, "total_step") == 0)
+                t->adapter->config.keys[i].number = k_keys[k].whole ? (double)*(const int64_t *)(const void *)field
+                                                                    : *(const double *)(const void *)field;
+        }
+}
+
+bal_status train_begin_method(trainer *t)
+{
+    const bal_method *m = t->full ? NULL : bal_method_of(&t->adapter->config);
+    t->step_config.adapter = t->adapter;
+    if (m == NULL || m->begin == NULL)
+        return BAL_OK;
+    if (t->resume_from == NULL)
+        numbers_of_this_run(t);
+    return m->begin(t->adapter, (size_t)t->max_steps);
 }
 
 bal_status train_check_method(const trainer *t, const char *dir)

@@ -25,7 +25,9 @@ static const char *const k_columns[TRAIN_COLUMNS] = {"lr",
                                                      "rows",
                                                      "tokens",
                                                      "tokens_per_second",
-                                                     "peak_rss_bytes"};
+                                                     "peak_rss_bytes",
+                                                     "loss/orthogonality",
+                                                     "ranks"};
 static const double FLUSH_SECONDS = 2;
 
 /* Lines up to `step` of a metrics file, appended to kept; a torn last line is dropped. */
@@ -166,7 +168,7 @@ bal_status metrics_add(trainer *t, const bal_step_result *r, const double *lr, d
                        {lr[BAL_GROUP_BASE], lr[BAL_GROUP_HEAD], v->task, v->consistency, v->diversity, v->spectral,
                         v->total, r->weights.consistency, r->weights.diversity, r->weights.svd, r->grad_norm,
                         (double)r->rows, (double)r->tokens, seconds > 0 ? (double)r->tokens / seconds : (double)NAN,
-                        (double)bal_peak_rss_bytes()},
+                        (double)bal_peak_rss_bytes(), r->penalty, r->ranks},
                        0,
                        false};
     if (r->skipped)

@@ -236,6 +236,8 @@ bal_status checkpoint_read_tensors(trainer *t)
     BAL_TRY(bal_safetensors_open(&f, path));
     BAL_TRY(read_values(f, "adamw.m", o->n, o->m));
     BAL_TRY(read_values(f, "adamw.v", o->n, o->v));
+    if (t->adapter != NULL && t->adapter->n_history > 0)
+        BAL_TRY(read_values(f, "method", t->adapter->n_history, t->adapter->history));
     if (t->full)
         BAL_TRY(read_values(f, "values", t->params->n, t->params->values));
     *bal_pass_rng(t->step.pass) = t->state.dropout;

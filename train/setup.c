@@ -45,8 +45,9 @@ static bal_status check_start(const trainer *t, const char *dir)
 {
     const train_config *c = t->config;
     const bal_adapter_config *a = &t->adapter->config;
-    if (bal_options_given(t->options, "r") && a->r != (size_t)c->r)
-        return bal_fail(BAL_EINVAL, "r is %lld, but the adapter in %s has rank %zu", (long long)c->r, dir, a->r);
+    const char *rank = t->method->rank_key != NULL ? t->method->rank_key : "r";
+    if (bal_options_given(t->options, rank) && a->r != (size_t)c->r)
+        return bal_fail(BAL_EINVAL, "%s is %lld, but the adapter in %s has rank %zu", rank, (long long)c->r, dir, a->r);
     if (bal_options_given(t->options, "lora_alpha") && a->lora_alpha != c->lora_alpha)
         return bal_fail(BAL_EINVAL, "lora_alpha is %g, but the adapter in %s has %g", c->lora_alpha, dir,
                         a->lora_alpha);
@@ -332,6 +333,7 @@ bal_status train_setup(trainer *t)
     if (!t->full)
         BAL_TRY(make_adapter(t));
     BAL_TRY(plan_steps(t));
+    BAL_TRY(train_begin_method(t));
     BAL_TRY(make_batches(t));
     BAL_TRY(train_estimate(t));
     BAL_TRY(open_teacher_cache(t));

@@ -30,7 +30,8 @@ typedef struct train_config {
     bool use_dora, lora_bias;
     bal_loss_options loss;
     bool decompose_both, save_projection;
-    int64_t decompose_factor, projection_prng_key;
+    int64_t decompose_factor, projection_prng_key, init_r, target_r, tinit, tfinal, delta_t, total_step;
+    double beta1, beta2, orth_reg_weight;
     double alpha, vera_dropout, d_initial, reduction_factor;
     bool train_on_prompt, use_rslora, adaptive, checkpoint_activations, share_prefix, overwrite, store, memory_check;
     int64_t r, batch_size, micro_batch_size, max_steps, warmup_steps, seed, limit, model_max_length, eval_steps;
@@ -55,7 +56,7 @@ typedef struct train_state {
     double seconds; /* of training, over all starts */
 } train_state;
 
-enum { TRAIN_COLUMNS = 15, TRAIN_BUFFERED = 256, TRAIN_MAX_BUFFERED = 1 << 16 };
+enum { TRAIN_COLUMNS = 17, TRAIN_BUFFERED = 256, TRAIN_MAX_BUFFERED = 1 << 16 };
 
 typedef struct train_row { /* of the metrics, kept until the next write into the store */
     uint64_t step;
@@ -123,6 +124,8 @@ bal_status train_resolve(trainer *t, train_config *c);
 bal_status train_resolve_row(trainer *t, train_config *c);
 bal_status train_adapter_config(const trainer *t, bal_adapter_config *a);
 bal_status train_check_method(const trainer *t, const char *dir);
+/* What the method does at each step: its beginning, once the number of steps is known. */
+bal_status train_begin_method(trainer *t);
 /* adapter_options.c: which modules it is on, with which ranks and scales (target_modules only when given). */
 bal_status train_adapter_selection(const trainer *t, bal_adapter_config *a);
 

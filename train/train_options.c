@@ -125,7 +125,7 @@ static const bal_option k_train_options[] = {
     PATH("tokenizer", tokenizer, "Model", "tokenizer.json, folder or GGUF; otherwise the model's own"),
     DATA_ROWS,
     CHOICE("method", method, "lora",
-           "full|lora|rslora|dora|pissa|ba-lora-nlg|loha|lokr|ia3|vera|houlsby|pfeiffer|bitfit", G_ADAPTER,
+           "full|lora|rslora|dora|pissa|ba-lora-nlg|loha|lokr|ia3|vera|adalora|houlsby|pfeiffer|bitfit", G_ADAPTER,
            "what is trained"),
     TEXT("init", init, NULL, G_ADAPTER, "start of the adapter: " BAL_START_NAMES "; otherwise the method's"),
     INT("r", r, "16", 1, 65536, G_ADAPTER, "rank; when not given 8 with loha and lokr, 256 with vera"),
@@ -137,7 +137,8 @@ static const bal_option k_train_options[] = {
      .default_text = "all-linear",
      .group = G_ADAPTER,
      .help = "names of the adapted matrices, or one expression for whole paths; all-linear: all but the head; when not "
-             "given, loha, lokr, ia3, vera adapt what peft does, houlsby and pfeiffer what ends attention and MLP, "
+             "given, loha, lokr, ia3, vera, adalora adapt what peft does, houlsby and pfeiffer what ends attention and "
+             "MLP, "
              "bitfit none"},
     REAL_("alpha", alpha, "0", 0, 1e6, G_ADAPTER, "loha, lokr: scale = alpha / r; 0: alpha = r"),
     FLAG("decompose_both", decompose_both, "false", G_ADAPTER, "lokr: the smaller factor has a rank, too"),
@@ -153,6 +154,16 @@ static const bal_option k_train_options[] = {
     INT("projection_prng_key", projection_prng_key, "0", 0, 4294967295.0, G_ADAPTER,
         "vera: seed of the shared matrices, which are peft's"),
     FLAG("save_projection", save_projection, "true", G_ADAPTER, "vera: write the shared matrices, too"),
+    INT("init_r", init_r, "12", 1, 65536, G_ADAPTER, "adalora: rank of every module at the start"),
+    INT("target_r", target_r, "8", 1, 65536, G_ADAPTER, "adalora: mean rank of the modules at the end"),
+    INT("tinit", tinit, "0", 0, 1e9, G_ADAPTER, "adalora: first steps, in which all ranks stay"),
+    INT("tfinal", tfinal, "0", 0, 1e9, G_ADAPTER, "adalora: last steps, in which the ranks that are off stay off"),
+    INT("deltaT", delta_t, "1", 1, 1e9, G_ADAPTER, "adalora: steps between two choices of ranks"),
+    REAL_("beta1", beta1, "0.85", 0, 1, G_ADAPTER, "adalora: decay of the mean sensitivity"),
+    REAL_("beta2", beta2, "0.85", 0, 1, G_ADAPTER, "adalora: decay of its uncertainty"),
+    REAL_("orth_reg_weight", orth_reg_weight, "0.5", 0, 1e6, G_ADAPTER,
+          "adalora: weight of the term that keeps A's rows and B's columns orthonormal; 0: off"),
+    INT("total_step", total_step, "0", 0, 1e9, G_ADAPTER, "adalora: steps of its schedule; 0: those of the run"),
     REAL_("reduction_factor", reduction_factor, "16", 1e-3, 1e6, G_ADAPTER,
           "houlsby, pfeiffer: width of the model over that of the bottleneck"),
     TEXT("non_linearity", non_linearity, NULL, G_ADAPTER,

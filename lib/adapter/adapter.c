@@ -262,6 +262,8 @@ void bal_adapter_free(bal_adapter *a)
     bal_free(a->loras);
     bal_free(a->frozen);
     bal_free(a->states);
+    bal_free(a->history);
+    bal_free(a->work);
     for (size_t i = 0; a->params.segments != NULL && i < a->params.n_segments; i++)
         bal_free(a->params.segments[i].name);
     bal_free(a->params.segments);
@@ -410,27 +412,15 @@ static void double_ranks(bal_adapter_config *c)
         c->alpha_pattern[i].value *= alpha;
 }
 
-static bal_status no_plain_form(const bal_adapter *a, size_t *picked)
+bal_status bal_adapter_rebuild(bal_adapter **out, const bal_adapter *a, const bal_adapter_config *c, bool without_rank)
 {
-    bal_free(picked);
-    return bal_fail(BAL_EINVAL, "a %s adapter has no form as low-rank factors; merge it into its model instead",
-                    bal_method_of(&a->config)->title);
-}
-
-bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
-{
-    bal_status status = BAL_OK;
-    bal_adapter *p = NULL;
-    bal_adapter_config c = {0};
-    size_t n = a->n_loras, *picked = bal_alloc(n, sizeof *picked);
-    if (!bal_method_of(&a->config)->low_rank)
-        return no_plain_form(a, picked);
+    bal_status status;
+    size_t n = a->n_sites, n_picked = 0, *picked = bal_alloc(n, sizeof *picked);
     bal_view *views = bal_alloc(n, sizeof *views);
     bal_module *modules = bal_alloc(n, sizeof *modules);
     *out = NULL;
     if (picked == NULL || views == NULL || modules == NULL)
         BAL_TRY(BAL_ENOMEM);
-    BAL_TRY(bal_adapter_config_copy(&c, &a->config));
     for (size_t i = 0; i < n; i++) {
         const bal_site *s = &a->sites[i];
         views[i] = (bal_view){.rows = s->embedding ? s->in : s->out, .cols = s->embedding ? s->out : s->in};
@@ -438,17 +428,112 @@ bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
                                   .w = &views[i],
                                   .fan_in_fan_out = a->config.fan_in_fan_out,
                                   .kind = s->embedding ? BAL_MODULE_EMBEDDING : BAL_MODULE_LINEAR};
-        picked[i] = i;
+        if (without_rank || s->r > 0)
+            picked[n_picked++] = i;
     }
+    const bal_copies copies = {a->copies, a->n_copies};
+    BAL_TRY(bal_adapter_build(out, c, modules, picked, n_picked, &copies, false));
+    for (size_t i = 0; i < a->n_copies; i++)
+        memcpy((*out)->copies[i].v, a->copies[i].v, a->copies[i].rows * a->copies[i].cols * sizeof(real_t));
+out:
+    bal_free(picked);
+    bal_free(views);
+    bal_free(modules);
+    return status;
+}
+
+/* Of a method that can say its factors: LoRAs of scale 1, each of its own rank, on the modules that have one. */
+static bal_status plain_config(const bal_adapter *a, bal_adapter_config *c)
+{
+    bal_status status = BAL_OK;
+    size_t most = 0, n = a->n_sites;
+    *c = (bal_adapter_config){.method = bal_method_named("lora"), .base_model = NULL};
+    memcpy(c->init, "lora", 5);
+    memcpy(c->task_type, a->config.task_type, sizeof c->task_type);
+    bal_adapter_config_defaults(c);
+    c->target_modules = bal_alloc(n, sizeof *c->target_modules); // NOLINT(bugprone-sizeof-expression): of pointers
+    c->rank_pattern = bal_alloc(n, sizeof *c->rank_pattern);
+    c->alpha_pattern = bal_alloc(n, sizeof *c->alpha_pattern);
+    if (c->target_modules == NULL || c->rank_pattern == NULL || c->alpha_pattern == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    c->bias = a->config.bias;
+    c->ensure_weight_tying = a->config.ensure_weight_tying;
+    c->modules_to_save = bal_alloc(a->config.n_modules_to_save,
+                                   sizeof *c->modules_to_save); // NOLINT(bugprone-sizeof-expression): of pointers
+    if (c->modules_to_save == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    for (; c->n_modules_to_save < a->config.n_modules_to_save; c->n_modules_to_save++)
+        if ((c->modules_to_save[c->n_modules_to_save] = bal_strdup(a->config.modules_to_save[c->n_modules_to_save])) ==
+            NULL)
+            BAL_TRY(BAL_ENOMEM);
+    if (a->config.base_model != NULL && (c->base_model = bal_strdup(a->config.base_model)) == NULL)
+        BAL_TRY(BAL_ENOMEM);
+    for (size_t i = 0; i < n; i++)
+        most = a->sites[i].r > most ? a->sites[i].r : most;
+    if (most == 0)
+        BAL_TRY(bal_fail(BAL_EINVAL, "no module of the adapter has a rank left: it changes nothing"));
+    c->r = most;
+    c->lora_alpha = (double)most;
+    for (size_t i = 0; i < n; i++) {
+        const bal_site *s = &a->sites[i];
+        if (s->r == 0 && c->bias == BAL_BIAS_LORA_ONLY)
+            BAL_TRY(
+                bal_fail(BAL_EUNSUPPORTED,
+                         "the biases of adapted modules are trained (bias lora_only), and '%s' has no rank left: as "
+                         "a LoRA its bias would be lost; merge the adapter instead",
+                         s->module));
+        if (s->r == 0)
+            continue;
+        if ((c->target_modules[c->n_target_modules++] = bal_strdup(s->module)) == NULL)
+            BAL_TRY(BAL_ENOMEM);
+        if (s->r == most)
+            continue;
+        bal_pattern_value *rank = &c->rank_pattern[c->n_rank_pattern++],
+                          *alpha = &c->alpha_pattern[c->n_alpha_pattern++];
+        *rank = (bal_pattern_value){bal_strdup(s->module), (double)s->r};
+        *alpha = (bal_pattern_value){bal_strdup(s->module), (double)s->r};
+        if (rank->pattern == NULL || alpha->pattern == NULL)
+            BAL_TRY(BAL_ENOMEM);
+    }
+out:
+    return status;
+}
+
+static bal_status factors_to_plain(bal_adapter **out, const bal_adapter *a)
+{
+    bal_status status;
+    bal_adapter_config c;
+    BAL_TRY(plain_config(a, &c));
+    BAL_TRY(bal_adapter_rebuild(out, a, &c, false));
+    for (size_t i = 0, k = 0; i < a->n_sites; i++)
+        if (a->sites[i].r > 0) {
+            bal_method_of(&a->config)->plain(&a->sites[i], (*out)->loras[k].a, (*out)->loras[k].b);
+            k++;
+        }
+out:
+    bal_adapter_config_dispose(&c);
+    return status;
+}
+
+bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
+{
+    bal_status status = BAL_OK;
+    bal_adapter *p = NULL;
+    bal_adapter_config c = {0};
+    const bal_method *m = bal_method_of(&a->config);
+    *out = NULL;
+    if (m->plain != NULL)
+        return factors_to_plain(out, a);
+    if (!m->low_rank)
+        return bal_fail(BAL_EINVAL, "a %s adapter has no form as low-rank factors; merge it into its model instead",
+                        m->title);
+    BAL_TRY(bal_adapter_config_copy(&c, &a->config));
     if (a->initial != NULL)
         double_ranks(&c);
     if (a->initial != NULL)
         (void)snprintf(c.init, sizeof c.init, "lora");
-    const bal_copies copies = {a->copies, a->n_copies};
-    BAL_TRY(bal_adapter_build(&p, &c, modules, picked, n, &copies, false));
-    for (size_t i = 0; i < a->n_copies; i++)
-        memcpy(p->copies[i].v, a->copies[i].v, a->copies[i].rows * a->copies[i].cols * sizeof(real_t));
-    for (size_t i = 0; i < n; i++) {
+    BAL_TRY(bal_adapter_rebuild(&p, a, &c, true));
+    for (size_t i = 0; i < a->n_loras; i++) {
         stack_factors(&a->loras[i], &p->loras[i]);
         for (size_t k = 2; k < a->sites[i].n_tensors; k++) { /* DoRA's magnitudes belong to the same sum */
             const bal_site_tensor *from = &a->sites[i].tensor[k];
@@ -460,8 +545,5 @@ bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a)
 out:
     bal_adapter_config_dispose(&c);
     bal_adapter_free(p);
-    bal_free(picked);
-    bal_free(views);
-    bal_free(modules);
     return status;
 }

@@ -49,6 +49,12 @@ typedef struct bal_pattern_value { /* of rank_pattern and alpha_pattern */
     double value;
 } bal_pattern_value;
 
+typedef struct bal_kept { /* of a module: which of its triplets an allocation of ranks has left */
+    char *module;
+    bool *kept; /* n of them, true where it is there */
+    size_t n;
+} bal_kept;
+
 typedef enum bal_bias_mode { BAL_BIAS_NONE, BAL_BIAS_ALL, BAL_BIAS_LORA_ONLY } bal_bias_mode;
 
 typedef struct bal_adapter_config {
@@ -71,6 +77,8 @@ typedef struct bal_adapter_config {
     size_t n_layers_pattern;
     bal_pattern_value *rank_pattern, *alpha_pattern; /* in order: the first that matches counts */
     size_t n_rank_pattern, n_alpha_pattern;
+    bal_kept *kept; /* AdaLoRA's rank_pattern; a module that it does not name has all */
+    size_t n_kept;
     char **modules_to_save; /* names or suffixes: whole copies are trained */
     size_t n_modules_to_save;
     bal_bias_mode bias;       /* which biases of the base are trained */
@@ -143,7 +151,10 @@ typedef struct bal_adapter {
     size_t n_shared;
     real_t *frozen; /* values of the tensors that are not trained */
     size_t n_frozen;
-    real_t *states;         /* of all sites */
+    real_t *states; /* of all sites */
+    /* n_history values that the method carries from step to step (bal_method.begin), in checkpoints; and its scratch */
+    real_t *history, *work;
+    size_t n_history;
     real_t *initial;        /* n_own values of the residual start, laid out like params; NULL for plain LoRA */
     double captured_energy; /* PiSSA: smallest over modules of captured / best possible energy; 1 if exact */
 } bal_adapter;
@@ -191,7 +202,8 @@ bal_status bal_adapter_save_initial(const bal_adapter *a, const char *dir);
 bal_status bal_adapter_write_final(const bal_adapter *a, const char *dir);
 bal_status bal_adapter_save_final(const bal_adapter *a, const char *dir);
 /* The plain LoRA of rank 2r with the same update: A' = [A; A0], B' = [B, -B0], alpha' = 2 alpha (rsLoRA: sqrt(2)
- * alpha).  For an adapter without residual start a copy. */
+ * alpha).  For an adapter without residual start a copy; of a method that has such a form (AdaLoRA) its factors, modules
+ * without a rank left out. */
 bal_status bal_adapter_to_plain(bal_adapter **out, const bal_adapter *a);
 
 /* Rows row0.. of the copy as the file has it (turned, if it is). */

@@ -1,5 +1,5 @@
 /* The configuration of an adapter: what it owns, copied and freed.  SPDX-License-Identifier: Apache-2.0 */
-#include "lib/adapter/adapter.h"
+#include "lib/adapter/adapter_impl.h"
 #include "lib/base/mem.h"
 
 #include <string.h>
@@ -51,6 +51,32 @@ static void free_patterns(bal_pattern_value *list, size_t n)
     bal_free(list);
 }
 
+static bal_status copy_kept(bal_kept **to, size_t *n_to, const bal_kept *from, size_t n)
+{
+    *to = bal_alloc(n, sizeof **to);
+    if (*to == NULL)
+        return BAL_ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        bal_kept *k = &(*to)[(*n_to)++];
+        k->n = from[i].n;
+        k->module = bal_strdup(from[i].module);
+        k->kept = bal_alloc(k->n, sizeof *k->kept);
+        if (k->module == NULL || k->kept == NULL)
+            return BAL_ENOMEM;
+        memcpy(k->kept, from[i].kept, k->n * sizeof *k->kept);
+    }
+    return BAL_OK;
+}
+
+void bal_kept_dispose(bal_kept *list, size_t n)
+{
+    for (size_t i = 0; list != NULL && i < n; i++) {
+        bal_free(list[i].module);
+        bal_free(list[i].kept);
+    }
+    bal_free(list);
+}
+
 /* The values of c without what it owns. */
 static bal_adapter_config values_of(const bal_adapter_config *c)
 {
@@ -82,6 +108,7 @@ bal_status bal_adapter_config_copy(bal_adapter_config *to, const bal_adapter_con
     BAL_TRY(copy_list(&to->modules_to_save, &to->n_modules_to_save, from->modules_to_save, from->n_modules_to_save));
     BAL_TRY(copy_patterns(&to->rank_pattern, &to->n_rank_pattern, from->rank_pattern, from->n_rank_pattern));
     BAL_TRY(copy_patterns(&to->alpha_pattern, &to->n_alpha_pattern, from->alpha_pattern, from->n_alpha_pattern));
+    BAL_TRY(copy_kept(&to->kept, &to->n_kept, from->kept, from->n_kept));
     to->layers_to_transform = bal_alloc(from->n_layers_to_transform, sizeof *to->layers_to_transform);
     if (to->layers_to_transform == NULL)
         BAL_TRY(BAL_ENOMEM);
@@ -109,6 +136,7 @@ void bal_adapter_config_dispose(bal_adapter_config *c)
     free_list(c->modules_to_save, c->n_modules_to_save);
     free_patterns(c->rank_pattern, c->n_rank_pattern);
     free_patterns(c->alpha_pattern, c->n_alpha_pattern);
+    bal_kept_dispose(c->kept, c->n_kept);
     for (size_t i = 0; i < BAL_METHOD_KEYS; i++) {
         bal_free(c->keys[i].text);
         free_list(c->keys[i].list, c->keys[i].n_list);

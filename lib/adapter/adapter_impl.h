@@ -27,6 +27,10 @@ void bal_copies_start(bal_adapter *a, const bal_module *modules);
  * the same once more, or the base's own, as peft writes with bias "all". */
 typedef enum bal_copy_name { BAL_COPY_NONE, BAL_COPY_TENSOR, BAL_COPY_AGAIN } bal_copy_name;
 bal_copy_name bal_copies_name(const bal_adapter_config *c, const char *rest, const bal_module *modules, size_t n);
+/* An adapter with config c (of any method) on the modules of a, values 0 but for the copies; without_rank: also on modules
+ * where a has no rank. */
+bal_status bal_adapter_rebuild(bal_adapter **out, const bal_adapter *a, const bal_adapter_config *c, bool without_rank);
+void bal_kept_dispose(bal_kept *list, size_t n); /* accepts NULL and entries of NULL */
 /* Makes room for the initial factors and points the loras at them. */
 bal_status bal_adapter_make_initial(bal_adapter *a);
 

@@ -55,11 +55,12 @@ void bal_site_base_product(const bal_site_call *c, const real_t *x, size_t ldx, 
 /* dx(M, in) = beta dx + dy(M, out) W; dx's rows are ldx of the call apart.  Training only. */
 void bal_site_base_back(const bal_site_call *c, const real_t *dy, size_t ldy, real_t beta, real_t *dx);
 
-/* Modules that a method adapts when none are named (targets.c): all but the head; peft's for LoRA's kin; peft's for
- * (IA)^3; those that end attention and MLP; that which ends the MLP. */
+/* Modules that a method adapts when none are named (targets.c): all but the head; peft's for LoRA's kin, for AdaLoRA,
+ * for (IA)^3; those that end attention and MLP; that which ends the MLP. */
 typedef enum bal_default_targets {
     BAL_TARGETS_ALL,
     BAL_TARGETS_ATTENTION,
+    BAL_TARGETS_ADALORA,
     BAL_TARGETS_IA3,
     BAL_TARGETS_HALVES,
     BAL_TARGETS_MLP,
@@ -71,6 +72,7 @@ typedef struct bal_method {
     const char *title;       /* in messages: "LoRA" */
     const char *peft_type;   /* "LORA" */
     const char *flag;        /* boolean key that tells it from another row of the same peft_type; may be NULL */
+    const char *rank_key;    /* "init_r"; NULL: "r" */
     const char *alpha_key;   /* "lora_alpha", "alpha"; NULL: no scale */
     const char *dropout_key; /* "lora_dropout"; NULL: none */
     const char *init_key;    /* "init_lora_weights"; NULL: none */
@@ -115,6 +117,20 @@ typedef struct bal_method {
     void (*backward_output)(const bal_site_call *c, real_t *dout);  /* dout(M, out), dense, from dy; NULL: dy itself */
     void (*backward)(const bal_site_call *c);                       /* dx += the adapter's share; gradients += */
     void (*dense_back)(const bal_site *s, const real_t *G, real_t *scratch); /* from G = dL/d(change), out x in */
+
+    /* Methods that do more in a step than pass gradients on; all NULL for the others.
+     * begin: before the first of n_steps steps, in a resumed run too: checks the schedule, makes a->history and a->work.
+     * penalty: once a step, what is added to the loss, before its weight (*weight, then 0: it is off); its gradients
+     * are added.  after_step: after update number step (from 1), a->params.grads still being those of the update;
+     * returns how many ranks are left in all modules. */
+    bal_status (*begin)(bal_adapter *a, size_t n_steps);
+    double (*penalty)(const bal_adapter *a, double *weight);
+    size_t (*after_step)(bal_adapter *a, size_t step);
+    /* What a finished run writes instead of the adapter in memory (AdaLoRA: without the ranks that are off). */
+    bal_status (*finished)(bal_adapter **out, const bal_adapter *a);
+    /* The change as B A of LoRA factors (scale 1) of the site's own r: a(r, in), b(out, r).  NULL: no such form, unless
+     * low_rank. */
+    void (*plain)(const bal_site *s, real_t *a, real_t *b);
 
     /* Merging: rows row0.. of W (in out) become those of the weight that computes the same; the bias likewise.
      * effective NULL: cannot be merged.  scratch: none; n_rows may be 1. */

@@ -12,6 +12,7 @@
         row(lokr)     /* lokr.c */                                                                                     \
         row(ia3)      /* ia3.c */                                                                                      \
         row(vera)     /* vera.c */                                                                                     \
+        row(adalora)  /* adalora.c, ranks.c */                                                                         \
         row(houlsby)  /* bottleneck.c */                                                                               \
         row(pfeiffer) /* bottleneck.c */                                                                               \
         row(bitfit)   /* bitfit.c */

@@ -239,6 +239,43 @@ static bal_status read_pattern(const cJSON *json, const char *where, const char 
     return BAL_OK;
 }
 
+/* AdaLoRA's rank_pattern: "<module>.lora_E" (old files: with the adapter's name behind it) and a list of truths. */
+static bal_status read_kept(const cJSON *json, const char *where, bal_adapter_config *c)
+{
+    static const char tail[] = ".lora_E";
+    const cJSON *v = bal_json_member(json, "rank_pattern");
+    if (v == NULL)
+        return BAL_OK;
+    int n = cJSON_IsObject(v) ? cJSON_GetArraySize(v) : 0;
+    if (!cJSON_IsObject(v) || n > MAX_TARGETS)
+        return bal_fail(BAL_EFORMAT, "%s: key 'rank_pattern' must be an object of at most %d members", where,
+                        MAX_TARGETS);
+    c->kept = bal_alloc((size_t)n, sizeof *c->kept);
+    if (c->kept == NULL)
+        return BAL_ENOMEM;
+    for (const cJSON *item = v->child; item != NULL; item = item->next) {
+        const char *end = strstr(item->string, tail);
+        int size = cJSON_IsArray(item) ? cJSON_GetArraySize(item) : 0;
+        bal_kept *k = &c->kept[c->n_kept];
+        if (end == NULL || (end[sizeof tail - 1] != '\0' && end[sizeof tail - 1] != '.') || size == 0 ||
+            size > MAX_RANK)
+            return bal_fail(BAL_EFORMAT, "%s: rank_pattern '%.200s' must be <module>.lora_E with a list of truths",
+                            where, item->string);
+        c->n_kept++;
+        k->module = bal_strndup(item->string, (size_t)(end - item->string));
+        k->kept = bal_alloc((size_t)size, sizeof *k->kept);
+        if (k->module == NULL || k->kept == NULL)
+            return BAL_ENOMEM;
+        for (const cJSON *b = item->child; b != NULL; b = b->next) {
+            if (!cJSON_IsBool(b))
+                return bal_fail(BAL_EFORMAT, "%s: rank_pattern '%.200s' must hold true and false alone", where,
+                                item->string);
+            k->kept[k->n++] = cJSON_IsTrue(b);
+        }
+    }
+    return BAL_OK;
+}
+
 static bal_status read_targets(const cJSON *json, const char *where, peft_config *out)
 {
     bal_adapter_config *c = &out->config;
@@ -257,7 +294,9 @@ static bal_status read_targets(const cJSON *json, const char *where, peft_config
     BAL_TRY(read_layers(json, where, c));
     BAL_TRY(read_layers_pattern(json, where, c));
     BAL_TRY(read_list(json, where, "modules_to_save", &c->modules_to_save, &c->n_modules_to_save));
-    if (strcmp(c->method->peft_type, "ADALORA") != 0) /* there the ranks that were left, not a choice */
+    if (c->method->finished != NULL) /* the ranks that were left, not a choice */
+        BAL_TRY(read_kept(json, where, c));
+    else
         BAL_TRY(read_pattern(json, where, "rank_pattern", true, &c->rank_pattern, &c->n_rank_pattern));
     BAL_TRY(read_pattern(json, where, "alpha_pattern", false, &c->alpha_pattern, &c->n_alpha_pattern));
 out:
@@ -268,16 +307,18 @@ static bal_status read_numbers(const cJSON *json, const char *where, bal_adapter
 {
     bal_status status = BAL_OK;
     const bal_method *m = c->method;
-    int64_t r = m->no_rank ? 1 : 8;
+    int64_t r = m->no_rank ? 1 : m->rank_key != NULL ? (int64_t)m->default_r : 8;
     c->lora_alpha = 8; /* peft's defaults for absent keys */
     if (!m->no_rank)
-        BAL_TRY(bal_json_i64(json, where, "r", 1, MAX_RANK, &r, NULL));
+        BAL_TRY(bal_json_i64(json, where, m->rank_key != NULL ? m->rank_key : "r", 1, MAX_RANK, &r, NULL));
     if (m->alpha_key != NULL)
         BAL_TRY(bal_json_f64(json, where, m->alpha_key, &c->lora_alpha, NULL));
     if (m->dropout_key != NULL)
         BAL_TRY(bal_json_f64(json, where, m->dropout_key, &c->lora_dropout, NULL));
     BAL_TRY(bal_json_bool(json, where, "use_rslora", &c->use_rslora, NULL));
     c->r = (size_t)r;
+    if (m->rank_key != NULL && c->lora_alpha <= 0) /* as peft's AdaLoRA */
+        c->lora_alpha = (double)r;
     if (!(isfinite(c->lora_alpha) && c->lora_alpha > 0))
         status = bal_fail(BAL_EFORMAT, "%s: %s is %g; it must be a positive number", where,
                           m->alpha_key != NULL ? m->alpha_key : "alpha", c->lora_alpha);
@@ -458,6 +499,29 @@ out:
     return status;
 }
 
+static bal_status put_kept(members *m, const bal_adapter_config *c)
+{
+    bal_status status = BAL_OK;
+    bal_buf name = {0};
+    if (c->n_kept == 0)
+        return BAL_OK;
+    bal_buf *b = put(m, "rank_pattern");
+    for (size_t i = 0; i < c->n_kept; i++) {
+        const bal_kept *k = &c->kept[i];
+        name.len = 0;
+        BAL_TRY(bal_buf_printf(&name, "%s.lora_E", k->module));
+        BAL_TRY(bal_buf_text(b, i == 0 ? "{\n    " : ",\n    "));
+        BAL_TRY(bal_json_put_text(b, bal_buf_cstr(&name)));
+        for (size_t j = 0; j < k->n; j++)
+            BAL_TRY(bal_buf_printf(b, "%s\n      %s", j == 0 ? ": [" : ",", k->kept[j] ? "true" : "false"));
+        BAL_TRY(bal_buf_text(b, "\n    ]"));
+    }
+    BAL_TRY(bal_buf_text(b, "\n  }"));
+out:
+    bal_buf_dispose(&name);
+    return status;
+}
+
 static bal_status put_keys(members *m, const bal_adapter_config *c)
 {
     bal_status status = BAL_OK;
@@ -488,7 +552,7 @@ static bal_status put_keys(members *m, const bal_adapter_config *c)
 
 static bal_status put_bias(members *m, const bal_method *method, bal_bias_mode mode)
 {
-    bool lora = strcmp(method->peft_type, "LORA") == 0;
+    bool lora = strcmp(method->peft_type, "VERA") != 0;
     if (!method->biases || (!lora && mode == BAL_BIAS_NONE))
         return BAL_OK;
     return put_text_or_null(m, "bias", !lora && mode == BAL_BIAS_LORA_ONLY ? "vera_only" : bal_bias_name(mode));
@@ -508,16 +572,17 @@ static bal_status put_config(members *m, const bal_adapter *a, bool initial)
     BAL_TRY(put_names(m, "modules_to_save", c->modules_to_save, initial ? 0 : c->n_modules_to_save, NULL));
     BAL_TRY(method->no_sites ? put_null(m, "target_modules") : put_targets(put(m, "target_modules"), a));
     BAL_TRY(put_text_or_null(m, "task_type", c->task_type));
-    if (strcmp(method->peft_type, "LORA") == 0)
+    if (strcmp(method->peft_type, "LORA") == 0 || strcmp(method->peft_type, "ADALORA") == 0)
         BAL_TRY(put_bool(m, "fan_in_fan_out", c->fan_in_fan_out));
     BAL_TRY(put_bias(m, method, initial ? BAL_BIAS_NONE : c->bias));
     if (c->ensure_weight_tying && !initial)
         BAL_TRY(put_bool(m, "ensure_weight_tying", true));
     if (!method->no_rank) {
-        BAL_TRY(bal_buf_printf(put(m, "r"), "%zu", c->r));
+        BAL_TRY(bal_buf_printf(put(m, method->rank_key != NULL ? method->rank_key : "r"), "%zu", c->r));
         BAL_TRY(put_names(m, "layers_pattern", c->layers_pattern, c->n_layers_pattern, NULL));
         BAL_TRY(put_layers(m, c));
         BAL_TRY(put_pattern(m, "rank_pattern", c->rank_pattern, c->n_rank_pattern));
+        BAL_TRY(put_kept(m, c));
         BAL_TRY(put_pattern(m, "alpha_pattern", c->alpha_pattern, c->n_alpha_pattern));
     }
     if (c->n_exclude_modules > 0 || c->exclude_pattern != NULL)

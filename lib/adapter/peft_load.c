@@ -249,7 +249,7 @@ static bal_status read_tensors(const char *dir, const bal_site *s, const bal_sit
 {
     bal_status status = BAL_OK;
     for (size_t k = 0; k < n; k++) {
-        if (t[k].not_saved)
+        if (t[k].not_saved && found->t[k] == NULL)
             continue;
         if (found->t[k] == NULL && s->module == NULL)
             return bal_fail(BAL_EFORMAT, "adapter %s lacks tensor 'base_model.%s'", dir, t[k].key);

@@ -1,5 +1,6 @@
 /* Writing PEFT folders.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/adapter/adapter_impl.h"
+#include "lib/adapter/method.h"
 #include "lib/adapter/peft.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
@@ -112,10 +113,22 @@ bal_status bal_adapter_save_initial(const bal_adapter *a, const char *dir)
     return write_folder(a, true, dir);
 }
 
+/* As a finished run leaves it. */
+static bal_status save_finished(const bal_adapter *a, const char *dir)
+{
+    bal_adapter *finished = NULL;
+    const bal_method *m = bal_method_of(&a->config);
+    bal_status status = m->finished != NULL ? m->finished(&finished, a) : BAL_OK;
+    if (status == BAL_OK)
+        status = bal_adapter_save(finished != NULL ? finished : a, dir);
+    bal_adapter_free(finished);
+    return status;
+}
+
 bal_status bal_adapter_write_final(const bal_adapter *a, const char *dir)
 {
     if (a->initial == NULL)
-        return bal_adapter_save(a, dir);
+        return save_finished(a, dir);
     bal_status status = BAL_OK;
     bal_adapter *plain = NULL;
     char *pair = bal_path_join(dir, "pissa"), *initial = bal_path_join(dir, "balora/initial");

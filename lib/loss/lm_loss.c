@@ -82,7 +82,7 @@ static bal_status check(const bal_model *m, const bal_loss_config *c)
                         "a %s adapter on the output head ('%s') cannot be trained or scored; leave it out of "
                         "target_modules",
                         site->method->title, site->module);
-    if (site != NULL && site->method->additive && site->n_tensors > 2)
+    if (site != NULL && site->lora != NULL && site->method->additive && site->n_tensors > 2)
         return bal_fail(BAL_EUNSUPPORTED, "a bias of B (lora_bias) on the output head ('%s') is not supported",
                         site->module);
     if (any_teacher && !(c->temperature > 0 && isfinite(c->temperature)))

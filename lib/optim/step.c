@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/optim/step.h"
 
+#include "lib/adapter/method.h"
 #include "lib/base/mem.h"
 
 #include <math.h>
@@ -217,11 +218,34 @@ static size_t divisor(const bal_step *s, size_t own, size_t n, size_t all)
     return s->config.micro_batch_means ? own * n : all;
 }
 
+/* What the adapter's method adds to the loss. */
+static bal_status add_penalty(bal_step *s, size_t step, bal_step_result *r)
+{
+    const bal_adapter *a = s->config.adapter;
+    double weight = 0;
+    if (a == NULL || bal_method_of(&a->config)->penalty == NULL)
+        return BAL_OK;
+    r->penalty = bal_method_of(&a->config)->penalty(a, &weight);
+    if (weight == 0)
+        return BAL_OK;
+    if (!isfinite(r->penalty))
+        return bal_fail(BAL_ENUMERIC, "step %zu: loss/orthogonality is not finite; lower the learning rate", step);
+    r->values.total += weight * r->penalty;
+    return BAL_OK;
+}
+
+static void finish_update(bal_step *s, size_t step, bal_step_result *r)
+{
+    bal_adapter *a = s->config.adapter;
+    if (a != NULL && bal_method_of(&a->config)->after_step != NULL)
+        r->ranks = (double)bal_method_of(&a->config)->after_step(a, step);
+}
+
 bal_status bal_step_run(bal_step *s, bal_batch *const *micro, size_t n, size_t step, const double *lr,
                         const bal_loss_weights *weights, bal_step_result *r)
 {
     bal_status status = BAL_OK;
-    *r = (bal_step_result){.weights = *weights, .grad_norm = NAN};
+    *r = (bal_step_result){.weights = *weights, .grad_norm = NAN, .penalty = NAN, .ranks = NAN};
     bal_loss_values_zero(&r->values, &s->config.loss);
     size_t reg_rows = 0;
     for (size_t i = 0; i < n; i++) {
@@ -250,11 +274,13 @@ bal_status bal_step_run(bal_step *s, bal_batch *const *micro, size_t n, size_t s
                           divisor(s, micro[i]->n_reg_rows, n, reg_rows), r));
     }
     bal_loss_values_finish(&r->values, &r->weights);
+    BAL_TRY(add_penalty(s, step, r));
     r->grad_norm = bal_grad_norm(s->params);
     if (!isfinite(r->grad_norm))
         return fail_gradient(s->params, step);
     bal_grad_clip(s->params, r->grad_norm, s->config.max_grad_norm);
     bal_adamw_step(&s->adamw, s->params, lr);
+    finish_update(s, step, r);
 out:
     return status;
 }

@@ -30,8 +30,9 @@ typedef struct bal_step_config {
     bool adaptive;               /* lambda of the consistency term from the teacher's entropy */
     double adaptive_min, adaptive_max;
     bal_teacher_store teacher_rows;
-    bool share_prefix; /* the tokens that all sequences of a micro-batch begin with are computed once */
-    bool validate;     /* a second set of buffers for bal_step_loss(): no dropout, no gradient */
+    bool share_prefix;    /* the tokens that all sequences of a micro-batch begin with are computed once */
+    bal_adapter *adapter; /* that which is trained, whose method may do more in a step; NULL: none */
+    bool validate;        /* a second set of buffers for bal_step_loss(): no dropout, no gradient */
 } bal_step_config;
 
 typedef struct bal_step {
@@ -49,6 +50,8 @@ typedef struct bal_step_result {
     bal_loss_values values;
     bal_loss_weights weights; /* in force, the adaptive one resolved */
     double grad_norm;         /* before clipping; NaN for a skipped step */
+    double penalty;           /* of the adapter's method, before its weight; in values.total.  NaN: none */
+    double ranks;             /* left in all modules, of a method that takes some away; NaN otherwise */
     size_t tokens, rows;
     bool skipped; /* no labelled row: nothing was updated */
 } bal_step_result;

@@ -17,7 +17,7 @@ once() {
 once ba --method ba-lora-nlg --r 4 --lr 1e-3
 once off --method ba-lora-nlg --r 4 --lr 1e-3 --lambda-svd 0
 once rslora --method rslora --r 4
-for m in loha lokr ia3 vera houlsby pfeiffer; do once $m --method $m; done
+for m in loha lokr ia3 vera adalora houlsby pfeiffer; do once $m --method $m; done
 once dora --method dora --r 4
 once preset --preset ba-lora-nlg --r 4 --lora-alpha 4
 # --resume says what differs from the recipe, a default that was not written too

@@ -163,6 +163,14 @@ TEST(lora)
     check("lora", "lora", "false", 3, NULL);
 }
 
+TEST(adalora)
+{
+    if (!BAL_REAL_IS_DOUBLE)
+        SKIP("finite differences need MODE=f64");
+    check("adalora", "lora", "false", 0, NULL);
+    check("adalora", "lora", "true", 3, NULL);
+}
+
 /* Its norms are constants of the gradient: only the magnitudes' is that of the loss. */
 TEST(dora)
 {

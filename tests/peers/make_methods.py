@@ -65,10 +65,13 @@ def with_peft(name, config, kind="base"):
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     disturb(model, lambda n: n in trained)
     model.eval()
-    logits, loss = run(model)
-    loss.backward()
     folder = os.path.join(HERE, name)
     model.save_pretrained(folder)
+    tidy(folder)
+    write_expected(name, folder, model, kind)
+
+
+def tidy(folder):
     os.remove(os.path.join(folder, "README.md"))
     path = os.path.join(folder, "adapter_config.json")
     with open(path) as f:
@@ -77,6 +80,12 @@ def with_peft(name, config, kind="base"):
     with open(path, "w") as f:
         json.dump(text, f, indent=2, sort_keys=True)
         f.write("\n")
+
+
+def write_expected(name, folder, model, kind="base"):
+    logits, loss = run(model)
+    model.zero_grad()
+    loss.backward()
     out = {"logits": logits.detach(), "loss.task": loss.detach().reshape(1)}
     for n, p in model.named_parameters():
         if p.grad is not None:
@@ -87,6 +96,29 @@ def with_peft(name, config, kind="base"):
     merged = peft.PeftModel.from_pretrained(base(kind), folder).merge_and_unload()
     again, _ = run(merged)
     print(f"{name}: loss {loss.item():.6f}, merged differs by {(again - logits).abs().max().item():.2g}")
+
+
+def with_ranks_taken_away():
+    """AdaLoRA as peft writes it once ranks are off: one module has none left, one all; the scale is the start's."""
+    if not chosen("adalora_taken"):
+        return
+    some = ["q_proj", "v_proj", "down_proj"]
+    model = peft.get_peft_model(base(), peft.AdaLoraConfig(init_r=4, target_r=2, total_step=9, lora_alpha=6,
+                                                           target_modules=some, task_type="CAUSAL_LM"))
+    disturb(model, lambda n: "lora_" in n)
+    masks, g = {}, torch.Generator().manual_seed(4)
+    for n, p in model.base_model.model.named_parameters():
+        if ".lora_E." in n:
+            masks[n] = (torch.rand(4, generator=g) < 0.5).tolist()
+    first, last = sorted(masks)[0], sorted(masks)[-1]
+    masks[first], masks[last] = [False] * 4, [True] * 4
+    model.peft_config["default"].rank_pattern = masks
+    folder = os.path.join(HERE, "adalora_taken")
+    model.save_pretrained(folder)
+    tidy(folder)
+    again = peft.PeftModel.from_pretrained(base(), folder, is_trainable=True)
+    again.eval()
+    write_expected("adalora_taken", folder, again)
 
 
 class Bottleneck(torch.nn.Module):
@@ -202,6 +234,9 @@ def main():
     with_peft("gpt2_bias", peft.LoraConfig(r=2, lora_alpha=3, target_modules=["c_attn", "c_fc"], bias="all", **common),
               "gpt2")
     with_bitfit("gpt2_bitfit", "gpt2")
+    with_peft("adalora", peft.AdaLoraConfig(init_r=3, target_r=2, total_step=9, lora_alpha=5, target_modules=some,
+                                            **common))
+    with_ranks_taken_away()
     with_bottleneck("houlsby", True, False, torch.nn.functional.silu, "swish")
     with_bottleneck("pfeiffer", False, True, torch.nn.functional.relu, "relu")
     print(sum(os.path.getsize(os.path.join(d, f)) for d, _, fs in os.walk(HERE) for f in fs), "bytes")

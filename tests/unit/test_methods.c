@@ -19,8 +19,9 @@ enum { TOKENS = 13, VOCAB = 32, FIRST = 6 };
 
 static const int32_t k_ids[TOKENS] = {3, 7, 1, 9, 30, 2, 5, 5, 0, 17, 22, 8, 11};
 static const int32_t k_labels[TOKENS] = {-100, -100, 1, 9, 30, 2, -100, 5, 0, 17, -100, 8, 11};
-static const char *const k_cases[] = {"loha",    "lokr",     "lokr_full", "ia3",       "vera",      "vera_key",
-                                      "houlsby", "pfeiffer", "lora_bias", "vera_bias", "gpt2_bias", "gpt2_bitfit"};
+static const char *const k_cases[] = {"loha",      "lokr",        "lokr_full", "ia3",          "vera",
+                                      "vera_key",  "houlsby",     "pfeiffer",  "lora_bias",    "vera_bias",
+                                      "gpt2_bias", "gpt2_bitfit", "adalora",   "adalora_taken"};
 enum { CASES = sizeof k_cases / sizeof *k_cases };
 
 static const char *base_of(const char *name)
