@@ -47,8 +47,9 @@ METHODS = [
     ("ia3", ["--method", "ia3", "--feedforward-modules", "down_proj"],
      lambda: peft.IA3Config(feedforward_modules=["down_proj"])),
     ("vera", ["--method", "vera", "--r", "24"], lambda: peft.VeraConfig(r=24)),
-    ("adalora", ["--method", "adalora", "--init-r", "4", "--target-r", "2", "--lora-alpha", "6"],
-     lambda: peft.AdaLoraConfig(init_r=4, target_r=2, total_step=6, lora_alpha=6)),
+    # no rank is taken away, so that both have the same tensors: adalora.py is about those
+    ("adalora", ["--method", "adalora", "--init-r", "4", "--target-r", "4", "--lora-alpha", "6"],
+     lambda: peft.AdaLoraConfig(init_r=4, target_r=4, total_step=6, lora_alpha=6)),
     ("vera, no projection", ["--method", "vera", "--r", "24", "--no-save-projection", "--projection-prng-key", "7"],
      lambda: peft.VeraConfig(r=24, save_projection=False, projection_prng_key=7)),
 ]
