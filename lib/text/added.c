@@ -108,6 +108,8 @@ const bal_added *bal_added_find(const bal_added_set *s, const char *text, size_t
         uint32_t cp = 0;
         while (a->lstrip && begin > scan->done && (len = char_before(text, begin, &cp)) > 0 && bal_is_space(cp))
             begin -= len;
+        if (a->rstrip && end < scan->done) /* white space that the token before took in */
+            end = scan->done;
         while (a->rstrip && (len = bal_space_at(text + end, n - end)) > 0)
             end += len;
         if (a->lstrip && begin <= scan->done) {

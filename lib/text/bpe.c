@@ -165,6 +165,69 @@ static bal_status put_symbol(const bal_tokenizer *t, const char *piece, const sy
     return status;
 }
 
+/* U+2581 stands for a space where SentencePiece is followed: whole texts are one piece.  No merge reaches over a place
+ * between a character c and U+2581 if no token that a merge makes holds c and U+2581 one behind the other, since such a
+ * token would have to come of the merge that first joins them.  What is left of the place and what is right of it then
+ * merge as if each were alone, and each can be looked up as a word. */
+#define WORD_MARK "\xE2\x96\x81"
+enum { MARK_BYTES = 3, CODE_POINTS = 0x110000 };
+
+static void note_token(bal_tokenizer *t, const bal_token *k)
+{
+    const char *at = k->text, *end = k->text + k->n, *hit;
+    while (end - at >= MARK_BYTES && (hit = memmem(at, (size_t)(end - at), WORD_MARK, MARK_BYTES)) != NULL) {
+        const char *c = hit;
+        uint32_t cp = 0;
+        while (c > k->text && ((unsigned char)*--c & 0xC0) == 0x80)
+            ;
+        if (hit > k->text && bal_utf8_decode((const unsigned char *)c, (size_t)(hit - c), &cp) > 0)
+            t->joins_word_mark[cp / 8] |= (unsigned char)(1U << cp % 8);
+        at = hit + MARK_BYTES;
+    }
+}
+
+bal_status bal_bpe_find_cuts(bal_tokenizer *t)
+{
+    if (t->model != BAL_MODEL_BPE || t->ignore_merges || t->n_continuing + t->n_word_suffix > 0 ||
+        bal_vocab_known(t, WORD_MARK, MARK_BYTES) < 0)
+        return BAL_OK;
+    t->joins_word_mark = bal_alloc(CODE_POINTS / 8, 1);
+    if (t->joins_word_mark == NULL)
+        return BAL_ENOMEM;
+    memset(t->joins_word_mark, 0xFF, CODE_POINTS / 8); /* an unknown character has tokens of other texts: no cut */
+    for (size_t i = 0; i < t->n_tokens; i++) {
+        const bal_token *k = &t->tokens[i];
+        uint32_t cp = 0;
+        if (k->text != NULL && !k->outside && k->n > 0 && k->n <= 4 &&
+            bal_utf8_decode((const unsigned char *)k->text, k->n, &cp) == k->n)
+            t->joins_word_mark[cp / 8] &= (unsigned char)~(1U << cp % 8);
+    }
+    for (size_t i = 0; t->by_score && i < t->n_tokens; i++)
+        if (t->tokens[i].text != NULL)
+            note_token(t, &t->tokens[i]);
+    for (size_t i = 0; !t->by_score && t->merges.slots != NULL && i <= t->merges.mask; i++)
+        if (t->merges.slots[i].key != 0)
+            note_token(t, &t->tokens[t->merges.slots[i].id]);
+    return BAL_OK;
+}
+
+size_t bal_bpe_cut(const bal_tokenizer *t, const char *piece, size_t n)
+{
+    for (const char *at = piece + 1; n > MARK_BYTES;) {
+        const char *hit = memmem(at, (size_t)(piece + n - at), WORD_MARK, MARK_BYTES), *c = hit;
+        uint32_t cp = 0;
+        if (hit == NULL)
+            return n;
+        while (c > piece && ((unsigned char)*--c & 0xC0) == 0x80)
+            ;
+        if (bal_utf8_decode((const unsigned char *)c, (size_t)(hit - c), &cp) > 0 &&
+            (t->joins_word_mark[cp / 8] >> cp % 8 & 1) == 0)
+            return (size_t)(hit - piece);
+        at = hit + MARK_BYTES;
+    }
+    return n;
+}
+
 bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out)
 {
     symbol small_symbols[SMALL];

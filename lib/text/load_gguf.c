@@ -191,6 +191,7 @@ bal_status bal_tokenizer_load_gguf(bal_tokenizer *t, const char *path)
     t->has_decoder = true;
     BAL_TRY(bal_regex_compile(&t->byte_level_regex, bal_gpt2_pattern, path));
     BAL_TRY(llama ? setup_llama(t, g) : setup_gpt2(t, g, path));
+    BAL_TRY(bal_bpe_find_cuts(t));
     BAL_TRY(special_id(t, g, "tokenizer.ggml.bos_token_id", &t->bos));
     BAL_TRY(special_id(t, g, "tokenizer.ggml.eos_token_id", &t->eos));
     BAL_TRY(special_id(t, g, "tokenizer.ggml.padding_token_id", &t->pad));

@@ -226,7 +226,7 @@ static bal_status read_bpe(bal_tokenizer *t, const cJSON *model, const char *pat
     for (const cJSON *m = merges != NULL ? merges->child : NULL; m != NULL && status == BAL_OK; m = m->next)
         status = read_merge(t, m, rank++, path, &joined);
     bal_buf_dispose(&joined);
-    return status;
+    return status == BAL_OK ? bal_bpe_find_cuts(t) : status;
 }
 
 /* WordPiece, and WordLevel, which is whole words only. */

@@ -5,40 +5,104 @@
 #include <string.h>
 #include <utf8proc.h>
 
-static bool is_ascii(const char *text, size_t n)
+static bal_status put_code_point(bal_buf *out, uint32_t cp)
 {
-    unsigned char any = 0;
-    for (size_t i = 0; i < n; i++)
-        any |= (unsigned char)text[i];
-    return any < 0x80;
+    unsigned char bytes[8];
+    return bal_buf_append(out, bytes, bal_utf8_encode(cp, bytes));
+}
+
+enum { LONG_RUN = 32 };
+
+/* The class by which a mark is put in order; three marks of class 0 come apart into marks that have one. */
+static unsigned class_of(uint32_t cp)
+{
+    return cp < 0x300                                  ? 0
+           : cp == 0xF73 || cp == 0xF75 || cp == 0xF81 ? 129
+                                                       : utf8proc_get_property((utf8proc_int32_t)cp)->combining_class;
+}
+
+/* Normal forms put each run of marks in order, which utf8proc does by exchanging neighbours.  A long run is put in order
+ * here first, class by class: that changes no normal form, and the work grows with the length, not its square. */
+static bal_status put_run(const char *text, size_t n, bal_buf *out)
+{
+    bool has[256] = {false};
+    bal_status status = BAL_OK;
+    for (unsigned pass = 0; pass < 256 && status == BAL_OK; pass++) {
+        if (pass > 0 && !has[pass])
+            continue;
+        for (size_t i = 0; i < n && status == BAL_OK;) {
+            uint32_t cp = 0xFFFD, parts[2];
+            i += bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
+            bool apart = cp == 0xF73 || cp == 0xF75 || cp == 0xF81;
+            parts[0] = apart ? 0xF71 : cp;
+            parts[1] = cp == 0xF73 ? 0xF72 : cp == 0xF75 ? 0xF74 : 0xF80;
+            for (size_t k = 0; k < 1U + apart && status == BAL_OK; k++) {
+                unsigned class = class_of(parts[k]);
+                has[class] = true;
+                if (pass > 0 && class == pass)
+                    status = put_code_point(out, parts[k]);
+            }
+        }
+    }
+    return status;
+}
+
+static bal_status order_long_runs(const char *text, size_t n, bal_buf *out)
+{
+    size_t begin = 0, marks = 0, done = 0;
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i <= n && status == BAL_OK;) {
+        uint32_t cp = 0;
+        size_t len = i < n ? bal_utf8_decode((const unsigned char *)text + i, n - i, &cp) : 1;
+        if (i < n && class_of(cp) != 0) {
+            begin = marks++ == 0 ? i : begin;
+        } else {
+            if (marks > LONG_RUN) {
+                status = bal_buf_append(out, text + done, begin - done);
+                if (status == BAL_OK)
+                    status = put_run(text + begin, i - begin, out);
+                done = i;
+            }
+            marks = 0;
+        }
+        i += len == 0 ? 1 : len;
+    }
+    return status == BAL_OK ? bal_buf_append(out, text + done, n - done) : status;
 }
 
 static bal_status normal_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
 {
-    if (is_ascii(text, n)) /* in every normal form already */
-        return bal_buf_append(out, text, n);
-    int options = UTF8PROC_STABLE;
-    if (kind == BAL_STEP_NFC || kind == BAL_STEP_NFKC)
-        options |= UTF8PROC_COMPOSE;
-    else
-        options |= UTF8PROC_DECOMPOSE;
+    bal_buf ordered = {0};
+    bal_status status = BAL_OK;
+    int options =
+        UTF8PROC_STABLE | (kind == BAL_STEP_NFC || kind == BAL_STEP_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE);
+    if (n == 0)
+        return BAL_OK;
     if (kind == BAL_STEP_NFKC || kind == BAL_STEP_NFKD)
         options |= UTF8PROC_COMPAT;
+    if (n > 2 * LONG_RUN) {
+        BAL_TRY(order_long_runs(text, n, &ordered));
+        text = bal_buf_cstr(&ordered);
+        n = ordered.len;
+    }
     utf8proc_uint8_t *mapped = NULL;
     utf8proc_ssize_t got =
         utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &mapped, (utf8proc_option_t)options);
     if (got < 0)
-        return bal_fail(BAL_EFORMAT, "text cannot be normalised: %s", utf8proc_errmsg(got));
-    bal_status status = bal_buf_append(out, mapped, (size_t)got);
+        BAL_TRY(bal_fail(BAL_EFORMAT, "text cannot be normalised: %s", utf8proc_errmsg(got)));
+    status = bal_buf_append(out, mapped, (size_t)got);
     free(mapped);
+out:
+    bal_buf_dispose(&ordered);
     return status;
 }
 
-static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
+/* A stretch without ASCII but for its first character.  Characters that take no part in it stand between runs. */
+static bal_status stretch_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
 {
     size_t done = 0;
     bal_status status = BAL_OK;
-    for (size_t i = 0; i < n && status == BAL_OK;) { /* characters that take no part in it stand between runs */
+    for (size_t i = 0; i < n && status == BAL_OK;) {
         uint32_t cp = 0xFFFD;
         size_t len = bal_utf8_decode((const unsigned char *)text + i, n - i, &cp);
         len = len == 0 ? 1 : len;
@@ -53,10 +117,25 @@ static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, b
     return status == BAL_OK ? normal_form(kind, text + done, n - done, out) : status;
 }
 
-static bal_status put_code_point(bal_buf *out, uint32_t cp)
+/* ASCII is in every normal form already, and only its last character before others may join with what follows; so are,
+ * for NFC, the characters below U+0300. */
+static bal_status unicode_form(bal_step_kind kind, const char *text, size_t n, bal_buf *out)
 {
-    unsigned char bytes[8];
-    return bal_buf_append(out, bytes, bal_utf8_encode(cp, bytes));
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < n && status == BAL_OK;) {
+        size_t begin = i, from;
+        unsigned char most = 0;
+        while (i < n && (unsigned char)text[i] < 0x80)
+            i++;
+        from = i > begin && i < n ? i - 1 : i;
+        for (; i < n && (unsigned char)text[i] >= 0x80; i++)
+            most = (unsigned char)text[i] > most ? (unsigned char)text[i] : most;
+        bool plain = kind == BAL_STEP_NFC && most < 0xCC; /* the first byte of U+0300 */
+        status = bal_buf_append(out, text + begin, (plain ? i : from) - begin);
+        if (!plain && status == BAL_OK)
+            status = stretch_form(kind, text + from, i - from, out);
+    }
+    return status;
 }
 
 /* What the Nmt normalizer takes for a space. */

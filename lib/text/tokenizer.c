@@ -56,6 +56,19 @@ static bal_status encode_piece(const bal_tokenizer *t, const char *piece, size_t
     }
 }
 
+/* Words come back: their ids are kept. */
+static bal_status encode_part(encoder *e, const char *piece, size_t n)
+{
+    size_t before = e->out->n;
+    bal_status status = BAL_OK;
+    if (e->cache != NULL && bal_piece_cache_get(e->cache, piece, n, e->out, &status))
+        return status;
+    status = encode_piece(e->t, piece, n, e->out);
+    if (e->cache != NULL && status == BAL_OK)
+        bal_piece_cache_put(e->cache, piece, n, e->out->data + before, e->out->n - before);
+    return status;
+}
+
 static bal_status encode_plain(encoder *e, const char *text, size_t n)
 {
     if (n == 0)
@@ -63,12 +76,11 @@ static bal_status encode_plain(encoder *e, const char *text, size_t n)
     bal_status status = bal_pre_tokenize(e->t, text, n, e->at_start, &e->pieces);
     for (size_t i = 0; i < e->pieces.n && status == BAL_OK; i++) {
         const char *piece = e->pieces.text.data + e->pieces.items[i].begin;
-        size_t length = e->pieces.items[i].n, before = e->out->n;
-        if (e->cache != NULL && bal_piece_cache_get(e->cache, piece, length, e->out, &status))
-            continue;
-        status = encode_piece(e->t, piece, length, e->out);
-        if (e->cache != NULL && status == BAL_OK)
-            bal_piece_cache_put(e->cache, piece, length, e->out->data + before, e->out->n - before);
+        size_t left = e->pieces.items[i].n, part;
+        for (; left > 0 && status == BAL_OK; piece += part, left -= part) {
+            part = e->t->joins_word_mark != NULL ? bal_bpe_cut(e->t, piece, left) : left;
+            status = encode_part(e, piece, part);
+        }
     }
     e->at_start = false;
     return status;
@@ -226,6 +238,7 @@ void bal_tokenizer_free(bal_tokenizer *t)
     bal_trie_dispose(&t->trie);
     bal_free(t->scores);
     bal_free(t->merges.slots);
+    bal_free(t->joins_word_mark);
     for (size_t i = 0; i < t->normalized.n; i++)
         bal_free(t->normalized.items[i].own);
     bal_free(t->raw.items);

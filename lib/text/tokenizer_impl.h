@@ -138,8 +138,9 @@ struct bal_tokenizer {
     bal_merge_map merges;
     bool by_score; /* GGUF "llama": a pair merges when its text is a token, best score first */
     bool ignore_merges, fuse_unk, byte_fallback;
-    bool unk_missing;     /* BPE: unk_token is named, but the model does not know it */
-    bool first_is_marked; /* a METASPACE "first" is there: whether a text's beginning was kept counts */
+    unsigned char *joins_word_mark; /* BPE: a bit for each character that a token has before U+2581; NULL: never cut */
+    bool unk_missing;               /* BPE: unk_token is named, but the model does not know it */
+    bool first_is_marked;           /* a METASPACE "first" is there: whether a text's beginning was kept counts */
     char continuing_prefix[BAL_MAX_AFFIX], word_suffix[BAL_MAX_AFFIX]; /* BPE: of symbols inside and at the end */
     size_t n_continuing, n_word_suffix;
     int32_t unk, bos, eos, pad;
@@ -179,6 +180,10 @@ typedef struct bal_added_scan {
 const bal_added *bal_added_find(const bal_added_set *s, const char *text, size_t n, bal_added_scan *scan);
 
 /* bpe.c: ids of one piece. */
+/* Where a piece may be cut before U+2581 without a change of ids; to be called when merges and options are known. */
+bal_status bal_bpe_find_cuts(bal_tokenizer *t);
+/* The length of the part of piece[0..n) up to the first such place. */
+size_t bal_bpe_cut(const bal_tokenizer *t, const char *piece, size_t n);
 bal_status bal_bpe_encode(const bal_tokenizer *t, const char *piece, size_t n, bal_ids *out);
 
 /* piece_cache.c: the ids of pieces, for one text. */

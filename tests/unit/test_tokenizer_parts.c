@@ -224,3 +224,27 @@ TEST(patterns_are_rubys)
         bal_buf_dispose(&step);
     }
 }
+
+/* A text is cut before U+2581 where no token reaches over: "a_" is one, "b_" is none (_ for U+2581). */
+TEST(cuts_change_no_ids)
+{
+    static const char model[] = "{\"type\": \"BPE\", \"unk_token\": \"?\", \"vocab\": {\"?\": 0, \"a\": 1, \"b\": 2, "
+                                "\"\\u2581\": 3, \"a\\u2581\": "
+                                "4, \"a\\u2581b\": 5, \"\\u2581b\": 6, \"?\\u2581\": 7}, \"merges\": [[\"a\", "
+                                "\"\\u2581\"], [\"a\\u2581\", \"b\"], "
+                                "[\"\\u2581\", \"b\"], [\"?\", \"\\u2581\"]]}";
+    static const char underscore[] =
+        "{\"type\": \"Replace\", \"pattern\": {\"String\": \"_\"}, \"content\": \"\\u2581\"}";
+    parts p = {.model = model, .normalizer = underscore};
+    bal_tokenizer *t = NULL;
+    ids_of(p, "a_bb_b_b", "5 2 6 6");
+    ids_of(p, "_a__b", "3 4 6");
+    ids_of(p, "x_a", "7 1"); /* the unknown token joins, so an unknown character is no place to cut */
+    if (!CHECK_OK(parse(&t, p)))
+        return;
+#define W "\xE2\x96\x81"
+    CHECK(bal_bpe_cut(t, "b" W "b", 5) == 1 && bal_bpe_cut(t, "a" W "b", 5) == 5 &&
+          bal_bpe_cut(t, "a" W "b" W, 8) == 5);
+    CHECK(bal_bpe_cut(t, W W "b", 7) == 3 && bal_bpe_cut(t, "x" W "b", 5) == 5 && bal_bpe_cut(t, W, 3) == 3);
+    bal_tokenizer_free(t);
+}
