@@ -439,7 +439,7 @@ static bal_status lone_gguf(char **out, const char *path)
 }
 
 /* Weights that only Python can unpickle: one sentence with the command that converts them. */
-static bal_status check_pickle(const char *path)
+static bal_status check_pickle(const char *path, bool masked)
 {
     static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
                                         "pytorch_model.bin.index.json"};
@@ -455,8 +455,8 @@ static bal_status check_pickle(const char *path)
         return BAL_OK;
     return bal_fail(BAL_EUNSUPPORTED,
                     "%s holds %s, which is not read; convert it: python3 -c \"from transformers import "
-                    "AutoModelForCausalLM as M; M.from_pretrained('%s').save_pretrained('%s-safetensors')\"",
-                    path, names[there[2] ? 2 : 3], path, path);
+                    "AutoModelFor%sLM as M; M.from_pretrained('%s').save_pretrained('%s-safetensors')\"",
+                    path, names[there[2] ? 2 : 3], masked ? "Masked" : "Causal", path, path);
 }
 
 static bal_status load(bal_model **out, const char *path, bool any)
@@ -480,7 +480,7 @@ static bal_status load(bal_model **out, const char *path, bool any)
                               path, config.model_type);
             goto out;
         }
-        BAL_TRY(check_pickle(path));
+        BAL_TRY(check_pickle(path, config.masked));
         BAL_TRY(bal_safetensors_open(&source->tensors, path));
     } else if (bal_file_exists(path)) {
         BAL_TRY(bal_gguf_open(&source->gguf, path));

@@ -74,6 +74,9 @@ refused balora evaluate --model no-head --tasks crows_pairs_masked --data .
 echo "== the other kind of model"
 refused balora evaluate --model "$BERT" --tasks gsm8k --data .
 refused balora evaluate --model "$MODEL" --tokenizer "$BERT" --tasks crows_pairs_masked --data .
+refused balora evaluate --model openai:x --base-url http://127.0.0.1:9 --tokenizer "$BERT" --tasks crows_pairs_masked --data .
+mkdir pickled && cp "$BERT/config.json" pickled && touch pickled/pytorch_model.bin
+refused balora evaluate --model pickled --tasks crows_pairs_masked --data .
 balora evaluate --model "$BERT" --tasks gsm8k,stereoset_masked --data . 2>&1 | grep -o '^gsm8k: not run: task'
 refused balora evaluate --model "$BERT" --perplexity new.json
 refused balora generate --model "$BERT" --prompt x
