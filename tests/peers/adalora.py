@@ -102,7 +102,7 @@ def main(folder):
             before = b == 0
             loss = max(loss, abs(metrics[step - 1]["loss/total"] - total))
             ranks.append(int((b != 0).sum()))
-        check(name, worst < 2e-3 and apart == 0 and loss < 2e-4 and changes > 1 and ranks[-1] < ranks[0],
+        check(name, worst < 1e-4 and apart == 0 and loss < 1e-5 and changes > 1 and ranks[-1] < ranks[0],
               f"{STEPS} steps: E differs by {worst:.2g}, {apart} ranks by their mask, losses by {loss:.2g}; ranks "
               f"{ranks[0]} to {ranks[-1]}, {changes} steps with another choice")
 
