@@ -86,6 +86,8 @@ bal_status train_adapter_selection(const trainer *t, bal_adapter_config *a)
     BAL_TRY(copy_names(&a->exclude_modules, &a->n_exclude_modules, &a->exclude_pattern, &c->exclude_modules));
     BAL_TRY(copy_layers(a, &c->layers_to_transform));
     BAL_TRY(copy_list(&a->layers_pattern, &a->n_layers_pattern, &c->layers_pattern));
+    BAL_TRY(copy_list(&a->modules_to_save, &a->n_modules_to_save, &c->modules_to_save));
+    a->ensure_weight_tying = c->ensure_weight_tying;
     BAL_TRY(copy_pattern(&a->rank_pattern, &a->n_rank_pattern, "rank_pattern", true, &c->rank_pattern));
     BAL_TRY(copy_pattern(&a->alpha_pattern, &a->n_alpha_pattern, "alpha_pattern", false, &c->alpha_pattern));
 out:

@@ -75,6 +75,8 @@ static bal_status check_options(const trainer *t, const train_config *c)
         return no_such_option(c, "vera_dropout");
     if (m->dropout_key == NULL && c->lora_dropout > 0)
         return no_such_option(c, "lora_dropout");
+    if (c->ensure_weight_tying && c->modules_to_save.n == 0 && c->adapter == NULL && c->init_adapter == NULL)
+        return bal_fail(BAL_EINVAL, "ensure_weight_tying is for modules_to_save; name embedding or head there");
     if (m->no_sites && !is(c->bias, "none"))
         return bal_fail(BAL_EINVAL, "method %s trains all biases by itself; leave bias out", c->method);
     if (!m->biases && !is(c->bias, "none"))

@@ -53,6 +53,9 @@ static bal_status check_start(const trainer *t, const char *dir)
                         a->lora_alpha);
     if (bal_options_given(t->options, "bias") && !is(c->bias, bal_bias_name(a->bias)))
         return bal_fail(BAL_EINVAL, "bias is %s, but the adapter in %s has %s", c->bias, dir, bal_bias_name(a->bias));
+    if (c->modules_to_save.n > 0)
+        return bal_fail(BAL_EINVAL,
+                        "which modules are saved whole is said by the adapter in %s; leave modules_to_save out", dir);
     if (c->use_rslora && !a->use_rslora)
         return bal_fail(BAL_EINVAL, "rsLoRA is asked for, but the adapter in %s is not scaled so", dir);
     return BAL_OK;
@@ -127,6 +130,10 @@ static bal_status make_adapter(trainer *t)
     if (note[0] != '\0')
         bal_log_line(t->log, BAL_LOG_WARN, "%s", note);
     BAL_TRY(bal_model_attach(t->model, t->adapter));
+    if (t->model->config.tied_head && t->model->head.w.data != t->model->embed.w.data)
+        bal_log_line(t->log, BAL_LOG_WARN,
+                     "the model's embedding is its head, too, and modules_to_save parts them: merging writes both "
+                     "(--ensure-weight-tying keeps them one)");
     if (t->adapter->config.bias != BAL_BIAS_NONE && t->adapter->n_copies == 0)
         bal_log_line(t->log, BAL_LOG_WARN, "bias %s: %s has no biases, so that only the factors are trained",
                      bal_bias_name(t->adapter->config.bias),

@@ -25,9 +25,9 @@ typedef struct train_config {
     const char *base_dtype, *reference_model, *corda_method, *calibration_data, *calibration_format;
     const char *non_linearity;
     bal_text_list target_modules, feedforward_modules, exclude_modules, layers_to_transform, layers_pattern,
-        rank_pattern, alpha_pattern;
+        rank_pattern, alpha_pattern, modules_to_save;
     const char *bias;
-    bool use_dora, lora_bias;
+    bool use_dora, lora_bias, ensure_weight_tying;
     bal_loss_options loss;
     bool decompose_both, save_projection;
     int64_t decompose_factor, projection_prng_key, init_r, target_r, tinit, tfinal, delta_t, total_step;

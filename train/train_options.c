@@ -175,6 +175,11 @@ static const bal_option k_train_options[] = {
     LIST("alpha_pattern", alpha_pattern, "own lora_alpha, NAME=ALPHA"),
     CHOICE("bias", bias, "none", "none|all|lora_only", G_ADAPTER,
            "lora, dora, vera: train the model's biases, too: all, or those of the adapted matrices"),
+    LIST("modules_to_save", modules_to_save,
+         "ends of paths (lm_head, embed_tokens, norm, mlp.down_proj) of modules that are trained in full beside the "
+         "adapter"),
+    FLAG("ensure_weight_tying", ensure_weight_tying, "false", G_ADAPTER,
+         "modules_to_save: embedding and head of a tied model stay one matrix"),
     FLAG("use_dora", use_dora, "false", G_ADAPTER, "DoRA: a magnitude for each row beside its direction"),
     FLAG("lora_bias", lora_bias, "false", G_ADAPTER, "B has a bias"),
     FLAG("use_rslora", use_rslora, "false", G_ADAPTER, "scale = alpha / sqrt(r)"),
@@ -292,6 +297,8 @@ static bal_status resolve_method(trainer *t, train_config *c)
                 "lambda_consistency 0");
         if (c->adapter != NULL || c->init_adapter != NULL || c->init != NULL)
             return bal_fail(BAL_EINVAL, "method full trains no adapter: leave out adapter, init_adapter and init");
+        if (!scratch && (!is(c->bias, "none") || c->modules_to_save.n > 0))
+            return bal_fail(BAL_EINVAL, "method full trains everything: leave out bias and modules_to_save");
         if (c->loraplus_lr_ratio > 0)
             return bal_fail(BAL_EINVAL, "method full has no B whose rate loraplus_lr_ratio could set; leave it out");
         return BAL_OK;

@@ -308,6 +308,21 @@ static const char *targets_text(const bal_adapter_config *c)
     return c->n_target_modules > 0 ? c->target_modules[0] : "(empty)";
 }
 
+/* Whether there would be targets if nothing were saved whole. */
+static bool all_saved(const bal_adapter_config *c, const bal_module *modules, size_t n)
+{
+    bal_adapter_config without = *c;
+    bal_selector *s = NULL;
+    bool any = false;
+    without.n_modules_to_save = 0;
+    if (c->n_modules_to_save == 0 || bal_selector_new(&s, &without) != BAL_OK)
+        return false;
+    for (size_t i = 0; i < n && !any; i++)
+        any = bal_selector_targets(s, &modules[i]);
+    bal_selector_free(s);
+    return any;
+}
+
 /* First values of what the starts of low-rank factors leave out. */
 static bal_status start_rest(bal_adapter *a, const bal_view *const *views, uint64_t seed)
 {
@@ -355,6 +370,10 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
             moments[n_picked] = data != NULL ? data->covariances[i] : NULL;
             picked[n_picked++] = i;
         }
+    if (n_picked == 0 && all_saved(config, modules, n))
+        BAL_TRY(bal_fail(BAL_EINVAL,
+                         "modules_to_save holds every module that target_modules (%s) names: none is left to adapt",
+                         targets_text(config)));
     if (n_picked == 0 && !bal_method_of(config)->no_sites)
         BAL_TRY(bal_targets_no_match("target_modules", targets_text(config), modules, n));
     BAL_TRY(bal_copies_choose(&copies, config, modules, n, picked, n_picked));

@@ -110,8 +110,14 @@ bal_status bal_copies_choose(bal_copies *out, const bal_adapter_config *c, const
     out->of = bal_alloc(2 * n, sizeof *out->of);
     if (adapted == NULL || out->of == NULL)
         BAL_TRY(BAL_ENOMEM);
-    for (size_t k = 0; k < n_picked; k++)
+    for (size_t k = 0; k < n_picked; k++) {
         adapted[picked[k]] = true;
+        if (c->ensure_weight_tying && (picked[k] == embedding || picked[k] == head))
+            BAL_TRY(bal_fail(BAL_EUNSUPPORTED,
+                             "ensure_weight_tying with an adapter on '%s' is not supported; leave it out of "
+                             "target_modules",
+                             modules[picked[k]].name));
+    }
     for (size_t i = 0; i < n; i++) {
         const bal_module *m = &modules[i];
         bool saved = tied && (i == embedding || i == head) ? i == embedding : bal_config_saves(c, m->name);

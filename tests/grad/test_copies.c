@@ -70,6 +70,46 @@ static void nothing_more(bal_adapter_config *c)
     (void)c;
 }
 
+static char *g_names[4];
+
+static void save(bal_adapter_config *c)
+{
+    c->modules_to_save = g_names;
+    while (c->n_modules_to_save < 4 && g_names[c->n_modules_to_save] != NULL)
+        c->n_modules_to_save++;
+}
+
+static void save_with_biases(bal_adapter_config *c)
+{
+    save(c);
+    c->bias = BAL_BIAS_ALL;
+}
+
+static void saves(char *a, char *b, char *c)
+{
+    g_names[0] = a;
+    g_names[1] = b;
+    g_names[2] = c;
+}
+
+TEST(modules_to_save)
+{
+    char embed[] = "embed_tokens", norm[] = "norm", down[] = "down_proj", q[] = "q_proj", attn[] = "attn",
+         wpe[] = "wpe", ln[] = "final_layer_norm", fc[] = "layers.0.fc1";
+    saves(embed, NULL, NULL);
+    check(k_llama, "v_proj", "lora", false, save);
+    saves(norm, down, NULL);
+    check(k_llama, "all-linear", "lora", true, save);
+    check(k_llama, "v_proj", "loha", false, save);
+    saves(embed, norm, q);
+    check(k_llama, "down_proj", "lora", true, save_with_biases);
+    saves(ln, fc, embed);
+    check(k_opt, "v_proj", "lora", false, save_with_biases);
+    saves(attn, wpe, NULL);
+    check(k_gpt2, "c_fc", "lora", true, save);
+    check(k_gpt2, "c_fc", "vera", false, save_with_biases);
+}
+
 TEST(bitfit)
 {
     check(k_llama, "all-linear", "bitfit", false, nothing_more);

@@ -1,4 +1,4 @@
-/* An adapter on the output head: gradients of all loss terms with respect to its parameters and to the hidden rows, by
+/* An adapter on the output head, or a copy of it (modules_to_save): gradients of all loss terms with respect to its parameters and to the hidden rows, by
  * central differences, with an untied and a tied head, plain and soft-capped; mutations must be noticed.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "lib/adapter/method.h"
@@ -39,14 +39,20 @@ static void free_all(void)
 static bool set_up(const char *method, const char *start, const char *tied, double cap)
 {
     static const int32_t ids[TOKENS] = {1, 5, 12, 0, 7, 5, 2}, labels[TOKENS] = {-100, 5, 12, -100, 7, 5, 2};
-    char text[512], head[] = "lm_head", *targets[] = {head};
+    char text[512], head[] = "lm_head", other[] = "q_proj", *targets[] = {head}, *saved[] = {head};
+    bool copy = strcmp(method, "copy") == 0;
     bal_rng rng;
-    bal_adapter_config c = {.method = bal_method_named(method),
+    bal_adapter_config c = {.method = bal_method_named(copy ? "lora" : method),
                             .r = 2,
                             .lora_alpha = 3,
                             .target_modules = targets,
                             .n_target_modules = 1,
                             .task_type = "CAUSAL_LM"};
+    if (copy) {
+        targets[0] = other;
+        c.modules_to_save = saved;
+        c.n_modules_to_save = 1;
+    }
     memset(&g, 0, sizeof g);
     bal_rng_init(&rng, 4, "head");
     (void)snprintf(text, sizeof text,
@@ -169,6 +175,15 @@ TEST(adalora)
         SKIP("finite differences need MODE=f64");
     check("adalora", "lora", "false", 0, NULL);
     check("adalora", "lora", "true", 3, NULL);
+}
+
+TEST(copy)
+{
+    if (!BAL_REAL_IS_DOUBLE)
+        SKIP("finite differences need MODE=f64");
+    check("copy", "lora", "false", 0, "lm_head.weight");
+    check("copy", "lora", "true", 0, "lm_head.weight");
+    check("copy", "pissa", "true", 3, "lm_head.weight");
 }
 
 /* Its norms are constants of the gradient: only the magnitudes' is that of the loss. */

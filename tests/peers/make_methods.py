@@ -77,6 +77,7 @@ def tidy(folder):
     with open(path) as f:
         text = json.load(f)
     text["base_model_name_or_path"] = None
+    (text["modules_to_save"] or []).sort() # they are sets in peft
     with open(path, "w") as f:
         json.dump(text, f, indent=2, sort_keys=True)
         f.write("\n")
@@ -233,6 +234,14 @@ def main():
     with_peft("vera_bias", peft.VeraConfig(r=5, target_modules=["q_proj"], bias="vera_only", **common))
     with_peft("gpt2_bias", peft.LoraConfig(r=2, lora_alpha=3, target_modules=["c_attn", "c_fc"], bias="all", **common),
               "gpt2")
+    with_peft("lora_save", peft.LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "down_proj"],
+                                           modules_to_save=["lm_head", "norm", "layers.0.mlp"], **common))
+    save = {"modules_to_save": ["wte", "wpe", "attn.c_proj", "ln_f"], **common}
+    with_peft("gpt2_save", peft.LoraConfig(r=2, lora_alpha=3, target_modules=["c_fc"], bias="all", **save), "gpt2")
+    with_peft("gpt2_tied", peft.LoraConfig(r=2, lora_alpha=3, target_modules=["c_fc"], modules_to_save=["lm_head"],
+                                           ensure_weight_tying=True, **common), "gpt2")
+    with_peft("loha_save", peft.LoHaConfig(r=2, alpha=3, target_modules=["q_proj"],
+                                           modules_to_save=["embed_tokens", "self_attn.v_proj"], **common))
     with_bitfit("gpt2_bitfit", "gpt2")
     with_peft("adalora", peft.AdaLoraConfig(init_r=3, target_r=2, total_step=9, lora_alpha=5, target_modules=some,
                                             **common))

@@ -35,6 +35,14 @@ METHODS = [
      lambda: peft.LoraConfig(r=4, lora_alpha=6, use_dora=True, bias="lora_only")),
     ("vera, bias vera_only", ["--method", "vera", "--r", "24", "--bias", "lora_only"],
      lambda: peft.VeraConfig(r=24, bias="vera_only")),
+    ("lora, modules_to_save", ["--method", "lora", "--r", "4", "--modules-to-save", "lm_head,embed_tokens,norm,k_proj"],
+     lambda: peft.LoraConfig(r=4, lora_alpha=4, modules_to_save=["lm_head", "embed_tokens", "norm", "k_proj"])),
+    ("lora, modules_to_save that hold modules", ["--method", "lora", "--r", "4", "--modules-to-save", "layers.1.mlp"],
+     lambda: peft.LoraConfig(r=4, lora_alpha=4, modules_to_save=["layers.1.mlp"])),
+    ("ia3, modules_to_save", ["--method", "ia3", "--feedforward-modules", "down_proj", "--modules-to-save", "lm_head"],
+     lambda: peft.IA3Config(feedforward_modules=["down_proj"], modules_to_save=["lm_head"])),
+    ("lokr, modules_to_save", ["--method", "lokr", "--r", "4", "--lora-alpha", "6", "--modules-to-save", "o_proj"],
+     lambda: peft.LoKrConfig(r=4, alpha=6, modules_to_save=["o_proj"])),
     ("dora", ["--method", "dora", "--r", "4", "--lora-alpha", "6"],
      lambda: peft.LoraConfig(r=4, lora_alpha=6, use_dora=True)),
     ("loha", ["--method", "loha", "--r", "2", "--lora-alpha", "6"], lambda: peft.LoHaConfig(r=2, alpha=6)),
@@ -121,7 +129,12 @@ def conv1d(folder):
     cases = (("ia3", ["--method", "ia3"], lambda: peft.IA3Config(task_type="CAUSAL_LM")),
              ("vera", ["--method", "vera", "--r", "24"], lambda: peft.VeraConfig(task_type="CAUSAL_LM")),
              ("lora, bias all", [*both, "all", "--target-modules", "c_attn"],
-              lambda: peft.LoraConfig(r=4, bias="all", task_type="CAUSAL_LM")))
+              lambda: peft.LoraConfig(r=4, bias="all", task_type="CAUSAL_LM")),
+             ("lora, bias all, modules_to_save", [*both, "all", "--target-modules", "c_attn", "--modules-to-save",
+                                                  "wte,wpe,c_proj,ln_f"],
+              lambda: peft.LoraConfig(r=4, bias="all", task_type="CAUSAL_LM")),
+             ("lora, tied copy", [*both, "none", "--target-modules", "c_attn", "--modules-to-save", "wte",
+                                  "--ensure-weight-tying"], lambda: peft.LoraConfig(r=4, task_type="CAUSAL_LM")))
     for name, words, make in cases:
         out = path("gpt2-" + name)
         run("train", "--model", path("gpt2"), "--data", path("data.jsonl"), "--format", "tokens", *words, "--lr", "0.02",

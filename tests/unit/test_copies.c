@@ -123,6 +123,10 @@ TEST(in_their_places)
     check_places(DATA "base", DATA "vera_bias");
     check_places(DATA "gpt2", DATA "gpt2_bias");
     check_places(DATA "gpt2", DATA "gpt2_bitfit");
+    check_places(DATA "base", DATA "lora_save");
+    check_places(DATA "base", DATA "loha_save");
+    check_places(DATA "gpt2", DATA "gpt2_save");
+    check_places(DATA "gpt2", DATA "gpt2_tied");
 }
 
 /* Two adapters over one model, and the model alone, each as if by itself. */
@@ -156,6 +160,52 @@ TEST(several_over_one_model)
 {
     check_shared(DATA "base", DATA "lora_bias", DATA "vera_bias");
     check_shared(DATA "gpt2", DATA "gpt2_bitfit", DATA "gpt2_bias");
+    check_shared(DATA "base", DATA "lora_save", DATA "loha_save");
+    check_shared(DATA "gpt2", DATA "gpt2_tied", DATA "gpt2_save");
+}
+
+static char g_save[2][32] = {"lm_head", "layers.1.mlp"};
+static char *g_saved[] = {g_save[0], g_save[1]};
+
+static void saved(bal_adapter_config *c)
+{
+    c->modules_to_save = g_saved;
+    c->n_modules_to_save = 2;
+}
+
+static void saved_as_one(bal_adapter_config *c)
+{
+    saved(c);
+    c->ensure_weight_tying = true;
+}
+
+/* A tied model with an adapter: tied when it is merged, or not. */
+static void check_tie(void (*more)(bal_adapter_config *c), bool stays)
+{
+    static real_t want[TOKENS * VOCAB], got[TOKENS * VOCAB];
+    char dir[512], target[] = "c_attn";
+    bal_model *m = NULL, *merged = NULL;
+    bal_adapter *a = NULL;
+    (void)snprintf(dir, sizeof dir, "%s/merged%d", test_folder(), stays);
+    (void)snprintf(g_save[1], sizeof g_save[1], "c_fc");
+    bool ok = CHECK_OK(bal_model_load(&m, DATA "gpt2")) && (a = fresh(m, "lora", "lora", target, more)) != NULL &&
+              CHECK_OK(bal_model_attach(m, a)) && run(m, BAL_STUDENT, want) &&
+              CHECK_OK(bal_model_save(m, dir, BAL_DTYPE_F32));
+    if (ok && CHECK_OK(bal_model_load(&merged, dir)) && run(merged, BAL_STUDENT, got)) {
+        CHECK_MSG(distance(want, got) < 2e-5, "%g", distance(want, got));
+        CHECK(merged->config.tied_head == stays && m->config.tied_head);
+    }
+    bal_model_free(merged);
+    bal_model_free(m);
+    bal_adapter_free(a);
+    (void)snprintf(g_save[1], sizeof g_save[1], "layers.1.mlp");
+}
+
+TEST(tied_models)
+{
+    check_tie(all_biases, true);
+    check_tie(saved, false);
+    check_tie(saved_as_one, true);
 }
 
 /* A residual start: its folder for anybody, its pair, and the start itself. */
@@ -190,6 +240,7 @@ TEST(converted)
     char q[] = "q_proj", c[] = "c_attn";
     check_converted(DATA "base", q, all_biases);
     check_converted(DATA "gpt2", c, adapted_biases);
+    check_converted(DATA "base", q, saved);
 }
 
 /* Copies one adapter folder, leaving out tensors whose names hold `without`, and with another shape where they hold
@@ -246,6 +297,109 @@ TEST(what_a_file_lacks)
                   0);
         bal_adapter_free(a);
     }
+    bal_model_free(m);
+}
+
+static size_t count_copies(const bal_model *m, char *name, bool all)
+{
+    char q[] = "q_proj", *targets[] = {q}, *names[] = {name};
+    bal_adapter *a = NULL;
+    bal_adapter_config c = {.r = 2,
+                            .lora_alpha = 2,
+                            .init = "lora",
+                            .target_modules = targets,
+                            .n_target_modules = 1,
+                            .modules_to_save = names,
+                            .n_modules_to_save = 1,
+                            .bias = all ? BAL_BIAS_ALL : BAL_BIAS_NONE};
+    bal_status status = bal_adapter_new(&a, &c, m->modules, m->n_modules, 1, false);
+    size_t n = status == BAL_OK ? a->n_copies : 1000 + (size_t)(status == BAL_EINVAL);
+    bal_adapter_free(a);
+    return n;
+}
+
+static double log_sum(const real_t *z)
+{
+    double sum = 0;
+    for (size_t i = 0; i < VOCAB; i++)
+        sum += exp((double)z[i]);
+    return log(sum);
+}
+
+/* The consistency term of the batch by its definition, from the two logits. */
+static double divergence(const real_t *student, const real_t *teacher)
+{
+    double sum = 0;
+    for (size_t t = 0; t + 1 < TOKENS; t++) {
+        const real_t *z = student + t * VOCAB, *zt = teacher + t * VOCAB;
+        double a = log_sum(z), b = log_sum(zt);
+        for (size_t i = 0; i < VOCAB; i++)
+            sum += exp((double)zt[i] - b) * ((double)zt[i] - b - (double)z[i] + a);
+    }
+    return sum / (TOKENS - 1);
+}
+
+/* The loss's teacher has the model's own head, and its student the copy. */
+static void check_head(const char *base, const char *adapter)
+{
+    static real_t student[TOKENS * VOCAB], teacher[TOKENS * VOCAB];
+    const bal_pass_options o = {.max_tokens = TOKENS, .max_seqs = 1, .teacher = true};
+    const bal_loss_config c = {.lambda_consistency = 1, .temperature = 1};
+    const bal_loss_weights w = {1, 0, 0};
+    bal_loss_values v;
+    bal_model *m = NULL;
+    bal_adapter *a = NULL;
+    bal_pass *p = NULL;
+    bal_lm_loss *l = NULL;
+    bal_batch b = {0};
+    char note[256];
+    bal_loss_values_zero(&v, &c);
+    bool ok = CHECK_OK(bal_model_load(&m, base)) && CHECK_OK(load(&a, m, adapter, note)) &&
+              CHECK_OK(bal_model_attach(m, a)) && run(m, BAL_STUDENT, student) && run(m, BAL_TEACHER, teacher) &&
+              CHECK_OK(bal_pass_new(&p, m, &o)) && CHECK_OK(bal_lm_loss_new(&l, m, &c, TOKENS)) &&
+              CHECK_OK(bal_batch_init(&b, TOKENS, 1));
+    if (ok) {
+        bal_batch_clear(&b);
+        ok = CHECK_OK(bal_batch_add(&b, k_ids, k_ids, TOKENS));
+        bal_batch_finish(&b, false);
+    }
+    if (ok && CHECK_OK(bal_pass_forward(p, &b, BAL_STUDENT)) && CHECK_OK(bal_pass_forward(p, &b, BAL_TEACHER)) &&
+        CHECK_OK(bal_lm_loss_run(l, &b, bal_pass_final(p, BAL_STUDENT), bal_pass_final(p, BAL_TEACHER), b.n_rows,
+                                 b.n_reg_rows, &w, &v, NULL, NULL))) {
+        double want = divergence(student, teacher);
+        CHECK_MSG(want > 0.05 && fabs(v.consistency - want) < 1e-4 * want, "%g, not %g", v.consistency, want);
+    }
+    bal_lm_loss_free(l);
+    bal_pass_free(p);
+    bal_batch_dispose(&b);
+    bal_model_free(m);
+    bal_adapter_free(a);
+}
+
+TEST(the_teachers_head)
+{
+    check_head(DATA "base", DATA "lora_save");
+    check_head(DATA "gpt2", DATA "gpt2_tied");
+    check_head(DATA "gpt2", DATA "gpt2_bias");
+}
+
+/* As peft: by the end of the path, of the module or of what it lies in. */
+TEST(what_is_saved)
+{
+    static struct {
+        char name[40];
+        bool all;
+        size_t n;
+    } cases[] = {
+        {"lm_head", false, 1},          {"norm", false, 5},          {"model.norm", false, 1}, {"mlp", false, 6},
+        {"layers.0.mlp", false, 3},     {"k_proj", false, 4}, /* with its biases */
+        {"layers.1", false, 7 + 4 + 2}, {"k_proj", true, 4 + 2 * 3}, {"lm", false, 1001},      {"layers", false, 1001}};
+    bal_model *m = NULL;
+    if (!CHECK_OK(bal_model_load(&m, DATA "base")))
+        return;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        CHECK_MSG(count_copies(m, cases[i].name, cases[i].all) == cases[i].n, "%s: %zu", cases[i].name,
+                  count_copies(m, cases[i].name, cases[i].all));
     bal_model_free(m);
 }
 

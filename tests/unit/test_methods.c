@@ -19,9 +19,9 @@ enum { TOKENS = 13, VOCAB = 32, FIRST = 6 };
 
 static const int32_t k_ids[TOKENS] = {3, 7, 1, 9, 30, 2, 5, 5, 0, 17, 22, 8, 11};
 static const int32_t k_labels[TOKENS] = {-100, -100, 1, 9, 30, 2, -100, 5, 0, 17, -100, 8, 11};
-static const char *const k_cases[] = {"loha",      "lokr",        "lokr_full", "ia3",          "vera",
-                                      "vera_key",  "houlsby",     "pfeiffer",  "lora_bias",    "vera_bias",
-                                      "gpt2_bias", "gpt2_bitfit", "adalora",   "adalora_taken"};
+static const char *const k_cases[] = {"loha",    "lokr",          "lokr_full", "ia3",       "vera",      "vera_key",
+                                      "houlsby", "pfeiffer",      "lora_bias", "vera_bias", "gpt2_bias", "gpt2_bitfit",
+                                      "adalora", "adalora_taken", "lora_save", "gpt2_save", "gpt2_tied", "loha_save"};
 enum { CASES = sizeof k_cases / sizeof *k_cases };
 
 static const char *base_of(const char *name)
@@ -126,8 +126,15 @@ static void compare_all(void)
     compare(want, "loss.task", &task, 1, 2e-6);
     for (size_t i = 0; i < g.adapter->params.n_segments; i++) {
         const bal_segment *s = &g.adapter->params.segments[i];
+        static real_t turned[4096];
+        const real_t *got = g.adapter->params.grads + s->offset;
         (void)snprintf(name, sizeof name, "grad.%s", s->name);
-        compare(want, name, g.adapter->params.grads + s->offset, s->n, 3e-5);
+        if (s->turned && CHECK(s->n <= sizeof turned / sizeof *turned)) {
+            for (size_t k = 0; k < s->n; k++)
+                turned[k % s->cols * s->rows + k / s->cols] = got[k];
+            got = turned;
+        }
+        compare(want, name, got, s->n, 3e-5);
     }
     bal_safetensors_close(want);
 }
