@@ -62,12 +62,20 @@ static bal_jvalue length(bal_jinja *r, bal_jvalue v)
     return bal_j_none();
 }
 
+static bal_jvalue no_number(bal_jinja *r, bal_jvalue v)
+{
+    bal_j_fail(r, BAL_EFORMAT, "'%.*s' is undefined", v.n > 80 ? 80 : (int)v.n, v.u.text != NULL ? v.u.text : "");
+    return bal_j_none();
+}
+
 static bal_jvalue to_int(bal_jinja *r, bal_jvalue v, const bal_jargs *args)
 {
     const bal_jvalue *other = bal_j_arg(args, 0, "default");
     double x = 0;
     int64_t i = 0;
     bal_jvalue otherwise = other != NULL ? *other : bal_j_int(0);
+    if (v.kind == BAL_J_UNDEFINED)
+        return no_number(r, v);
     if (v.kind == BAL_J_INT || v.kind == BAL_J_BOOL)
         return bal_j_int(v.kind == BAL_J_INT ? v.u.i : v.u.b);
     if (v.kind == BAL_J_TEXT) {
@@ -87,6 +95,8 @@ static bal_jvalue to_float(bal_jinja *r, bal_jvalue v, const bal_jargs *args)
 {
     const bal_jvalue *other = bal_j_arg(args, 0, "default");
     double x = 0;
+    if (v.kind == BAL_J_UNDEFINED)
+        return no_number(r, v);
     if (bal_j_number(v, &x))
         return bal_j_float(x);
     bal_jvalue bare = v.kind == BAL_J_TEXT ? bal_j_strip(r, v, NULL, true, true) : v;

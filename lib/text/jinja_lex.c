@@ -183,6 +183,8 @@ static void put_escape(lexer *x, bal_buf *b, const char *s, size_t n, size_t *i)
         else
             bal_j_append(x->r, b, (const char *)bytes, bal_utf8_encode(cp, bytes));
         *i = from + k;
+    } else if (c == 'N') {
+        bal_j_fail(x->r, BAL_EUNSUPPORTED, "\\N{...} in a text is not supported");
     } else {
         bal_j_append(x->r, b, "\\", 1);
     }

@@ -87,8 +87,42 @@ CASES = [
     (M, "{% set a = messages | length %}{{ a }}{% set messages = messages[1:] %}{{ messages | length }}{{ messages[0].role }}"),
 ]
 ERRORS = ["{% if %}", "{{ 1 + }}", "{% for x in y %}", "{{ a.b.c }}", "{{ raise_exception('No!') }}", "{{ 'a' + 1 }}", "{{ xs.append(1) }}", "{{ xs | nosuch }}",
-          "{{ 1 / 0 }}", "{% endfor %}", "{{ d | tojson(indent=x.y) }}", "{{ 'a' | int.b }}", "{{ [1, 2 }}", "{{ 'abc }}", "{% set q %}", "{{ x() }}", "{{ range(10 ** 9) }}", "{% set d.k = 1 %}", "{{ 1 < 'a' }}", "{{ 'x' in 3 }}", "{{ none | length }}", "{{ 'a' in x.y }}", "{% include 'f' %}", "{% break %}", "{{ x is nosuchtest }}"]
+          "{{ 1 / 0 }}", "{% endfor %}", "{{ d | tojson(indent=x.y) }}", "{{ 'a' | int.b }}", "{{ [1, 2 }}", "{{ 'abc }}", "{% set q %}", "{{ x() }}", "{{ range(10 ** 9) }}", "{% set d.k = 1 %}", "{{ 1 < 'a' }}", "{{ 'x' in 3 }}", "{{ none | length }}", "{{ 'a' in x.y }}", "{% include 'f' %}", "{% break %}", "{{ x is nosuchtest }}", "{{ x | int }}", "{{ x | float(1) }}", "{{ '\\N{NOWHERE}' }}"]
 
+# Small expressions of all of Jinja: equal, or refused here; never another text.
+EXPRESSIONS = [
+    "{{ 7 // -2 }} {{ -7 // 2 }} {{ 7 % -3 }} {{ -7 % -3 }} {{ 7.5 // 2 }} {{ -7.5 % 2 }} {{ 2 ** -1 }} {{ 2 ** 0.5 }} {{ -2 ** 2 }} {{ 1 / 3 }} {{ 6 / 3 }} {{ 0.0 * -1 }}",
+    "{{ 1.0 }} {{ 1e100 }} {{ 1e-5 }} {{ 1.5e300 * 1e10 }} {{ 123456789012345678 }} {{ 1e22 }} {{ 1e21 }} {{ 3.0 * 2 }} {{ 0.1 + 0.2 }} {{ 5e-324 }} {{ 100000000000000000.0 }}",
+    "{{ 9007199254740993 * 2 }} {{ 2 ** 40 }} {{ 10 ** 18 }} {{ 7 | float }} {{ '1e3' | float }} {{ '0x1f' | int(0, 16) }} {{ '12abc' | int(-1) }} {{ ' 42 ' | int }} {{ 3.99 | int }} {{ -3.5 | round }} {{ 2.675 | round(2) }} {{ 42 | round(-1) }} {{ 2.1 | round(0, 'ceil') }} {{ 2.9 | round(0, 'floor') }}",
+    "{{ 1 < 2 > 1 }} {{ 1 < 3 < 2 }} {{ 1 == 1 == 1 }} {{ 'b' in 'abc' == true }} {{ 3 in [1,2] or 'x' }} {{ not 1 in [1] }} {{ 1 is odd and 2 is even }}",
+    "{{ 'abc'[5:] }}|{{ 'abc'[-10:2] }}|{{ [1,2,3,4][::2] }}|{{ [1,2,3][-1:0:-1] }}|{{ (1,2,3)[1:] }}|{{ 'héé'[1:] }}|{{ [1,2,3][:-5] }}|{{ 'abc'[::-2] }}",
+    "{% for x in [1,[2,[3]]] recursive %}{{ x if x is number else loop(x) }}{% endfor %}",
+    "{% for x in [{'n':1,'c':[{'n':2,'c':[]}]}] recursive %}{{ loop.depth }}:{{ x.n }}({{ loop(x.c) }}){% else %}-{% endfor %}",
+    "{% for i in range(3) %}{% for j in range(3) %}{% if j == 1 %}{% continue %}{% endif %}{% if i == 1 %}{% break %}{% endif %}{{ i }}{{ j }} {% endfor %}{% endfor %}",
+    "{% for i in [] %}{% else %}none{% endfor %}{% for i in [1] %}x{% else %}none{% endfor %}{% for k, v in {'a': 1, 'b': 2}.items() %}{{ loop.index }}{{ k }}{{ v }}{% endfor %}",
+    "{% macro f(a, b=2, *args) %}{% endmacro %}",
+    "{% macro f(a, b=a) %}{{ a }}{{ b }}{% endmacro %}{{ f(1) }}{{ f(1, 3) }}{{ f(b=5, a=4) }}",
+    "{% macro f(x='q') %}{{ x }}{{ caller is defined }}{{ varargs | length }}{% endmacro %}{{ f() }}{{ f(1, 2, 3) }}",
+    "{{ {'a': 1}.get('b', 'z') }}{{ {'a': 1}.keys() | list }}{{ {'a': 1, 'b': 2}.items() | list }}{{ {'a': 1} | length }}{{ {'b': 1, 'a': 2} | dictsort }}{{ {'b': 1, 'a': 2} | dictsort(by='value', reverse=true) }}",
+    "{{ {'a': {'b': [1, 2.5, none, true, 'x\"y']}} | tojson }}|{{ {'a': 'é😀'} | tojson }}|{{ 'é😀' | tojson(ensure_ascii=True) }}|{{ [1, {'a': []}] | tojson(indent=1) }}|{{ '</script>&' | tojson }}|{{ 1e22 | tojson }}|{{ 1.0 | tojson }}|{{ {1: 2} | tojson }}|{{ 'a\u2028b\x7f\t' | tojson }}",
+    "{{ 'x' | tojson(indent=0) }}|{{ [1, 2] | tojson(indent=0) }}|{{ {'a': 1} | tojson(separators=(', ', '=')) }}|{{ {'b': [], 'a': {}} | tojson(indent=2, sort_keys=true) }}",
+    "{{ 'a,b,c'.split(',', 1) }}{{ 'a b'.split() | last }}{{ 'Hello'.center(9, '*') }}{{ 'a-b'.partition('-') }}{{ 'abc'.index('c') }}{{ 'ABC'.casefold() }}{{ 'abc'.encode is defined }}{{ 'a\tb'.expandtabs(4) }}{{ '1a'.isalnum() }}{{ 'a b'.istitle() }}{{ '  '.isspace() }}{{ 'Ab'.isupper() }}",
+    "{{ missing }}|{{ missing.a is defined }}|{{ missing | default('d') }}|{{ missing or 'o' }}|{{ missing == none }}|{{ missing is none }}|{{ not missing }}|{{ missing | list }}|{{ missing | join(',') }}|{{ missing ~ 'x' }}|{{ [missing] }}",
+    "{{ missing + 'x' }}", "{{ missing.a.b }}", "{{ missing() }}", "{{ missing['a']['b'] }}", "{{ none.a }}|{{ 1 .a }}|{{ 'x'.nope }}", "{{ none['a'] }}", "{{ [][0] }}|{{ {}['x'] }}|{{ [1][5] }}", "{{ missing < 1 }}", "{{ missing | int }}", "{{ -missing }}", "{{ 5 in missing }}", "{{ missing | upper }}|{{ missing | trim }}|{{ missing | string }}",
+    "{% import 'x' as y %}", "{% from 'x' import y %}", "{% include 'x' ignore missing %}", "{% extends 'x' %}", "{% block a %}x{% endblock %}", "{% do xs %}", "{% trans %}x{% endtrans %}", "{% autoescape true %}{{ '<' }}{% endautoescape %}", "{% debug %}",
+    "{% set x = namespace(a=1) %}{% set x.b = 2 %}{{ x.a }}{{ x.b }}{{ x.c is defined }}{% if true %}{% set x.a = 5 %}{% endif %}{{ x.a }}", "{% set x = {'a': 1} %}{% set x.a = 2 %}", "{% set x %}a{% endset %}{{ x ~ x }}{{ x is string }}",
+    "{% if true %}{% set v = 1 %}{% endif %}{{ v }}{% for i in [1] %}{% set v = 2 %}{% endfor %}{{ v }}{% with %}{% set v = 3 %}{% endwith %}{{ v }}",
+    "{{ [3,1,2] | sort | first }}{{ ['b','A'] | sort | join }}{{ [1,2,3,4] | slice(3) | list }}{{ [1,2,3] | batch(2, 'x') | list }}{{ 'abc' | reverse }}{{ [[1,2],[3]] | sum(start=[]) }}{{ [1,2,3] | random is number }}{{ 'a b' | urlencode }}{{ 1234567 | filesizeformat }}{{ 'x' | attr('nope') is defined }}{{ '<b>x</b>' | striptags }}{{ 'foo bar baz' | wordwrap(7) }}{{ {'a':1} | xmlattr }}{{ [1,2] | pprint }}",
+    "{{ 'a' ~ 'b' * 2 }}{{ 'a' + 'b' ~ 'c' }}{{ 1 ~ 2 + 3 }}{{ 2 * 3 ~ 4 }}{{ 'x' if 1 > 2 else 'y' if 0 else 'z' }}{{ (1 if false) is defined }}{{ [1 if true else 2, 3] }}",
+    "{%- if 1 %}  a  {%- else -%} b {%- endif -%}  c\n\n  {%- set a = 1 -%}\n d {{- a -}} \n e\n{% if 1 -%}\n  f\n{%- endif %}\n  g  {% raw -%}  h  {%- endraw %}  i",
+    "\n\n{{ 1 }}\n\n\n{% if 1 %}\n\n x\n\n{% endif %}\n\ny\n", "a{#- c -#}\n b {##} c\n{# x #}\n d", "{{ '{{' }}{{ '%}' }}{{ \"{#\" }}{% set a = '%}' %}{{ a }}", "{{ 'a\\'b' }}{{ \"a\\\"b\" }}{{ 'a\\nb\\tc\\\\d' }}{{ '\\u00e9\\x41' }}{{ '\\N{BULLET}' }}",
+    "{{ true and 'x' }}{{ 0 or none or [] }}{{ not [] }}{{ none is defined }}{{ True }}{{ None }}{{ False }}{{ 1 is sameas 1 }}{{ 'a' is in 'abc' }}{{ 1 is ne 2 }}{{ 2 is ge 2 }}{{ 1 is lessthan 2 }}{{ [] is sequence }}{{ 'a' is escaped }}{{ 'x' is lower }}{{ {} is mapping }}",
+    "{{ strftime_now('%Y') | length }}{{ strftime_now('%d %b %Y') | length }}", "{{ range(3) }}{{ range(2, 8, 3) | list }}{{ dict(a=1, b=2) }}{{ lipsum is defined }}{{ cycler('a', 'b').next() }}{{ joiner(',')() }}|", "{% set j = joiner(', ') %}{% for i in [1,2] %}{{ j() }}{{ i }}{% endfor %}", "{% set c = cycler('a','b') %}{{ c.next() }}{{ c.next() }}{{ c.current }}{{ c.next() }}",
+    "{{ 'abc' | replace('b', '') | upper | first }}{{ 'x=%d' % 3 }}{{ '%s and %s' % ('a', 'b') }}{{ '%r' % 'a' }}{{ '%5.1f|' % 2.25 }}{{ '{:>5}|{:05d}|{:.2f}'.format('a', 42, 1.5) }}{{ '{0}{1}{0}'.format('a', 'b') }}",
+    "{% filter trim | upper %}  a {{ 1 }} {% endfilter %}{% call f() %}{% endcall %}", "{% generation %}a{% if 1 %}b{% endif %}{% endgeneration %}c{%- generation -%} d {%- endgeneration -%} e", "{{ messages | map(attribute='role') | unique | join(',') }}{{ messages | groupby('role') | map('first') | list }}{{ messages | selectattr('role', 'in', ['user']) | list | length }}{{ messages | rejectattr('role', 'eq', 'user') | map(attribute='content') | join }}{{ xs | map('multiply', 2) | list }}",
+    "{{ 'a' < 1 }}", "{{ {} < {} }}", "{{ [1] + (2,) }}", "{{ 1 // 0 }}", "{{ 1 % 0 }}", "{{ 2 ** 10000 }}", "{{ 'a' * -1 }}|{{ [1] * 0 }}", "{{ 'a' - 'b' }}", "{{ +'a' }}", "{{ [1, 2,] }}{{ (1,) }}{{ {'a': 1,} }}{{ [] }}", "{{ 'ab' in ['ab'] }}{{ 'k' not in d }}{{ none in [none] }}{{ 1 in {1: 2} }}", "{{ xs.pop() }}", "{{ d.update({'a': 1}) }}", "{{ d.pop('k') }}", "{{ messages.__class__ }}", "{{ ''.__class__.__mro__ }}", "{{ xs | attr('append') }}", "{{ x.y.z | default('q') }}", "{{ x['y'] | default('q') }}",
+    "{% for a in xs if a > 1 %}{{ loop.index }}{{ a }}{{ loop.last }}{% endfor %}{% for a in xs if a > 9 %}{% else %}E{% endfor %}", "{% for i in range(3) %}{{ loop.cycle('x','y') }}{{ loop.revindex0 }}{{ loop.nextitem is defined }}{{ loop.previtem | default('-') }}{% endfor %}", "{% for c in 'héy' %}{{ c }},{% endfor %}{% for c in d %}{{ c }}{% endfor %}", "{% for a, b in xs %}{% endfor %}", "{% for i in 5 %}{% endfor %}", "{% for i in none %}{% endfor %}",
+]
 
 def context(case):
     return {"messages": case, "add_generation_prompt": False, "tools": None, **L}
@@ -131,6 +165,18 @@ def main():
         if got != ([r["text"]] if r["text"] is not None else None):
             bad += 1
             print("DIFFERENT", r["template"], "\n  want", repr(r["text"]), "\n  got ", got)
+    refused = 0
+    for template in EXPRESSIONS:
+        n += 1
+        try:
+            want = [_compile_jinja_template(template).render(**context(M))]
+        except Exception:
+            want = None
+        got = run(balora, folder, [{"messages": M, "chat_template_kwargs": {k: v for k, v in context(M).items() if k not in ("messages", "tools")}}], template)
+        refused += got is None and want is not None
+        if got is not None and got != want:
+            bad += 1
+            print("DIFFERENT", template, "\n  want", want, "\n  got ", got)
     for name in ["gemma3", "llama2", "llama3", "qwen3"] + ([smol] if os.path.exists(smol) else []):
         more = shared_cases(name)
         if name == smol:
@@ -157,7 +203,7 @@ def main():
             if got != want:
                 bad += 1
                 print("DIFFERENT", name, line, "\n  want", want, "\n  got ", got)
-    print(f"transformers {transformers.__version__}: {n - bad} of {n} renderings equal")
+    print(f"transformers {transformers.__version__}: {n - bad - refused} of {n} renderings equal, {refused} refused, {bad} different")
     return bad
 
 
@@ -186,7 +232,7 @@ def run(balora, tokenizer, lines, template):
         if os.environ.get("SHOW"):
             print("  ", p.stderr.strip())
         return None
-    return [json.loads(x)["text"] for x in p.stdout.splitlines()] if p.returncode == 0 else f"status {p.returncode}: {p.stderr}"
+    return [json.loads(x)["text"] for x in p.stdout.split("\n") if x] if p.returncode == 0 else f"status {p.returncode}: {p.stderr}"
 
 
 sys.exit(1 if main() else 0)
