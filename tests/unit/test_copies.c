@@ -228,7 +228,8 @@ static void check_converted(const char *base, char *target, void (*more)(bal_ada
     CHECK_OK(bal_model_attach(m, NULL));
     if (a != NULL && CHECK_OK(load(&again, m, pair, note)) && CHECK_OK(bal_model_attach(m, again)) &&
         run(m, BAL_STUDENT, got))
-        CHECK(again->initial != NULL && same(want, got));
+        /* files hold f32: the double build reads rounded factors */
+        CHECK(again->initial != NULL && (BAL_REAL_IS_DOUBLE ? distance(want, got) < 2e-5 : same(want, got)));
     bal_model_free(m);
     bal_adapter_free(a);
     bal_adapter_free(plain);
