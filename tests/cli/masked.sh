@@ -47,7 +47,7 @@ for n in 1 2 3 4 5 6 7 8; do
     pid=$!
     (sleep "0.0$n"; kill -9 $pid 2>/dev/null) &
     killer=$!
-    wait $pid 2>/dev/null && { wait $killer; break; }
+    wait $pid 2>/dev/null && { wait $killer || true; break; }
     wait $killer || true
 done
 run killed --threads 1 && same killed
