@@ -142,7 +142,9 @@ static bal_status add_requests(session *s, task_run *r)
             return BAL_ENOMEM;
         for (size_t k = 0; k < it->pairs.n; k++)
             it->greedy[k] = true;
+        it->first = r->n_requests;
         status = r->task.scorer->kind == SCORER_CHOICE ? add_choices(s, r, i) : add_rolling(s, r, i);
+        it->n = r->n_requests - it->first;
         if (status != BAL_OK) {
             status = bal_fail_note(status, "task '%s', item %zu", r->task.name, i);
             goto out;
@@ -172,12 +174,12 @@ out:
     return status;
 }
 
-static bal_status on_score(session *s, task_run *r, const request_of *of, const bal_request *q, const bal_answer *a)
+static bal_status on_score(session *s, task_run *r, request_of *of, const bal_request *q, const bal_answer *a)
 {
     item_run *it = &r->items[of->item];
     bal_buf output = {0};
     bal_status status = BAL_OK;
-    it->lls[of->part] += a->log_likelihood;
+    of->ll = a->log_likelihood;
     it->greedy[of->part] = it->greedy[of->part] && a->is_greedy;
     it->tokens[of->part] += q->n_continuation;
     it->seconds += a->seconds;
@@ -185,6 +187,8 @@ static bal_status on_score(session *s, task_run *r, const request_of *of, const 
     if (--it->waiting > 0)
         return BAL_OK;
     size_t tokens = 0;
+    for (size_t k = it->first; k < it->first + it->n; k++)
+        it->lls[r->of[k].part] += r->of[k].ll;
     for (size_t k = 0; k < it->pairs.n; k++)
         tokens += it->tokens[k];
     BAL_TRY(put_lls(it, &output));

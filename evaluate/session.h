@@ -26,6 +26,7 @@ typedef struct item_run {
     char hash[65];   /* of the prompt, and the continuations */
     bool *finished;  /* [repeats] in the store already */
     size_t waiting;  /* requests of CHOICE and ROLLING that are not answered */
+    size_t first, n; /* its requests: they are summed up in their own order, whichever is answered first */
     double *lls, seconds;
     bool *greedy;
     size_t *tokens, n_context;
@@ -35,6 +36,7 @@ typedef struct item_run {
 typedef struct request_of {
     size_t item, part; /* part: the repeat, or the pair */
     bal_ids ids;       /* of this request; empty when it uses another's */
+    double ll;         /* its answer */
 } request_of;
 
 typedef struct task_run {
