@@ -21,8 +21,11 @@ static const bal_family_keys k_distilbert_keys = {.layers = "n_layers",
 
 enum { ALL_BITS = (1U << BAL_SLOT_COUNT) - 1 };
 
-/* What BERT, RoBERTa and ELECTRA share.  The norms are named as if before the halves: bal_family_norm(). */
-#define ENCODER(PREFIX)                                                                                                \
+#define ENCODER_KIND                                                                                                   \
+    .norm = BAL_NORM_LAYER, .norm_eps = 1e-12, .act = "gelu", .tied_head = true, .always_bias = ALL_BITS, .masked = true
+
+/* The names that BERT, RoBERTa and ELECTRA share.  The norms are named as if before the halves: bal_family_norm(). */
+#define ENCODER_NAMES(PREFIX)                                                                                          \
     .base_prefix = PREFIX, .embed = PREFIX "embeddings.word_embeddings",                                               \
     .positions = PREFIX "embeddings.position_embeddings", .types = PREFIX "embeddings.token_type_embeddings",          \
     .embed_norm = PREFIX "embeddings.LayerNorm",                                                                       \
@@ -39,37 +42,22 @@ const bal_family k_bal_encoder_families[] = {
     {.model_type = "bert",
      .class_name = "BertForMaskedLM",
      .keys = &k_bert_keys,
-     .norm = BAL_NORM_LAYER,
-     .norm_eps = 1e-12,
-     .act = "gelu",
-     .tied_head = true,
-     .always_bias = ALL_BITS,
-     .masked = true,
-     .hf = {ENCODER("bert."), .transform = "cls.predictions.transform.dense",
+     ENCODER_KIND,
+     .hf = {ENCODER_NAMES("bert."), .transform = "cls.predictions.transform.dense",
             .transform_norm = "cls.predictions.transform.LayerNorm", .head = "cls.predictions.decoder",
             .head_bias = "cls.predictions"}},
     {.model_type = "roberta",
      .class_name = "RobertaForMaskedLM",
      .keys = &k_bert_keys,
-     .norm = BAL_NORM_LAYER,
-     .norm_eps = 1e-12,
-     .act = "gelu",
-     .tied_head = true,
-     .always_bias = ALL_BITS,
-     .masked = true,
+     ENCODER_KIND,
      .positions_skip_pad = true,
      .head_gelu = true,
-     .hf = {ENCODER("roberta."), .transform = "lm_head.dense", .transform_norm = "lm_head.layer_norm",
+     .hf = {ENCODER_NAMES("roberta."), .transform = "lm_head.dense", .transform_norm = "lm_head.layer_norm",
             .head = "lm_head.decoder", .head_bias = "lm_head"}},
     {.model_type = "distilbert",
      .class_name = "DistilBertForMaskedLM",
      .keys = &k_distilbert_keys,
-     .norm = BAL_NORM_LAYER,
-     .norm_eps = 1e-12,
-     .act = "gelu",
-     .tied_head = true,
-     .always_bias = ALL_BITS,
-     .masked = true,
+     ENCODER_KIND,
      .hf = {.base_prefix = "distilbert.",
             .embed = "distilbert.embeddings.word_embeddings",
             .positions = "distilbert.embeddings.position_embeddings",
@@ -89,15 +77,10 @@ const bal_family k_bal_encoder_families[] = {
     {.model_type = "electra",
      .class_name = "ElectraForMaskedLM",
      .keys = &k_bert_keys,
-     .norm = BAL_NORM_LAYER,
-     .norm_eps = 1e-12,
-     .act = "gelu",
-     .tied_head = true,
-     .always_bias = ALL_BITS,
-     .masked = true,
+     ENCODER_KIND,
      .head_gelu = true,
-     .hf = {ENCODER("electra."), .project = "electra.embeddings_project", .transform = "generator_predictions.dense",
-            .transform_norm = "generator_predictions.LayerNorm", .head = "generator_lm_head",
-            .head_bias = "generator_lm_head"}},
+     .hf = {ENCODER_NAMES("electra."), .project = "electra.embeddings_project",
+            .transform = "generator_predictions.dense", .transform_norm = "generator_predictions.LayerNorm",
+            .head = "generator_lm_head", .head_bias = "generator_lm_head"}},
 };
 const size_t k_bal_n_encoder_families = sizeof k_bal_encoder_families / sizeof k_bal_encoder_families[0];

@@ -133,6 +133,21 @@ class Bottleneck(torch.nn.Module):
         return self.adapter_up(self.act(self.adapter_down(x)))
 
 
+def write_own(name, config, named, logits, loss):
+    """The folder of a method that peft has not; loss.backward() has run."""
+    folder = os.path.join(HERE, name)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "adapter_config.json"), "w") as f:
+        json.dump(config, f, indent=2, sort_keys=True)
+        f.write("\n")
+    save_file({k: v.detach().contiguous() for k, v in named.items()},
+              os.path.join(folder, "adapter_model.safetensors"))
+    out = {"logits": logits.detach(), "loss.task": loss.detach().reshape(1)}
+    out.update({"grad." + k: p.grad.contiguous() for k, p in named.items()})
+    save_file(out, os.path.join(folder, "expected.safetensors"))
+    print(f"{name}: loss {loss.item():.6f}")
+
+
 def with_bottleneck(name, attention, after_sum, act, act_name, reduction=4):
     """houlsby: x + (f + A(f)) after attention and MLP; pfeiffer: (x + f) + A(x + f) after the MLP."""
     if not chosen(name):
@@ -168,20 +183,10 @@ def with_bottleneck(name, attention, after_sum, act, act_name, reduction=4):
             p.copy_(0.3 * torch.randn(p.shape, generator=g))
     logits, loss = run(model)
     loss.backward()
-    folder = os.path.join(HERE, name)
-    os.makedirs(folder, exist_ok=True)
-    config = {"base_model_name_or_path": None, "inference_mode": True, "non_linearity": act_name,
-              "peft_type": name.upper(), "reduction_factor": reduction,
-              "target_modules": (["down_proj", "o_proj"] if attention else ["down_proj"]), "task_type": "CAUSAL_LM"}
-    with open(os.path.join(folder, "adapter_config.json"), "w") as f:
-        json.dump(config, f, indent=2, sort_keys=True)
-        f.write("\n")
-    save_file({k: v.detach().contiguous() for k, v in named.items()},
-              os.path.join(folder, "adapter_model.safetensors"))
-    out = {"logits": logits.detach(), "loss.task": loss.detach().reshape(1)}
-    out.update({"grad." + k: p.grad.contiguous() for k, p in named.items()})
-    save_file(out, os.path.join(folder, "expected.safetensors"))
-    print(f"{name}: loss {loss.item():.6f}")
+    write_own(name, {"base_model_name_or_path": None, "inference_mode": True, "non_linearity": act_name,
+                     "peft_type": name.upper(), "reduction_factor": reduction,
+                     "target_modules": (["down_proj", "o_proj"] if attention else ["down_proj"]), "task_type": "CAUSAL_LM"},
+              named, logits, loss)
 
 
 def with_bitfit(name, kind):
@@ -195,17 +200,7 @@ def with_bitfit(name, kind):
     logits, loss = run(model)
     loss.backward()
     named = {"base_model.model." + n: p for n, p in model.named_parameters() if p.requires_grad}
-    folder = os.path.join(HERE, name)
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "adapter_config.json"), "w") as f:
-        json.dump({"peft_type": "BITFIT", "target_modules": None, "task_type": "CAUSAL_LM"}, f, indent=2)
-        f.write("\n")
-    save_file({k: v.detach().contiguous() for k, v in named.items()},
-              os.path.join(folder, "adapter_model.safetensors"))
-    out = {"logits": logits.detach(), "loss.task": loss.detach().reshape(1)}
-    out.update({"grad." + k: p.grad.contiguous() for k, p in named.items()})
-    save_file(out, os.path.join(folder, "expected.safetensors"))
-    print(f"{name}: loss {loss.item():.6f}")
+    write_own(name, {"peft_type": "BITFIT", "target_modules": None, "task_type": "CAUSAL_LM"}, named, logits, loss)
 
 
 def chosen(name):
