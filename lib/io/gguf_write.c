@@ -205,11 +205,15 @@ static bal_status quantize_rows(const bal_tensor *t, const pending *p, const rea
                                 float *row, unsigned char *out)
 {
     size_t bytes = cols / bal_quant_of(p->quant)->block * bal_quant_of(p->quant)->bytes;
+    bool halves = p->quant != BAL_QUANT_F32 && p->quant != BAL_QUANT_BF16; /* values, or scales of blocks */
     for (size_t r = 0; r < n_rows; r++) {
         for (size_t i = 0; i < cols; i++) {
             row[i] = (float)values[r * cols + i];
             if (!isfinite(row[i]))
                 return bal_fail(BAL_ENUMERIC, "tensor '%s' holds a value that is not finite", t->name);
+            if (halves && !(fabsf(row[i]) < 65520))
+                return bal_fail(BAL_ENUMERIC, "tensor '%s' holds %g, too large for %s: write bf16 or f32", t->name,
+                                (double)row[i], bal_quant_of(p->quant)->name);
         }
         bal_quantize_row(p->quant, row, cols, out + r * bytes);
     }

@@ -27,10 +27,10 @@ void bal_config_defaults(bal_model_config *c, const bal_family *f)
     (void)snprintf(c->model_type, sizeof c->model_type, "%s", f->model_type);
     c->norm = f->norm;
     c->norm_eps = f->norm_eps > 0 ? f->norm_eps : f->norm == BAL_NORM_LAYER ? 1e-5 : 1e-6;
-    c->max_positions = f->masked ? 512 : 2048;
+    c->max_positions = f->positions != 0 ? f->positions : f->masked ? 512 : 2048;
     c->tied_head = f->tied_head;
     c->embed_scale = 1;
-    c->bos = -1;
+    c->bos = c->pad = -1;
     c->initializer_range = 0.02;
     c->rope = (bal_rope_config){.kind = f->rope,
                                 .theta = f->theta > 0 ? f->theta : 10000,
@@ -176,6 +176,28 @@ out:
     return status;
 }
 
+/* One place and one form: transformers takes rope_scaling where both are given, with the rotary base of neither, and
+ * reads one set of values where a model has one rotary base, two where it has two. */
+static bal_status check_rope_form(const bal_family *f, const cJSON *json, const char *where)
+{
+    const cJSON *parameters = bal_json_member(json, "rope_parameters");
+    if (parameters == NULL)
+        return BAL_OK;
+    bool nested = bal_json_member(parameters, "full_attention") != NULL ||
+                  bal_json_member(parameters, "sliding_attention") != NULL;
+    if (bal_json_member(json, "rope_scaling") != NULL)
+        return bal_fail(BAL_EUNSUPPORTED, "%s: rope_parameters and rope_scaling are both given; leave one of them",
+                        where);
+    if (nested != (f->local_theta > 0))
+        return bal_fail(
+            BAL_EUNSUPPORTED,
+            nested ? "%s: rope_parameters differ by kind of layer (full_attention, sliding_attention), which a "
+                     "%s has not"
+                   : "%s: rope_parameters of a %s need full_attention and sliding_attention",
+            where, f->model_type);
+    return BAL_OK;
+}
+
 bal_status bal_config_rope_place(bal_rope_place *at, bal_model_config *c, const bal_family *f, const cJSON *json,
                                  const char *where)
 {
@@ -265,12 +287,17 @@ out:
 
 static bal_status tokens_from_json(bal_model_config *c, const cJSON *json, const char *where)
 {
-    int64_t bos = -1, id;
+    int64_t bos = -1, pad = -1, id;
     bal_status status;
     const cJSON *eos = bal_json_member(json, "eos_token_id"), *list = NULL, *item = NULL;
     if (cJSON_IsNumber(bal_json_member(json, "bos_token_id")))
         BAL_TRY(bal_json_i64(json, where, "bos_token_id", -1, BAL_CONFIG_MAX_VOCAB, &bos, NULL));
     c->bos = (int32_t)bos;
+    if (!c->masked) { /* an encoder has read it */
+        if (cJSON_IsNumber(bal_json_member(json, "pad_token_id")))
+            BAL_TRY(bal_json_i64(json, where, "pad_token_id", -1, BAL_CONFIG_MAX_VOCAB, &pad, NULL));
+        c->pad = pad < (int64_t)c->vocab ? (int32_t)pad : -1;
+    }
     if (cJSON_IsArray(eos))
         list = eos;
     if (cJSON_IsNumber(eos)) {
@@ -342,11 +369,11 @@ bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, 
         BAL_TRY(need_size(json, where, keys->intermediate, BAL_CONFIG_MAX_INTERMEDIATE, &c->intermediate));
     BAL_TRY(need_size(json, where, "vocab_size", BAL_CONFIG_MAX_VOCAB, &c->vocab));
     c->n_kv_heads = c->n_heads;
-    if ((*family)->kv_heads != 0 && !cJSON_HasObjectItem(json, "num_key_value_heads"))
+    if ((*family)->kv_heads != 0 && cJSON_GetObjectItemCaseSensitive(json, "num_key_value_heads") == NULL)
         c->n_kv_heads = (*family)->kv_heads;
     BAL_TRY(maybe_size(json, where, "num_key_value_heads", BAL_CONFIG_MAX_HEADS, &c->n_kv_heads));
     BAL_TRY(maybe_size(json, where, "head_dim", BAL_CONFIG_MAX_HEAD_DIM, &c->head_dim));
-    if (c->head_dim == 0 && !cJSON_HasObjectItem(json, "head_dim"))
+    if (c->head_dim == 0 && cJSON_GetObjectItemCaseSensitive(json, "head_dim") == NULL)
         c->head_dim = (*family)->head_dim;
     if (c->head_dim == 0 && c->hidden % c->n_heads != 0) {
         status = bal_fail(BAL_EFORMAT, "%s: hidden_size %zu is not a multiple of %zu heads and head_dim is not given",
@@ -380,6 +407,7 @@ bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, 
         c->embed_scale = sqrt((double)c->hidden);
     if (c->rope.kind != BAL_ROPE_NONE) {
         bal_rope_place at;
+        BAL_TRY(check_rope_form(*family, json, where));
         BAL_TRY(bal_config_rope_place(&at, c, *family, json, where));
         BAL_TRY(bal_config_rope_from_json(&c->rope, &at, json, where));
     }

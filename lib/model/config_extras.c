@@ -62,7 +62,7 @@ static bal_status sliding_from_json(bal_model_config *c, const bal_family *f, co
     }
     if (f->sliding == BAL_SLIDING_UNROTATED) {
         BAL_TRY(bal_json_bool(json, where, "use_sliding_window", &use, NULL));
-        if (!use)
+        if (!use && types == NULL) /* layer_types go first */
             c->window = 0;
         c->sliding = c->unrotated;
     }
@@ -110,6 +110,8 @@ static bal_status scores_from_json(bal_model_config *c, const bal_family *f, con
             BAL_TRY(positive(json, where, "attn_logit_softcapping", &c->attention_softcap));
         BAL_TRY(positive(json, where, "final_logit_softcapping", &c->logit_softcap));
     }
+    if (!f->conv1d)
+        goto out;
     BAL_TRY(bal_json_bool(json, where, "scale_attn_by_inverse_layer_idx", &c->scale_by_layer, NULL));
     BAL_TRY(bal_json_bool(json, where, "scale_attn_weights", &scaled, NULL));
     if (!scaled)
@@ -134,13 +136,11 @@ static bal_status local_rope_from_json(bal_model_config *c, const bal_family *f,
     start.factor = 1;
     c->local_rope = start;
     c->local_rope.theta = f->local_theta;
-    if (local == NULL && global == NULL) {
-        BAL_TRY(positive(json, where, "rope_local_base_freq", &c->local_rope.theta));
+    BAL_TRY(positive(json, where, "rope_local_base_freq", &c->local_rope.theta));
+    if (local == NULL && global == NULL)
         goto out;
-    }
     if (global != NULL) {
-        c->rope = start;
-        c->rope.theta = f->theta;
+        c->rope = start; /* with rope_theta, when that is beside */
         BAL_TRY(bal_config_rope_from_json(&c->rope, &at, global, where));
     }
     if (local != NULL)

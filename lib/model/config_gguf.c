@@ -55,7 +55,7 @@ static bal_status rope_from_gguf(bal_model_config *c, const bal_family *f, metad
     bal_status status;
     bal_rope_config *r = &c->rope;
     size_t turned = c->head_dim;
-    bool whole = f->gguf_permuted;
+    bool whole = f->gguf_permuted, has_factor;
     double old_scale = 0, attention = 1;
     BAL_TRY(get_size(m, "rope.dimension_count", BAL_CONFIG_MAX_HEAD_DIM, &turned, NULL));
     c->rotary_dim = turned;
@@ -67,29 +67,32 @@ static bal_status rope_from_gguf(bal_model_config *c, const bal_family *f, metad
     BAL_TRY(bal_gguf_f64(m->g, full_key(m, "rope.freq_base"), &r->theta, NULL));
     r->original_max_positions = (double)c->max_positions;
     const char *type = bal_gguf_text_of(m->g, full_key(m, "rope.scaling.type"));
-    BAL_TRY(bal_gguf_f64(m->g, full_key(m, "rope.scaling.factor"), &r->factor, NULL));
+    BAL_TRY(bal_gguf_f64(m->g, full_key(m, "rope.scaling.factor"), &r->factor, &has_factor));
     BAL_TRY(bal_gguf_f64(m->g, full_key(m, "rope.scaling.original_context_length"), &r->original_max_positions, NULL));
     BAL_TRY(bal_gguf_f64(m->g, full_key(m, "rope.scaling.attn_factor"), &attention, NULL));
     BAL_TRY(bal_gguf_f64(m->g, full_key(m, "rope.scaling.yarn_beta_fast"), &r->beta_fast, NULL));
     BAL_TRY(bal_gguf_f64(m->g, full_key(m, "rope.scaling.yarn_beta_slow"), &r->beta_slow, NULL));
     BAL_TRY(bal_gguf_f64(m->g, full_key(m, "rope.scale_linear"), &old_scale, NULL));
-    if (type == NULL && old_scale != 0) {
-        r->kind = BAL_ROPE_LINEAR;
+    if (type == NULL && old_scale != 0 && !has_factor)
         r->factor = old_scale;
-    } else if (bal_gguf_tensor(m->g, "rope_factors_short.weight") != NULL) {
+    if (r->factor == 0) /* says nothing */
+        r->factor = 1;
+    if (bal_gguf_tensor(m->g, "rope_factors_short.weight") != NULL || (type != NULL && strcmp(type, "longrope") == 0)) {
         r->kind = BAL_ROPE_LONGROPE; /* the divisors are read with the weights */
         r->factor = (double)c->max_positions / r->original_max_positions;
         r->attention_factor = attention;
-    } else if (type == NULL || strcmp(type, "none") == 0) {
+    } else if (type == NULL ? r->factor == 1 : strcmp(type, "none") == 0) {
         r->kind = BAL_ROPE_DEFAULT;
-    } else if (strcmp(type, "linear") == 0) {
+        r->factor = 1;
+    } else if (type == NULL || strcmp(type, "linear") == 0) { /* which llama.cpp takes when only a factor is said */
         r->kind = BAL_ROPE_LINEAR;
     } else if (strcmp(type, "yarn") == 0) {
         r->kind = BAL_ROPE_YARN;
         if (attention != 1) /* llama.cpp multiplies YaRN's own factor by it */
             r->attention_factor = attention * (r->factor <= 1 ? 1 : 0.1 * log(r->factor) + 1);
     } else {
-        status = bal_fail(BAL_EUNSUPPORTED, "%s: rope scaling '%s' is not one of none, linear, yarn", m->where, type);
+        status = bal_fail(BAL_EUNSUPPORTED, "%s: rope scaling '%s' is not one of none, linear, yarn, longrope",
+                          m->where, type);
     }
 out:
     return status;
@@ -103,6 +106,10 @@ static bal_status tokens_from_gguf(bal_model_config *c, metadata *m)
     BAL_TRY(bal_gguf_i64(m->g, "tokenizer.ggml.bos_token_id", &id, NULL));
     if (id >= 0 && (uint64_t)id < c->vocab)
         c->bos = (int32_t)id;
+    id = -1;
+    BAL_TRY(bal_gguf_i64(m->g, "tokenizer.ggml.padding_token_id", &id, NULL));
+    if (id >= 0 && (uint64_t)id < c->vocab)
+        c->pad = (int32_t)id;
     for (size_t i = 0; i < 2; i++) {
         id = -1;
         BAL_TRY(bal_gguf_i64(m->g, ends[i], &id, NULL));
@@ -143,6 +150,22 @@ static bal_status find_vocab(bal_model_config *c, const bal_family *f, metadata 
     return BAL_OK;
 }
 
+/* What would change the numbers, or says that this is not all of the model. */
+static bal_status refuse_gguf(metadata *m)
+{
+    int64_t parts = 1;
+    const bal_gguf_value *causal = bal_gguf_find(m->g, full_key(m, "attention.causal"));
+    bal_status status = bal_gguf_i64(m->g, "split.count", &parts, NULL);
+    if (status == BAL_OK && parts > 1)
+        return bal_fail(BAL_EUNSUPPORTED,
+                        "%s is one of %lld parts of a model (split.count); join them with llama-gguf-split --merge",
+                        m->where, (long long)parts);
+    if (status == BAL_OK && causal != NULL && !causal->is_array && bal_gguf_element(causal, 0) == 0)
+        return bal_fail(BAL_EUNSUPPORTED, "%s: %s.attention.causal false (attention both ways) is not supported",
+                        m->where, m->architecture);
+    return status;
+}
+
 static bal_status find_architecture(metadata *m, const bal_family **family)
 {
     bal_buf known = {0};
@@ -170,6 +193,7 @@ bal_status bal_config_from_gguf(bal_model_config *c, const bal_family **family, 
     size_t experts = 0, value_dim;
     bool has_experts;
     BAL_TRY(find_architecture(&m, family));
+    BAL_TRY(refuse_gguf(&m));
     bal_config_defaults(c, *family);
     BAL_TRY(bal_config_act((*family)->act, where, &c->act));
     BAL_TRY(need_size(&m, "block_count", BAL_CONFIG_MAX_LAYERS, &c->n_layers));

@@ -116,24 +116,30 @@ static bal_status put_sliding(bal_buf *out, const bal_family *f, const bal_model
     bal_status status = BAL_OK;
     if (f->sliding == BAL_SLIDING_NONE)
         return BAL_OK;
-    BAL_TRY(put_or_null(out, "sliding_window", (double)c->window));
+    bool patterned = f->sliding == BAL_SLIDING_EVEN || f->sliding == BAL_SLIDING_PATTERN, all = true;
+    /* transformers cannot run Gemma without a window: one that no layer has */
+    size_t window = patterned && c->window == 0 ? c->max_positions : c->window;
+    BAL_TRY(put_or_null(out, "sliding_window", (double)window));
     if (f->sliding == BAL_SLIDING_FROM_LAYER || f->sliding == BAL_SLIDING_UNROTATED)
         BAL_TRY(put_bool(out, "use_sliding_window", c->window != 0));
-    if (c->window == 0)
+    for (size_t i = 0; i < c->n_layers; i++)
+        all = all && bal_layer_in(&c->sliding, i);
+    if (window == 0 ||
+        (f->sliding == BAL_SLIDING_ALL && all)) /* transformers takes a Mistral with layer_types for another type */
         goto out;
     size_t last_full = 0;
     for (size_t i = 0; i < c->n_layers; i++) {
-        if (!bal_layer_in(&c->sliding, i))
+        bool slides = c->window != 0 && bal_layer_in(&c->sliding, i);
+        if (!slides)
             last_full = i + 1;
         BAL_TRY(bal_buf_printf(out, "%s\"%s\"%s", i == 0 ? ",\n  \"layer_types\": [" : ", ",
-                               bal_layer_in(&c->sliding, i) ? "sliding_attention" : "full_attention",
-                               i + 1 == c->n_layers ? "]" : ""));
+                               slides ? "sliding_attention" : "full_attention", i + 1 == c->n_layers ? "]" : ""));
     }
     if (f->sliding == BAL_SLIDING_FROM_LAYER)
         BAL_TRY(put_number(out, "max_window_layers", (double)last_full));
     if (f->sliding == BAL_SLIDING_PATTERN) { /* the first layer without a window ends the first period */
         size_t period = 0;
-        while (period < c->n_layers && bal_layer_in(&c->sliding, period))
+        while (period < c->n_layers && c->window != 0 && bal_layer_in(&c->sliding, period))
             period++;
         BAL_TRY(put_number(out, "sliding_window_pattern", (double)period + 1));
     }
@@ -207,6 +213,8 @@ bal_status bal_config_to_json(bal_buf *out, const bal_model_config *c, const cha
         BAL_TRY(put_bool(out, f->qkv_bias_key, c->attention_bias));
     if (c->bos >= 0)
         BAL_TRY(put_number(out, "bos_token_id", c->bos));
+    /* always: where it is absent some classes take one that a smaller vocabulary has not */
+    BAL_TRY(c->pad >= 0 ? put_number(out, "pad_token_id", c->pad) : bal_buf_text(out, ",\n  \"pad_token_id\": null"));
     if (c->n_eos == 1)
         BAL_TRY(put_number(out, "eos_token_id", c->eos[0]));
     for (size_t i = 0; c->n_eos > 1 && i < c->n_eos; i++)

@@ -45,6 +45,7 @@ typedef struct bal_family {
     double norm_eps;          /* when not said; 0: 1e-6, of a LayerNorm 1e-5 */
     size_t head_dim;          /* when not said; 0: hidden / heads */
     size_t kv_heads;          /* num_key_value_heads when not said (null is said); 0: as many as heads */
+    size_t positions;         /* max_position_embeddings when not said; 0: 2048, of an encoder 512 */
     const char *act;          /* hidden_act when the configuration does not say */
     bool gelu_is_tanh;        /* hidden_act "gelu" means the tanh form (gemma) */
     bool tied_head;           /* tie_word_embeddings when the configuration does not say */

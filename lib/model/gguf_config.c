@@ -38,6 +38,8 @@ static bal_status put_rope(const target *t)
     if (t->c->local_rope.kind != BAL_ROPE_NONE)
         BAL_TRY(put_f32(t, "rope.freq_base_swa", t->c->local_rope.theta));
     if (r->kind == BAL_ROPE_LONGROPE) {
+        (void)snprintf(key, sizeof key, "%s.rope.scaling.type", t->family->architecture);
+        BAL_TRY(bal_gguf_writer_text(t->writer, key, "longrope"));
         BAL_TRY(put_u32(t, "rope.scaling.original_context_length", (size_t)r->original_max_positions));
         BAL_TRY(put_f32(t, "rope.scaling.attn_factor", bal_rope_frequencies(r, 0, 0, NULL, NULL)));
     }
@@ -147,6 +149,8 @@ static const char *unsaid(const bal_model *m, const bal_family *f)
         return "another activation than its family's";
     if (c->rope.kind == BAL_ROPE_DYNAMIC)
         return "dynamic rope scaling";
+    if (c->rope.kind == BAL_ROPE_YARN && c->rope.exact_ramp)
+        return "YaRN without whole dimensions (truncate false)";
     if (f->gguf_permuted && c->rotary_dim != c->head_dim)
         return "heads of which only a part turns (partial_rotary_factor)";
     if (c->scale_by_layer)

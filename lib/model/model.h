@@ -66,7 +66,7 @@ typedef struct bal_model_config {
     size_t narrow;         /* width of its embeddings and of its head, when another than hidden (ELECTRA), else 0 */
     size_t type_rows;      /* token types, 0: none */
     bool skip_pad;         /* positions are counted over tokens other than pad, whose position is pad */
-    int32_t pad;           /* pad_token_id of an encoder */
+    int32_t pad;           /* pad_token_id; -1: none */
     bal_act_kind head_act; /* between the two matrices of its head */
 } bal_model_config;
 

@@ -136,9 +136,9 @@ static bal_status add_rope_factors(const saver *s, real_t **values)
     bal_rope_config unscaled = c->rope;
     unscaled.kind = BAL_ROPE_DEFAULT;
     (void)bal_rope_frequencies(&unscaled, c->rotary_dim, 0, NULL, plain);
-    (void)bal_rope_frequencies(&c->rope, c->rotary_dim, 0, s->m->rope_factors, scaled);
+    (void)bal_rope_frequencies(&c->rope, c->rotary_dim, 0, NULL, scaled);
     for (size_t i = 0; i < half; i++)
-        (*values)[i] = (real_t)(plain[i] / scaled[i]);
+        (*values)[i] = s->m->rope_factors != NULL ? (real_t)s->m->rope_factors[i] : (real_t)(plain[i] / scaled[i]);
     source *from = &s->sources[s->n];
     *from = (source){.vector = *values, .factor = 1};
     return bal_gguf_writer_tensor(s->writer, "rope_freqs.weight", BAL_QUANT_F32, 1, &half, fill_tensor, from);

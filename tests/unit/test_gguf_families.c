@@ -4,7 +4,10 @@
 
 #include "lib/adapter/adapter.h"
 #include "lib/base/file.h"
+#include "lib/base/mem.h"
 #include "lib/io/gguf.h"
+#include "lib/io/gguf_write.h"
+#include "lib/model/config.h"
 #include "lib/model/families.h"
 #include "lib/model/pass.h"
 #include "lib/model/save_gguf.h"
@@ -214,6 +217,9 @@ TEST(what_cannot_be_said)
          "\"full_attention\"]}",
          "irregular places"},
         {"{\"model_type\": \"llama\", " SIZES ", \"hidden_act\": \"relu\"}", "another activation"},
+        {"{\"model_type\": \"llama\", " SIZES ", \"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2.0, "
+         "\"truncate\": false}}",
+         "truncate false"},
         {"{\"model_type\": \"llama\", " SIZES ", \"rope_scaling\": {\"rope_type\": \"dynamic\", \"factor\": 2.0}}",
          "dynamic rope"},
         {"{\"model_type\": \"gpt2\", \"n_layer\": 1, \"n_embd\": 32, \"n_head\": 4, \"vocab_size\": 23, "
@@ -230,4 +236,148 @@ TEST(what_cannot_be_said)
         }
         bal_model_free(m);
     }
+}
+
+static bal_status fill_zero(void *context, size_t row0, size_t n_rows, real_t *out)
+{
+    (void)context;
+    (void)row0;
+    memset(out, 0, n_rows * 32 * sizeof *out);
+    return BAL_OK;
+}
+
+/* A file with the given values and an embedding, as a configuration. */
+static bal_status read_values(const char *const (*texts)[2], const char *const *keys, const double *numbers, size_t n,
+                              bal_model_config *c)
+{
+    static const struct {
+        const char *key;
+        uint32_t value;
+    } sizes[] = {{"block_count", 2},
+                 {"embedding_length", 32},
+                 {"feed_forward_length", 24},
+                 {"attention.head_count", 4},
+                 {"context_length", 64}};
+    static const size_t shape[2] = {VOCAB, 32};
+    char file[600], key[96];
+    const bal_family *family = NULL;
+    bal_gguf_writer *w = NULL;
+    bal_gguf *g = NULL;
+    bal_status status;
+    (void)snprintf(file, sizeof file, "%.500s/values.gguf", test_folder());
+    BAL_TRY(bal_gguf_writer_new(&w));
+    BAL_TRY(bal_gguf_writer_text(w, "general.architecture", "llama"));
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        (void)snprintf(key, sizeof key, "llama.%s", sizes[i].key);
+        BAL_TRY(bal_gguf_writer_u32(w, key, sizes[i].value));
+    }
+    for (size_t i = 0; texts[i][0] != NULL; i++)
+        BAL_TRY(bal_gguf_writer_text(w, texts[i][0], texts[i][1]));
+    for (size_t i = 0; i < n; i++)
+        BAL_TRY(numbers[i] == 0 ? bal_gguf_writer_bool(w, keys[i], false)
+                                : bal_gguf_writer_f32(w, keys[i], numbers[i]));
+    BAL_TRY(bal_gguf_writer_tensor(w, "token_embd.weight", BAL_QUANT_F32, 2, shape, fill_zero, NULL));
+    BAL_TRY(bal_gguf_writer_commit(w, file));
+    BAL_TRY(bal_gguf_open(&g, file));
+    status = bal_config_from_gguf(c, &family, g, "file");
+out:
+    bal_gguf_writer_free(w);
+    bal_gguf_close(g);
+    return status;
+}
+
+/* llama.cpp scales linearly when only a factor is said. */
+TEST(values_of_a_gguf_file)
+{
+    static const char *const none[][2] = {{NULL, NULL}};
+    static const char *const yarn[][2] = {{"llama.rope.scaling.type", "yarn"}, {NULL, NULL}};
+    static const char *const off[][2] = {{"llama.rope.scaling.type", "none"}, {NULL, NULL}};
+    const char *const factor[] = {"llama.rope.scaling.factor"}, *const causal[] = {"llama.attention.causal"};
+    const char *const split[] = {"split.count"}, *const old[] = {"llama.rope.scale_linear"};
+    bal_model_config c = {0};
+    CHECK_OK(read_values(none, factor, (const double[]){4}, 1, &c));
+    CHECK(c.rope.kind == BAL_ROPE_LINEAR && c.rope.factor == 4);
+    CHECK_OK(read_values(none, factor, (const double[]){1}, 1, &c));
+    CHECK(c.rope.kind == BAL_ROPE_DEFAULT);
+    CHECK_OK(read_values(none, old, (const double[]){3}, 1, &c));
+    CHECK(c.rope.kind == BAL_ROPE_LINEAR && c.rope.factor == 3);
+    CHECK_OK(read_values(off, factor, (const double[]){4}, 1, &c));
+    CHECK(c.rope.kind == BAL_ROPE_DEFAULT);
+    CHECK_OK(read_values(yarn, factor, (const double[]){4}, 1, &c));
+    CHECK(c.rope.kind == BAL_ROPE_YARN && c.rope.factor == 4);
+    CHECK_STATUS(read_values(none, causal, (const double[]){0}, 1, &c), BAL_EUNSUPPORTED);
+    CHECK(strstr(bal_error_message(), "llama.attention.causal") != NULL);
+    CHECK_STATUS(read_values(none, split, (const double[]){3}, 1, &c), BAL_EUNSUPPORTED);
+    CHECK(strstr(bal_error_message(), "one of 3 parts") != NULL);
+}
+
+/* Divisors of the frequencies and a factor: the new file says both once. */
+TEST(divisors_and_factor)
+{
+    static double want[TOKENS * VOCAB], got[TOKENS * VOCAB];
+    char dir[600], file[600], again[600];
+    bal_gguf_report report;
+    paths(dir, file, again);
+    (void)snprintf(again, sizeof again, "%.500s/again.gguf", test_folder());
+    bal_model *m = make("{\"model_type\": \"llama\", " SIZES
+                        ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}",
+                        dir),
+              *g = NULL, *h = NULL;
+    if (m != NULL && CHECK((m->rope_factors = bal_alloc(3, sizeof *m->rope_factors)) != NULL)) {
+        for (size_t i = 0; i < 3; i++)
+            m->rope_factors[i] = 1.5 + (double)i;
+        if (logits_of(m, want) && CHECK_OK(bal_model_save_gguf(m, file, BAL_QUANT_F32, &report)) &&
+            CHECK_OK(bal_model_load(&g, file)) && CHECK_OK(bal_model_save_gguf(g, again, BAL_QUANT_F32, &report)) &&
+            CHECK_OK(bal_model_load(&h, again)) && logits_of(h, got))
+            CHECK_MSG(distance(want, got) <= 1e-5, "logits differ by %g", distance(want, got));
+    }
+    bal_model_free(m);
+    bal_model_free(g);
+    bal_model_free(h);
+}
+
+/* Half precision ends at 65504. */
+TEST(too_large_for_halves)
+{
+    char dir[600], file[600], back[600];
+    bal_gguf_report report;
+    bal_model *m = NULL;
+    paths(dir, file, back);
+    if (!CHECK_OK(bal_model_new(&m, "{\"model_type\": \"llama\", " SIZES "}", 5)))
+        return;
+    ((real_t *)m->params.values)[7] = 70000;
+    CHECK_OK(bal_model_save_gguf(m, file, BAL_QUANT_F32, &report));
+    CHECK_OK(bal_model_save_gguf(m, file, BAL_QUANT_BF16, &report));
+    CHECK_STATUS(bal_model_save_gguf(m, file, BAL_QUANT_F16, &report), BAL_ENUMERIC);
+    CHECK(strstr(bal_error_message(), "70000, too large for F16") != NULL);
+    bal_model_free(m);
+}
+
+/* A Gemma file without a window, as a folder: transformers needs a window, so that it is one of no layer. */
+TEST(gemma_without_window)
+{
+    bal_model *m = NULL;
+    bal_buf text = {0};
+    if (CHECK_OK(bal_model_new(&m, "{\"model_type\": \"gemma3_text\", " SIZES ", \"sliding_window\": null}", 5)) &&
+        CHECK(m->config.window == 0) && CHECK_OK(bal_config_to_json(&text, &m->config, "float32"))) {
+        CHECK(strstr(bal_buf_cstr(&text), "\"sliding_window\": 32,") != NULL);
+        CHECK(strstr(bal_buf_cstr(&text),
+                     "\"layer_types\": [\"full_attention\", \"full_attention\", \"full_attention\"]") != NULL);
+    }
+    bal_buf_dispose(&text);
+    bal_model_free(m);
+}
+
+/* transformers takes a Mistral with layer_types for another type, so they are written only where they differ. */
+TEST(mistral_has_no_layer_types)
+{
+    bal_model *m = NULL;
+    bal_buf text = {0};
+    if (CHECK_OK(bal_model_new(&m, "{\"model_type\": \"mistral\", " SIZES ", \"sliding_window\": 5}", 5)) &&
+        CHECK(m->config.window == 5) && CHECK_OK(bal_config_to_json(&text, &m->config, "float32"))) {
+        CHECK(strstr(bal_buf_cstr(&text), "\"sliding_window\": 5,") != NULL);
+        CHECK(strstr(bal_buf_cstr(&text), "layer_types") == NULL);
+    }
+    bal_buf_dispose(&text);
+    bal_model_free(m);
 }

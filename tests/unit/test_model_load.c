@@ -51,14 +51,18 @@ TEST(absent_keys)
 {
     static const struct {
         const char *type;
-        size_t head_dim, kv, rotary, window;
+        size_t head_dim, kv, rotary, window, positions;
         double theta, eps;
         bool tied;
-    } cases[] = {{"llama", 2, 32, 2, 0, 1e4, 1e-6, false},       {"mistral", 2, 8, 2, 4096, 1e4, 1e-6, false},
-                 {"qwen2", 2, 32, 2, 0, 1e4, 1e-6, false},       {"qwen3", 128, 32, 128, 0, 1e4, 1e-6, false},
-                 {"phi3", 2, 32, 2, 0, 1e4, 1e-5, false},        {"gemma", 256, 16, 256, 0, 1e4, 1e-6, true},
-                 {"gemma2", 256, 4, 256, 4096, 1e4, 1e-6, true}, {"gemma3_text", 256, 4, 256, 4096, 1e6, 1e-6, true},
-                 {"smollm3", 2, 4, 2, 0, 2e6, 1e-6, true}};
+    } cases[] = {{"llama", 2, 32, 2, 0, 2048, 1e4, 1e-6, false},
+                 {"mistral", 2, 8, 2, 4096, 131072, 1e4, 1e-6, false},
+                 {"qwen2", 2, 32, 2, 0, 32768, 1e4, 1e-6, false},
+                 {"qwen3", 128, 32, 128, 0, 32768, 1e4, 1e-6, false},
+                 {"phi3", 2, 32, 2, 0, 4096, 1e4, 1e-5, false},
+                 {"gemma", 256, 16, 256, 0, 8192, 1e4, 1e-6, true},
+                 {"gemma2", 256, 4, 256, 4096, 8192, 1e4, 1e-6, true},
+                 {"gemma3_text", 256, 4, 256, 4096, 131072, 1e6, 1e-6, true},
+                 {"smollm3", 2, 4, 2, 0, 32768, 2e6, 1e-6, true}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[256];
         cJSON *json = NULL;
@@ -72,12 +76,69 @@ TEST(absent_keys)
             CHECK_OK(bal_config_from_json(&c, &f, json, "text")))
             CHECK_MSG(c.head_dim == cases[i].head_dim && c.n_kv_heads == cases[i].kv &&
                           c.rotary_dim == cases[i].rotary && c.window == cases[i].window &&
-                          fabs(c.rope.theta - cases[i].theta) < 1e-9 && fabs(c.norm_eps - cases[i].eps) < 1e-12 &&
-                          c.tied_head == cases[i].tied,
-                      "%s: head_dim %zu, kv %zu, rotary %zu, window %zu, theta %g, eps %g, tied %d", cases[i].type,
-                      c.head_dim, c.n_kv_heads, c.rotary_dim, c.window, c.rope.theta, c.norm_eps, c.tied_head);
+                          c.max_positions == cases[i].positions && fabs(c.rope.theta - cases[i].theta) < 1e-9 &&
+                          fabs(c.norm_eps - cases[i].eps) < 1e-12 && c.tied_head == cases[i].tied,
+                      "%s: head_dim %zu, kv %zu, rotary %zu, window %zu, positions %zu, theta %g, eps %g, tied %d",
+                      cases[i].type, c.head_dim, c.n_kv_heads, c.rotary_dim, c.window, c.max_positions, c.rope.theta,
+                      c.norm_eps, c.tied_head);
         cJSON_Delete(json);
     }
+}
+
+/* Keys that mean something in some families only. */
+TEST(keys_of_other_families)
+{
+    bal_model_config c;
+    CHECK_OK(parse("{\"model_type\": \"llama\", " SIZES ", \"scale_attn_weights\": false, "
+                   "\"scale_attn_by_inverse_layer_idx\": true}",
+                   &c));
+    CHECK_NEAR(c.attention_scale, 1 / sqrt(8), 1e-12);
+    CHECK(!c.scale_by_layer);
+    /* "gelu" of the first Gemma means the tanh form, that of the others what it says */
+    CHECK_OK(parse("{\"model_type\": \"gemma\", " SIZES ", \"num_key_value_heads\": 4, \"hidden_act\": \"gelu\"}", &c));
+    CHECK(c.act == BAL_ACT_GELU_TANH);
+    CHECK_OK(parse("{\"model_type\": \"gemma2\", " SIZES ", \"hidden_activation\": \"gelu\"}", &c));
+    CHECK(c.act == BAL_ACT_GELU);
+    CHECK_OK(parse("{\"model_type\": \"gemma3_text\", " SIZES ", \"hidden_activation\": \"gelu\"}", &c));
+    CHECK(c.act == BAL_ACT_GELU);
+    /* layer_types of SmolLM3 count without use_sliding_window */
+    CHECK_OK(parse("{\"model_type\": \"smollm3\", " SIZES ", \"use_sliding_window\": false, \"sliding_window\": 5, "
+                   "\"layer_types\": [\"sliding_attention\", \"full_attention\"]}",
+                   &c));
+    CHECK(c.window == 5 && bal_layer_in(&c.sliding, 0) && !bal_layer_in(&c.sliding, 1));
+}
+
+/* Where it is absent transformers takes 32000 for Phi-3, which the vocabulary need not have. */
+TEST(padding_is_always_said)
+{
+    static const struct {
+        const char *key, *written;
+        int32_t pad;
+    } cases[] = {{"", "\"pad_token_id\": null", -1},
+                 {", \"pad_token_id\": null", "\"pad_token_id\": null", -1},
+                 {", \"pad_token_id\": 5", "\"pad_token_id\": 5", 5},
+                 {", \"pad_token_id\": 97", "\"pad_token_id\": null", -1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bal_model_config c;
+        bal_buf text = {0};
+        char json[400];
+        (void)snprintf(json, sizeof json, "{\"model_type\": \"phi3\", " SIZES "%s}", cases[i].key);
+        CHECK_OK(parse(json, &c));
+        CHECK(c.pad == cases[i].pad);
+        CHECK_OK(bal_config_to_json(&text, &c, "float32"));
+        CHECK_MSG(strstr(bal_buf_cstr(&text), cases[i].written) != NULL, "case %zu: %s", i, bal_buf_cstr(&text));
+        bal_buf_dispose(&text);
+    }
+}
+
+/* What stands beside the two sets of values of Gemma 3. */
+TEST(two_rotary_bases)
+{
+    bal_model_config c;
+    CHECK_OK(parse("{\"model_type\": \"gemma3_text\", " SIZES ", \"rope_theta\": 300, \"rope_local_base_freq\": 70, "
+                   "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", \"factor\": 2}}}",
+                   &c));
+    CHECK(c.rope.kind == BAL_ROPE_LINEAR && c.rope.theta == 300 && c.local_rope.theta == 70);
 }
 
 TEST(config_errors)
@@ -100,6 +161,15 @@ TEST(config_errors)
         {"{\"model_type\": \"phi3\", " SIZES ", \"partial_rotary_factor\": 1.5}", "partial_rotary_factor", BAL_EFORMAT},
         {"{\"model_type\": \"llama\", " SIZES ", \"rope_scaling\": {\"type\": \"linear\"}}", "no factor", BAL_EFORMAT},
         {"{\"model_type\": \"llama\", " SIZES ", \"rms_norm_eps\": 0}", "epsilon", BAL_EFORMAT},
+        {"{\"model_type\": \"llama\", " SIZES ", \"rope_parameters\": {\"full_attention\": {\"rope_theta\": 5}}}",
+         "differ by kind of layer", BAL_EUNSUPPORTED},
+        {"{\"model_type\": \"gemma3_text\", " SIZES
+         ", \"num_key_value_heads\": 4, \"rope_parameters\": {\"rope_theta\": 5}}",
+         "need full_attention and sliding_attention", BAL_EUNSUPPORTED},
+        {"{\"model_type\": \"llama\", " SIZES
+         ", \"rope_parameters\": {\"rope_theta\": 5}, \"rope_scaling\": {\"type\": "
+         "\"linear\", \"factor\": 2}}",
+         "rope_parameters and rope_scaling", BAL_EUNSUPPORTED},
         {"{\"model_type\": \"llama\", " SIZES ", \"hidden_act\": \"mish\"}", "mish", BAL_EUNSUPPORTED},
         {"{\"model_type\": \"llama\", \"num_hidden_layers\": 1025}", "num_hidden_layers", BAL_EFORMAT},
     };
