@@ -23,7 +23,7 @@ endif
 ifneq ($(shell uname -m),x86_64)
 ISAS := base
 endif
-ifneq ($(filter f64 fuzz,$(MODE)),) # clang does not know the vector shuffles of the others
+ifneq ($(filter f64 fuzz,$(MODE)),) # checks of formulas and of readers: one set is enough
 ISAS := base
 endif
 ISA_base :=

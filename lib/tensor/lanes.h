@@ -142,6 +142,40 @@ UNPACK_INLINE fvec floats(ivec q)
     return __builtin_convertvector(q, fvec);
 }
 
+/* out[i] = table[from[i] modulo the number of lanes]. */
+UNPACK_INLINE fvec choose(fvec table, ivec from)
+{
+#if !defined(__clang__)
+    return __builtin_shuffle(table, from);
+#elif defined(__AVX512F__)
+    return (fvec)_mm512_permutexvar_ps((__m512i)from, (__m512)table);
+#elif defined(__AVX2__)
+    return (fvec)_mm256_permutevar8x32_ps((__m256)table, (__m256i)from);
+#else
+    fvec out;
+    for (int i = 0; i < UNPACK_LANES; i++)
+        out[i] = table[from[i] & (UNPACK_LANES - 1)];
+    return out;
+#endif
+}
+
+/* The same from two vectors, the lanes of b behind those of a. */
+UNPACK_INLINE fvec choose_of_two(fvec a, fvec b, ivec from)
+{
+#if !defined(__clang__)
+    return __builtin_shuffle(a, b, from);
+#elif defined(__AVX512F__)
+    return (fvec)_mm512_permutex2var_ps((__m512)a, (__m512i)from, (__m512)b);
+#elif defined(__AVX2__)
+    return (fvec)_mm256_blendv_ps((__m256)choose(a, from), (__m256)choose(b, from), (__m256)(from << 28));
+#else
+    fvec out;
+    for (int i = 0; i < UNPACK_LANES; i++)
+        out[i] = (from[i] & UNPACK_LANES ? b : a)[from[i] & (UNPACK_LANES - 1)];
+    return out;
+#endif
+}
+
 UNPACK_INLINE ivec lane_numbers(void)
 {
     ivec lane;

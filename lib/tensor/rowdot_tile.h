@@ -82,7 +82,7 @@ static inline __attribute__((always_inline)) void lane_sums(vec *acc, int n, rea
 #pragma GCC unroll 8
         for (int i = 0; i < pairs; i++) {
             vec a = acc[2 * i * step], b = acc[2 * i * step + step];
-            acc[i] = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+            acc[i] = choose_of_two(a, b, low) + choose_of_two(a, b, high);
         }
         left = pairs;
     }
@@ -107,7 +107,7 @@ static inline __attribute__((always_inline)) void lane_sums(vec *acc, int n, rea
 static inline __attribute__((always_inline)) vec fold(const int level, vec a, vec b)
 {
     const ivec low = k_low[level], high = low + (LANES >> (level + 1));
-    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+    return choose_of_two(a, b, low) + choose_of_two(a, b, high);
 }
 
 /* The sums of 24 vectors' lanes: the same additions as lane_sum()'s. */

@@ -61,8 +61,8 @@ UNPACK_INLINE void scaled_nibbles(const unsigned char *p, int zero, fvec d, fvec
 #if defined(__AVX512F__)
     const fvec table = floats(lane_numbers() - zero) * d + m;
     ivec both = bytes_at(p);
-    w[0] = __builtin_shuffle(table, both); /* takes the low four bits */
-    w[1] = __builtin_shuffle(table, both >> 4);
+    w[0] = choose(table, both); /* takes the low four bits */
+    w[1] = choose(table, both >> 4);
 #else
     ivec q[UNPACK_PARTS];
     nibbles_at(p, q);
@@ -97,8 +97,8 @@ UNPACK_INLINE void unpack_nf4(const unsigned char *p, int sub, fvec w[UNPACK_PAR
     memcpy(&scaled, table, sizeof scaled);
     scaled *= a;
     ivec both = bytes_at(nibbles);
-    w[0] = __builtin_shuffle(scaled, both);
-    w[1] = __builtin_shuffle(scaled, both >> 4);
+    w[0] = choose(scaled, both);
+    w[1] = choose(scaled, both >> 4);
 #elif defined(__AVX2__)
     ivec q[UNPACK_PARTS];
     fvec low, high;
@@ -109,7 +109,7 @@ UNPACK_INLINE void unpack_nf4(const unsigned char *p, int sub, fvec w[UNPACK_PAR
     nibbles_at(nibbles, q);
 #pragma GCC unroll 8
     for (int i = 0; i < UNPACK_PARTS; i++)
-        w[i] = __builtin_shuffle(low, high, q[i]); /* of 16 values: four bits choose */
+        w[i] = choose_of_two(low, high, q[i]); /* of 16 values: four bits choose */
 #else
     float part[UNPACK_BLOCK];
     for (int i = 0; i < 16; i++) {
