@@ -8,6 +8,9 @@ VERSION := $(shell cat VERSION 2>/dev/null || echo 0.1.0)
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual \
         -Wwrite-strings -Wvla -Wformat=2 -Wundef -Wdouble-promotion -Wimplicit-fallthrough -Werror
+ifneq ($(findstring clang,$(shell $(CC) --version 2>/dev/null)),) # it warns of the C library's own NAN, and of loops that it leaves as they are
+WARN += -Wno-double-promotion -Wno-pass-failed
+endif
 # -fno-trapping-math lets comparisons be vectorised; unlike -ffast-math it changes no value.
 BASE := -std=c11 -D_GNU_SOURCE -g -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp-simd -I. -DBAL_VERSION='"$(VERSION)"'
 ISAS := base avx2 avx512

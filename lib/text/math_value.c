@@ -5,6 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef CMPLX /* glibc defines it for GCC alone */
+#define CMPLX(re, im) __builtin_complex((double)(re), (double)(im))
+#endif
+
 enum { MAX_DEPTH = 64, NAME_BYTES = 32 };
 
 typedef bal_math_value value;
