@@ -330,6 +330,57 @@ bal_status bal_json_put_f64(bal_buf *b, double value)
     return bal_buf_text(b, text);
 }
 
+bal_status bal_json_put_real(bal_buf *b, double value)
+{
+    size_t before = b->len;
+    bal_status status = bal_json_put_f64(b, value);
+    if (status == BAL_OK && isfinite(value) && strpbrk(bal_buf_cstr(b) + before, ".e") == NULL)
+        status = bal_buf_text(b, ".0");
+    return status;
+}
+
+/* The number that begins at *at or after it, outside of texts; *at moves behind it. */
+static const char *next_number(const char **at, size_t *n)
+{
+    bool inside = false;
+    for (const char *p = *at; *p != '\0'; p++) {
+        if (inside && *p == '\\' && p[1] != '\0')
+            p++;
+        else if (*p == '"')
+            inside = !inside;
+        else if (!inside && (*p == '-' || (*p >= '0' && *p <= '9'))) {
+            *n = strspn(p, "+-.0123456789eE");
+            *at = p + *n;
+            return p;
+        }
+    }
+    return NULL;
+}
+
+static bal_status keep_numbers(cJSON *v, const char **at) // NOLINT(misc-no-recursion): as deep as what was parsed
+{
+    bal_status status = BAL_OK;
+    size_t n = 0;
+    if (cJSON_IsNumber(v)) {
+        const char *from = next_number(at, &n);
+        char *text = from != NULL ? cJSON_malloc(n + 1) : NULL;
+        if (text == NULL)
+            return BAL_ENOMEM;
+        memcpy(text, from, n);
+        text[n] = '\0';
+        v->valuestring = text; /* cJSON_Delete() frees it */
+        v->type = (v->type & ~0xFF) | cJSON_Raw;
+    }
+    for (cJSON *c = cJSON_IsArray(v) || cJSON_IsObject(v) ? v->child : NULL; c != NULL && status == BAL_OK; c = c->next)
+        status = keep_numbers(c, at);
+    return status;
+}
+
+bal_status bal_json_keep_numbers(cJSON *json, const char *text)
+{
+    return keep_numbers(json, &text);
+}
+
 bal_status bal_json_put_key(bal_buf *b, const char *key, bool *first)
 {
     bal_status status = *first ? BAL_OK : bal_buf_text(b, ", ");

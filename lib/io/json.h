@@ -38,7 +38,11 @@ bal_status bal_json_text(const cJSON *object, const char *where, const char *key
 bal_status bal_json_put_text(bal_buf *b, const char *text); /* quoted and escaped; invalid UTF-8 -> U+FFFD */
 bal_status bal_json_put_textn(bal_buf *b, const char *text, size_t n);
 bal_status bal_json_put_f64(bal_buf *b, double value);
+bal_status bal_json_put_real(bal_buf *b, double value);                /* 30 as 30.0 */
 bal_status bal_json_put_key(bal_buf *b, const char *key, bool *first); /* [,]"key": */
 bal_status bal_json_put(bal_buf *b, const cJSON *value, bool pretty);
+/* Numbers of what was just parsed from `text` are written by bal_json_put() as they stand there (30.0 stays 30.0); they
+ * are no numbers to look-ups any more. */
+bal_status bal_json_keep_numbers(cJSON *json, const char *text);
 
 #endif

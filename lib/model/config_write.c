@@ -20,12 +20,24 @@ static const char *act_name(bal_act_kind kind)
     return "silu";
 }
 
-/* ,"key":value */
+/* ,"key":value; a count without an exponent, which would make it no whole number. */
 static bal_status put_number(bal_buf *out, const char *key, double value)
 {
     bal_status status;
+    if (value == floor(value) && fabs(value) < 1e15)
+        return bal_buf_printf(out, ",\n  \"%s\": %.0f", key, value);
     BAL_TRY(bal_buf_printf(out, ",\n  \"%s\": ", key));
     BAL_TRY(bal_json_put_f64(out, value));
+out:
+    return status;
+}
+
+/* The same of what is no count: readers of today tell 30 from 30.0. */
+static bal_status put_real(bal_buf *out, const char *key, double value)
+{
+    bal_status status;
+    BAL_TRY(bal_buf_printf(out, ",\n  \"%s\": ", key));
+    BAL_TRY(bal_json_put_real(out, value));
 out:
     return status;
 }
@@ -54,18 +66,18 @@ static bal_status put_rope(bal_buf *out, const bal_rope_config *r, size_t rotary
     BAL_TRY(bal_buf_printf(out, "\n  \"rope_type\": \"%s\"", kind));
     if (r->kind == BAL_ROPE_DEFAULT)
         goto out;
-    BAL_TRY(put_number(out, "factor", r->factor));
+    BAL_TRY(put_real(out, "factor", r->factor));
     if (r->kind == BAL_ROPE_YARN || r->kind == BAL_ROPE_LLAMA3 || r->kind == BAL_ROPE_LONGROPE)
         BAL_TRY(put_number(out, "original_max_position_embeddings", r->original_max_positions));
     if (r->kind == BAL_ROPE_LLAMA3) {
-        BAL_TRY(put_number(out, "low_freq_factor", r->low_freq_factor));
-        BAL_TRY(put_number(out, "high_freq_factor", r->high_freq_factor));
+        BAL_TRY(put_real(out, "low_freq_factor", r->low_freq_factor));
+        BAL_TRY(put_real(out, "high_freq_factor", r->high_freq_factor));
     }
     if (r->kind == BAL_ROPE_YARN) {
-        BAL_TRY(put_number(out, "beta_fast", r->beta_fast));
-        BAL_TRY(put_number(out, "beta_slow", r->beta_slow));
+        BAL_TRY(put_real(out, "beta_fast", r->beta_fast));
+        BAL_TRY(put_real(out, "beta_slow", r->beta_slow));
         if (r->attention_factor != 0)
-            BAL_TRY(put_number(out, "attention_factor", r->attention_factor));
+            BAL_TRY(put_real(out, "attention_factor", r->attention_factor));
         if (r->exact_ramp)
             BAL_TRY(bal_buf_text(out, ",\n  \"truncate\": false"));
     }
@@ -73,7 +85,7 @@ static bal_status put_rope(bal_buf *out, const bal_rope_config *r, size_t rotary
         BAL_TRY(put_divisors(out, "short_factor", r->short_factor, rotary_dim / 2));
         BAL_TRY(put_divisors(out, "long_factor", r->long_factor, rotary_dim / 2));
         if (r->attention_factor != 0)
-            BAL_TRY(put_number(out, "attention_factor", r->attention_factor));
+            BAL_TRY(put_real(out, "attention_factor", r->attention_factor));
     }
 out:
     return status;
@@ -82,7 +94,7 @@ out:
 /* ,"key":value or null when it is 0 */
 static bal_status put_or_null(bal_buf *out, const char *key, double value)
 {
-    return value > 0 ? put_number(out, key, value) : bal_buf_printf(out, ",\n  \"%s\": null", key);
+    return value > 0 ? put_real(out, key, value) : bal_buf_printf(out, ",\n  \"%s\": null", key);
 }
 
 static bal_status put_bool(bal_buf *out, const char *key, bool value)
@@ -101,8 +113,8 @@ static bal_status put_sizes(bal_buf *out, const bal_family *f, const bal_model_c
     BAL_TRY(put_number(out, "vocab_size", (double)c->vocab));
     BAL_TRY(put_number(out, k->positions, (double)c->max_positions));
     if (k->norm_eps != NULL)
-        BAL_TRY(put_number(out, k->norm_eps, c->norm_eps));
-    BAL_TRY(put_number(out, k->initializer, c->initializer_range));
+        BAL_TRY(put_real(out, k->norm_eps, c->norm_eps));
+    BAL_TRY(put_real(out, k->initializer, c->initializer_range));
     if (f->rope != BAL_ROPE_NONE) {
         BAL_TRY(put_number(out, "num_key_value_heads", (double)c->n_kv_heads));
         BAL_TRY(put_number(out, "head_dim", (double)c->head_dim));
@@ -119,7 +131,8 @@ static bal_status put_sliding(bal_buf *out, const bal_family *f, const bal_model
     bool patterned = f->sliding == BAL_SLIDING_EVEN || f->sliding == BAL_SLIDING_PATTERN, all = true;
     /* transformers cannot run Gemma without a window: one that no layer has */
     size_t window = patterned && c->window == 0 ? c->max_positions : c->window;
-    BAL_TRY(put_or_null(out, "sliding_window", (double)window));
+    BAL_TRY(window > 0 ? put_number(out, "sliding_window", (double)window)
+                       : bal_buf_text(out, ",\n  \"sliding_window\": null"));
     if (f->sliding == BAL_SLIDING_FROM_LAYER || f->sliding == BAL_SLIDING_UNROTATED)
         BAL_TRY(put_bool(out, "use_sliding_window", c->window != 0));
     for (size_t i = 0; i < c->n_layers; i++)
@@ -147,18 +160,24 @@ out:
     return status;
 }
 
+/* What rounding has taken from a whole number. */
+static double whole(double v)
+{
+    return fabs(v - round(v)) <= 1e-9 * v ? round(v) : v;
+}
+
 static bal_status put_extras(bal_buf *out, const bal_family *f, const bal_model_config *c)
 {
     bal_status status;
     BAL_TRY(put_sliding(out, f, c));
     if (f->score_scalar)
-        BAL_TRY(put_number(out, "query_pre_attn_scalar", 1 / (c->attention_scale * c->attention_scale)));
+        BAL_TRY(put_number(out, "query_pre_attn_scalar", whole(1 / (c->attention_scale * c->attention_scale))));
     if (f->softcaps) {
         BAL_TRY(put_or_null(out, "attn_logit_softcapping", c->attention_softcap));
         BAL_TRY(put_or_null(out, "final_logit_softcapping", c->logit_softcap));
     }
     if (f->local_theta > 0)
-        BAL_TRY(put_number(out, "rope_local_base_freq", c->local_rope.theta));
+        BAL_TRY(put_real(out, "rope_local_base_freq", c->local_rope.theta));
     for (size_t i = 0; f->nope_keys && i < c->n_layers; i++)
         BAL_TRY(bal_buf_printf(out, "%s%d%s", i == 0 ? ",\n  \"no_rope_layers\": [" : ", ",
                                bal_layer_in(&c->unrotated, i) ? 0 : 1, i + 1 == c->n_layers ? "]" : ""));
@@ -176,7 +195,7 @@ static bal_status put_extras(bal_buf *out, const bal_family *f, const bal_model_
     if (f->parallel_key)
         BAL_TRY(put_bool(out, "use_parallel_residual", c->parallel));
     if (f->rotary_part > 0 || c->rotary_dim != c->head_dim)
-        BAL_TRY(put_number(out, "partial_rotary_factor", (double)c->rotary_dim / (double)c->head_dim));
+        BAL_TRY(put_real(out, "partial_rotary_factor", (double)c->rotary_dim / (double)c->head_dim));
     if (f->longrope_alias)
         BAL_TRY(put_number(out, "original_max_position_embeddings", c->rope.original_max_positions));
 out:
@@ -194,7 +213,7 @@ bal_status bal_config_to_json(bal_buf *out, const bal_model_config *c, const cha
     BAL_TRY(put_sizes(out, f, c));
     BAL_TRY(put_extras(out, f, c));
     if (f->rope != BAL_ROPE_NONE)
-        BAL_TRY(put_number(out, "rope_theta", c->rope.theta));
+        BAL_TRY(put_real(out, "rope_theta", c->rope.theta));
     if (c->rope.kind == BAL_ROPE_NONE) {
         status = BAL_OK;
     } else if (c->rope.kind == BAL_ROPE_DEFAULT) {

@@ -266,6 +266,7 @@ static bal_status config_text(const bal_model *m, bal_dtype dtype, bal_buf *out)
         goto out;
     }
     BAL_TRY(bal_json_parse(&json, source->config_text, strlen(source->config_text), "config.json"));
+    BAL_TRY(bal_json_keep_numbers(json, source->config_text));
     const char *key = cJSON_GetObjectItemCaseSensitive(json, "dtype") != NULL ? "dtype" : "torch_dtype";
     cJSON_DeleteItemFromObjectCaseSensitive(json, key);
     cJSON_DeleteItemFromObjectCaseSensitive(json, "tie_word_embeddings");

@@ -121,6 +121,28 @@ TEST(writing_round_trips)
     bal_buf_dispose(&b);
 }
 
+/* Readers with types tell 30 from 30.0. */
+TEST(numbers_keep_their_text)
+{
+    static const char text[] =
+        "{\"a-1\": 30.0, \"b\": [1, -2e3, {\"c\\\"5\": \"7\\\\\", \"d\": 0.50}], \"e\": true, \"f\": 4}";
+    bal_buf b = {0};
+    cJSON *json = NULL;
+    CHECK_OK(parse(&json, text));
+    CHECK_OK(bal_json_keep_numbers(json, text));
+    CHECK_OK(bal_json_put(&b, json, false));
+    CHECK_TEXT(bal_buf_cstr(&b), text);
+    cJSON_Delete(json);
+    bal_buf_clear(&b);
+    static const double values[] = {30, 0.5, 1e30, -2};
+    for (size_t i = 0; i < 4; i++) {
+        CHECK_OK(bal_buf_text(&b, "0.5e "));
+        CHECK_OK(bal_json_put_real(&b, values[i]));
+    }
+    CHECK_TEXT(bal_buf_cstr(&b), "0.5e 30.00.5e 0.50.5e 1e+300.5e -2.0");
+    bal_buf_dispose(&b);
+}
+
 TEST(a_nul_in_a_text_is_kept)
 {
     cJSON *json = NULL;

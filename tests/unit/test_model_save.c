@@ -1,6 +1,7 @@
 /* Models that are made, trained as a whole, written and read again.  SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
+#include "lib/base/str.h"
 #include "lib/model/model.h"
 #include "lib/model/pass.h"
 #include "tests/test.h"
@@ -102,6 +103,40 @@ TEST(merged_adapter)
     bal_model_free(read);
     bal_model_free(m);
     bal_adapter_free(a);
+}
+
+static bool says(const char *dir, const char *text)
+{
+    char path[640];
+    bal_buf b = {0};
+    (void)snprintf(path, sizeof path, "%s/config.json", dir);
+    bool there = CHECK_OK(bal_file_read(path, 100000, &b)) && strstr(bal_buf_cstr(&b), text) != NULL;
+    bal_buf_dispose(&b);
+    return there;
+}
+
+/* transformers reads no whole number where its class has a float, and none with a point where it has a whole one. */
+TEST(types_of_numbers)
+{
+    static const char config[] =
+        "{\"model_type\": \"gemma2\", \"num_hidden_layers\": 2, \"hidden_size\": 12, \"num_attention_heads\": 3, "
+        "\"num_key_value_heads\": 1, \"head_dim\": 6, \"intermediate_size\": 10, \"vocab_size\": 17, "
+        "\"query_pre_attn_scalar\": 12, \"sliding_window\": 4, \"max_position_embeddings\": 1000000, "
+        " \"final_logit_softcapping\": 30.0}";
+    char dir[600], again[620];
+    bal_model *m = NULL, *read = NULL;
+    (void)snprintf(dir, sizeof dir, "%.500s/types", test_folder());
+    (void)snprintf(again, sizeof again, "%s_again", dir);
+    if (CHECK_OK(bal_model_new(&m, config, 5)) && CHECK_OK(bal_model_save(m, dir, BAL_DTYPE_F32)) &&
+        CHECK_OK(bal_model_load(&read, dir)) && CHECK_OK(bal_model_save(read, again, BAL_DTYPE_BF16)))
+        for (int i = 0; i < 2; i++) {
+            CHECK(says(i == 0 ? dir : again, "\"final_logit_softcapping\": 30.0,"));
+            CHECK(says(i == 0 ? dir : again, "\"query_pre_attn_scalar\": 12,"));
+            CHECK(says(i == 0 ? dir : again, "\"sliding_window\": 4,"));
+            CHECK(says(i == 0 ? dir : again, "\"max_position_embeddings\": 1000000,"));
+        }
+    bal_model_free(read);
+    bal_model_free(m);
 }
 
 TEST(pass_bytes_are_exact)
