@@ -5,6 +5,7 @@
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { MAX_RANK = 65536, MAX_LAYER = 1000000 };
@@ -91,5 +92,92 @@ bal_status train_adapter_selection(const trainer *t, bal_adapter_config *a)
     BAL_TRY(copy_pattern(&a->rank_pattern, &a->n_rank_pattern, "rank_pattern", true, &c->rank_pattern));
     BAL_TRY(copy_pattern(&a->alpha_pattern, &a->n_alpha_pattern, "alpha_pattern", false, &c->alpha_pattern));
 out:
+    return status;
+}
+
+static void swap(void *a, void *b, size_t bytes)
+{
+    unsigned char kept[sizeof(size_t) + sizeof(void *)];
+    memcpy(kept, a, bytes);
+    memcpy(a, b, bytes);
+    memcpy(b, kept, bytes);
+}
+
+/* The selection of the adapter, with what is given in the places of its own. */
+static bal_status wanted_selection(const trainer *t, bal_adapter_config *a)
+{
+#define SWAP(field) swap(&a->field, &given.field, sizeof a->field)
+    bal_adapter_config given = {.method = t->adapter->config.method};
+    bal_status status = bal_adapter_config_copy(a, &t->adapter->config);
+    BAL_TRY(status);
+    BAL_TRY(train_adapter_selection(t, &given));
+    if (bal_options_given(t->options, "target_modules")) {
+        SWAP(target_modules);
+        SWAP(n_target_modules);
+        SWAP(target_pattern);
+    }
+    if (bal_options_given(t->options, "exclude_modules")) {
+        SWAP(exclude_modules);
+        SWAP(n_exclude_modules);
+        SWAP(exclude_pattern);
+    }
+    if (bal_options_given(t->options, "layers_to_transform")) {
+        SWAP(layers_to_transform);
+        SWAP(n_layers_to_transform);
+    }
+    if (bal_options_given(t->options, "layers_pattern")) {
+        SWAP(layers_pattern);
+        SWAP(n_layers_pattern);
+    }
+    if (bal_options_given(t->options, "rank_pattern")) {
+        SWAP(rank_pattern);
+        SWAP(n_rank_pattern);
+    }
+    if (bal_options_given(t->options, "alpha_pattern")) {
+        SWAP(alpha_pattern);
+        SWAP(n_alpha_pattern);
+    }
+out:
+    bal_adapter_config_dispose(&given);
+    return status;
+#undef SWAP
+}
+
+bal_status train_check_selection(const trainer *t, const char *dir)
+{
+    static const char *const options[] = {"target_modules", "exclude_modules", "layers_to_transform",
+                                          "layers_pattern", "rank_pattern",    "alpha_pattern"};
+    bal_status status = BAL_OK;
+    bal_adapter_config a = {0};
+    bal_selector *s = NULL;
+    bool any = false;
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        any = any || bal_options_given(t->options, options[i]);
+    if (!any)
+        return BAL_OK;
+    BAL_TRY(wanted_selection(t, &a));
+    BAL_TRY(bal_selector_new(&s, &a));
+    for (size_t i = 0; i < t->model->n_modules; i++) {
+        const bal_module *m = &t->model->modules[i];
+        const bal_site *site = bal_adapter_site(t->adapter, m->name);
+        if (bal_selector_targets(s, m) != (site != NULL))
+            BAL_TRY(bal_fail(BAL_EINVAL,
+                             "the adapter in %s is %s '%s', other than the options that choose modules say; leave "
+                             "them out",
+                             dir, site != NULL ? "on" : "not on", m->name));
+        if (site == NULL)
+            continue;
+        double alpha = bal_selector_alpha(s, m->name), r = (double)site->r,
+               scale = t->adapter->config.use_rslora ? alpha / sqrt(r) : alpha / r;
+        if ((a.n_rank_pattern > 0 && bal_selector_rank(s, m->name) != site->r) ||
+            (a.n_alpha_pattern > 0 && !(fabs(scale - site->scale) <= 1e-12 * scale)))
+            BAL_TRY(bal_fail(BAL_EINVAL,
+                             "the adapter in %s has rank %zu and scale %g on '%s', other than rank_pattern or "
+                             "alpha_pattern says; leave them out",
+                             dir, site->r, site->scale, m->name));
+    }
+out:
+    bal_selector_free(s);
+    bal_adapter_config_dispose(&a);
     return status;
 }

@@ -63,10 +63,17 @@ static bal_status check_options(const trainer *t, const train_config *c)
     for (size_t i = 0; i < KEYS; i++)
         if (bal_options_given(t->options, k_keys[i].name) && !has_key(m, k_keys[i].name))
             return no_such_option(c, k_keys[i].name);
-    static const char *const of_ranks[] = {"r", "rank_pattern", "alpha_pattern"};
-    for (size_t i = 0; i < 3; i++)
-        if (((m->no_rank && i == 0) || m->rank_key != NULL) && bal_options_given(t->options, of_ranks[i]))
-            return no_such_option(c, of_ranks[i]);
+    static const struct {
+        const char *option;
+        unsigned lacked;
+    } k_lacked[] = {{"layers_to_transform", BAL_NO_LAYERS}, {"layers_pattern", BAL_NO_LAYERS},
+                    {"exclude_modules", BAL_NO_EXCLUDE},    {"rank_pattern", BAL_NO_PATTERNS},
+                    {"alpha_pattern", BAL_NO_PATTERNS},     {"ensure_weight_tying", BAL_NO_TYING}};
+    for (size_t i = 0; i < sizeof k_lacked / sizeof *k_lacked; i++)
+        if ((m->lacks & k_lacked[i].lacked) != 0 && bal_options_given(t->options, k_lacked[i].option))
+            return no_such_option(c, k_lacked[i].option);
+    if ((m->no_rank || m->rank_key != NULL) && bal_options_given(t->options, "r"))
+        return no_such_option(c, "r");
     if (m->alpha_key == NULL && bal_options_given(t->options, "lora_alpha"))
         return no_such_option(c, "lora_alpha");
     if (!is(m->alpha_key, "alpha") && bal_options_given(t->options, "alpha"))
@@ -233,11 +240,44 @@ bal_status train_begin_method(trainer *t)
     return m->begin(t->adapter, (size_t)t->max_steps);
 }
 
+static bool same_list(const bal_key_value *a, const bal_key_value *b)
+{
+    bool same = a->n_list == b->n_list;
+    for (size_t i = 0; same && i < a->n_list; i++)
+        same = is(a->list[i], b->list[i]);
+    return same;
+}
+
+/* Keys that a warm start has from its file; those of a method with a schedule are this run's (numbers_of_this_run()). */
+static bal_status check_keys(const trainer *t, const char *dir)
+{
+    const bal_adapter_config *own = &t->adapter->config;
+    const bal_method *m = bal_method_of(own);
+    bal_adapter_config given = {.method = m};
+    bal_status status = BAL_OK;
+    bal_adapter_config_defaults(&given);
+    for (size_t i = 0; m->begin == NULL && i < BAL_METHOD_KEYS && m->keys[i].name != NULL; i++)
+        for (size_t k = 0; k < KEYS; k++) {
+            bal_key_value *v = &given.keys[i];
+            const char *name = m->keys[i].name;
+            if (strcmp(name, k_keys[k].name) != 0 || !bal_options_given(t->options, name))
+                continue;
+            BAL_TRY(fill_key(t, &m->keys[i], (const char *)t->config + k_keys[k].offset, k_keys[k].whole, v));
+            if (v->number != own->keys[i].number || (v->text != NULL && !is(v->text, own->keys[i].text)) ||
+                !same_list(v, &own->keys[i]))
+                BAL_TRY(bal_fail(BAL_EINVAL, "%s is given, but the adapter in %s has another one; leave it out", name,
+                                 dir));
+        }
+out:
+    bal_adapter_config_dispose(&given);
+    return status;
+}
+
 bal_status train_check_method(const trainer *t, const char *dir)
 {
     const bal_method *m = bal_method_of(&t->adapter->config);
     if (!bal_options_given(t->options, "method") || m == t->method)
-        return BAL_OK;
+        return check_keys(t, dir);
     return bal_fail(BAL_EINVAL, "method is %s, but the adapter in %s is of the method %s", t->config->method, dir,
                     m->name);
 }

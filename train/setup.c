@@ -98,6 +98,8 @@ static bal_status given_adapter(trainer *t, char *note, size_t note_bytes)
         bal_adapter_load(&t->adapter, dir, initial, t->model->modules, t->model->n_modules, true, note, note_bytes);
     if (status == BAL_OK)
         status = train_check_method(t, dir);
+    if (status == BAL_OK)
+        status = train_check_selection(t, dir);
     return status == BAL_OK ? check_start(t, dir) : status;
 }
 
@@ -130,6 +132,11 @@ static bal_status make_adapter(trainer *t)
     if (note[0] != '\0')
         bal_log_line(t->log, BAL_LOG_WARN, "%s", note);
     BAL_TRY(bal_model_attach(t->model, t->adapter));
+    if (t->model->head.site != NULL && t->adapter->config.lora_dropout > 0)
+        BAL_TRY(bal_fail(BAL_EINVAL,
+                         "lora_dropout %g does not reach an adapter on the output head ('%s'), whose weight is made "
+                         "whole; leave one of them out",
+                         t->adapter->config.lora_dropout, t->model->head.site->module));
     if (t->model->config.tied_head && t->model->head.w.data != t->model->embed.w.data)
         bal_log_line(t->log, BAL_LOG_WARN,
                      "the model's embedding is its head, too, and modules_to_save parts them: merging writes both "

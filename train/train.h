@@ -128,6 +128,9 @@ bal_status train_check_method(const trainer *t, const char *dir);
 bal_status train_begin_method(trainer *t);
 /* adapter_options.c: which modules it is on, with which ranks and scales (target_modules only when given). */
 bal_status train_adapter_selection(const trainer *t, bal_adapter_config *a);
+/* A warm start from dir: BAL_EINVAL when options that choose modules, ranks or scales are given and say other ones than the
+ * adapter has (they would change nothing). */
+bal_status train_check_selection(const trainer *t, const char *dir);
 
 /* setup.c: model, adapter, data, batches; then the step (buffers), after the memory estimate. */
 bal_status train_setup(trainer *t);

@@ -196,6 +196,7 @@ const bal_method bal_method_adalora = {
     .name = "adalora",
     .title = "AdaLoRA",
     .peft_type = "ADALORA",
+    .lacks = BAL_NO_PATTERNS | BAL_NO_RSLORA, /* its rank_pattern is what was left */
     .rank_key = "init_r",
     .alpha_key = "lora_alpha",
     .dropout_key = "lora_dropout",

@@ -22,6 +22,20 @@ static bal_status check_config(const bal_adapter_config *c)
     return BAL_OK;
 }
 
+/* What would be ignored, here and by peft (which reads no such file). */
+static bal_status check_layers(const bal_adapter_config *c)
+{
+    if (c->n_layers_pattern > 0 && c->n_layers_to_transform == 0)
+        return bal_fail(BAL_EINVAL,
+                        "layers_pattern says where the numbers of layers_to_transform stand; name the layers, too");
+    if (c->target_pattern != NULL && c->n_layers_to_transform > 0)
+        return bal_fail(BAL_EINVAL,
+                        "target_modules is an expression for whole paths (%.100s), which layers_to_transform does not "
+                        "narrow; write the layers into the expression",
+                        c->target_pattern);
+    return BAL_OK;
+}
+
 /* ---- memory of an adapter: what the method describes, carved from a few blocks ---- */
 
 static bal_status add_segment(bal_adapter *a, const char *module, const bal_site_tensor *t, size_t *offset)
@@ -361,6 +375,7 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
     if (picked == NULL || views == NULL || moments == NULL)
         BAL_TRY(BAL_ENOMEM);
     BAL_TRY(check_config(config));
+    BAL_TRY(check_layers(config));
     BAL_TRY(bal_selector_new(&selector, config));
     for (size_t i = 0; i < n; i++)
         if (bal_selector_targets(selector, &modules[i])) {
@@ -376,7 +391,7 @@ bal_status bal_adapter_new_calibrated(bal_adapter **out, const bal_adapter_confi
                          targets_text(config)));
     if (n_picked == 0 && !bal_method_of(config)->no_sites)
         BAL_TRY(bal_targets_no_match("target_modules", targets_text(config), modules, n));
-    BAL_TRY(bal_copies_choose(&copies, config, modules, n, picked, n_picked));
+    BAL_TRY(bal_copies_choose(&copies, config, modules, n, picked, n_picked, true));
     if (n_picked == 0 && copies.n == 0)
         BAL_TRY(bal_fail(BAL_EINVAL, "this model has no biases, so that %s has nothing to train",
                          bal_method_of(config)->title));

@@ -16,9 +16,9 @@ typedef struct bal_copies {
 bal_status bal_adapter_build(bal_adapter **out, const bal_adapter_config *config, const bal_module *modules,
                              const size_t *picked, size_t n_picked, const bal_copies *copies, bool train);
 
-/* copies.c: the tensors that bias and modules_to_save name. */
+/* copies.c: the tensors that bias and modules_to_save name; trains: as against only read. */
 bal_status bal_copies_choose(bal_copies *out, const bal_adapter_config *c, const bal_module *modules, size_t n,
-                             const size_t *picked, size_t n_picked);
+                             const size_t *picked, size_t n_picked, bool trains);
 bal_status bal_copies_duplicate(bal_copies *out, const bal_copies *from);
 void bal_copies_dispose(bal_copies *c);
 /* The values of the model's own tensors. */

@@ -116,8 +116,9 @@ static void backward_output(const bal_site_call *c, real_t *dout)
 #define BOTTLENECK(word, heading, type, modules, stream)                                                               \
     {                                                                                                                  \
         .name = (word), .title = (heading), .peft_type = (type), .no_rank = true, .not_in_peft = true,                 \
-        .targets = (modules), .on_stream = (stream), .keys = KEYS, .describe = describe, .init = init,                 \
-        .hidden = hidden, .scratch = scratch, .forward = forward, .backward_output = backward_output,                  \
+        .lacks = BAL_NO_PATTERNS | BAL_NO_RSLORA, .targets = (modules), .on_stream = (stream), .keys = KEYS,           \
+        .describe = describe, .init = init, .hidden = hidden, .scratch = scratch, .forward = forward,                  \
+        .backward_output = backward_output,                                                                            \
     }
 const bal_method bal_method_houlsby = BOTTLENECK("houlsby", "Houlsby bottleneck", "HOULSBY", BAL_TARGETS_HALVES, false);
 const bal_method bal_method_pfeiffer = BOTTLENECK("pfeiffer", "Pfeiffer bottleneck", "PFEIFFER", BAL_TARGETS_MLP, true);

@@ -92,12 +92,11 @@ static bool one_matrix(const bal_adapter_config *c, const bal_module *modules, s
         else if (modules[i].is_head)
             *head = i;
     }
-    return *embedding < n && *head < n && modules[*embedding].w->data == modules[*head].w->data &&
-           (bal_config_saves(c, modules[*embedding].name) || bal_config_saves(c, modules[*head].name));
+    return *embedding < n && *head < n && modules[*embedding].w->data == modules[*head].w->data;
 }
 
 bal_status bal_copies_choose(bal_copies *out, const bal_adapter_config *c, const bal_module *modules, size_t n,
-                             const size_t *picked, size_t n_picked)
+                             const size_t *picked, size_t n_picked, bool trains)
 {
     bal_status status = check(c);
     bal_bias_mode biases = biases_of(c);
@@ -105,17 +104,19 @@ bal_status bal_copies_choose(bal_copies *out, const bal_adapter_config *c, const
     *out = (bal_copies){NULL, 0};
     if (status != BAL_OK)
         return status;
-    bool tied = one_matrix(c, modules, n, &embedding, &head);
+    bool shared = one_matrix(c, modules, n, &embedding, &head);
+    bool tied = shared && (bal_config_saves(c, modules[embedding].name) || bal_config_saves(c, modules[head].name));
     bool *adapted = bal_alloc(n, sizeof *adapted);
     out->of = bal_alloc(2 * n, sizeof *out->of);
     if (adapted == NULL || out->of == NULL)
         BAL_TRY(BAL_ENOMEM);
     for (size_t k = 0; k < n_picked; k++) {
         adapted[picked[k]] = true;
-        if (c->ensure_weight_tying && (picked[k] == embedding || picked[k] == head))
+        /* read, each has its own tensors; trained, both would have to move together */
+        if (trains && shared && (picked[k] == embedding || picked[k] == head))
             BAL_TRY(bal_fail(BAL_EUNSUPPORTED,
-                             "ensure_weight_tying with an adapter on '%s' is not supported; leave it out of "
-                             "target_modules",
+                             "ensure_weight_tying with an adapter on '%s' can be read but not trained; leave it out "
+                             "of target_modules",
                              modules[picked[k]].name));
     }
     for (size_t i = 0; i < n; i++) {

@@ -4,7 +4,7 @@
  *   dm = sum_t dy (V x) / n;  B, A and x see dy m / n
  * With dropout peft lets the base see the whole input once: y = W x + (m/n) V x' - W x', x' after dropout.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "lib/adapter/lora.h"
+#include "lib/adapter/dora.h"
 #include "lib/base/mem.h"
 #include "lib/base/threads.h"
 #include "lib/nn/rows.h"
@@ -12,11 +12,15 @@
 #include <math.h>
 #include <string.h>
 
-enum { NORM_ROWS = 256 };
-
 static bal_status describe(bal_site *s)
 {
-    bal_status status = bal_lora_describe(s);
+    bal_status status = BAL_OK;
+    if (s->embedding) {
+        bal_site_add(s, "lora_embedding_A", 2, s->r, s->in);
+        bal_site_add(s, "lora_embedding_B", 2, s->out, s->r);
+    } else {
+        status = bal_lora_describe(s);
+    }
     bal_site_add(s, "lora_magnitude_vector", 1, s->out, 1);
     s->n_state = 2 * s->out; /* m / n, and 1 / n */
     return status;
@@ -56,16 +60,20 @@ static void norm_range(void *context, size_t begin, size_t end, size_t thread)
 
 static size_t norm_rows(const bal_site *s)
 {
-    return s->out < NORM_ROWS ? s->out : NORM_ROWS;
+    return s->out < DORA_NORM_ROWS ? s->out : DORA_NORM_ROWS;
 }
 
 static size_t prepare_scratch(const bal_site *s)
 {
-    return norm_rows(s) * s->in;
+    return s->embedding ? bal_dora_embed_prepare_scratch(s) : norm_rows(s) * s->in;
 }
 
 static void prepare(const bal_site *s, const bal_view *w, real_t *scratch)
 {
+    if (s->embedding) {
+        bal_dora_embed_prepare(s, w, scratch);
+        return;
+    }
     for (size_t row0 = 0, n; row0 < s->out; row0 += n) {
         n = s->out - row0 < norm_rows(s) ? s->out - row0 : norm_rows(s);
         bal_view_dequant_parallel(w, row0, n, scratch, s->in);
@@ -78,8 +86,9 @@ static void prepare(const bal_site *s, const bal_view *w, real_t *scratch)
 /* m = |W + s(BA - B0A0)|, so that the start changes nothing. */
 static bal_status init(bal_site *s, const bal_view *w, bal_rng *rng)
 {
+    if (s->embedding)
+        return bal_dora_embed_init(s, w, rng);
     real_t *row = bal_alloc(s->in, sizeof *row);
-    (void)rng;
     if (row == NULL)
         return BAL_ENOMEM;
     for (size_t o = 0; o < s->out; o++) {
@@ -93,12 +102,12 @@ static bal_status init(bal_site *s, const bal_view *w, bal_rng *rng)
 
 static size_t hidden(const bal_site *s)
 {
-    return bal_lora_hidden(s->lora) + s->out; /* (V x) after LoRA's part: dm needs it */
+    return s->embedding ? 0 : bal_lora_hidden(s->lora) + s->out; /* (V x) after LoRA's part: dm needs it */
 }
 
 static size_t scratch(const bal_site *s, size_t M)
 {
-    return M * (bal_lora_hidden(s->lora) + s->out);
+    return s->embedding ? bal_dora_embed_scratch(s, M) : M * (bal_lora_hidden(s->lora) + s->out);
 }
 
 typedef struct scale_job {
@@ -172,6 +181,10 @@ static void backward(const bal_site_call *c)
 
 static void effective(const bal_site *s, size_t row0, size_t n_rows, real_t *out, size_t ld)
 {
+    if (s->embedding) {
+        bal_dora_embed_effective(s, row0, n_rows, out, ld);
+        return;
+    }
     bal_lora_add_delta(s->lora, row0, n_rows, out, ld);
     for (size_t i = 0; i < n_rows; i++) {
         double f = (double)s->tensor[2].v[row0 + i] / norm_of(out + i * ld, s->in);
@@ -227,11 +240,14 @@ const bal_method bal_method_dora = {
     .dropout_key = "lora_dropout",
     .init_key = "init_lora_weights",
     .low_rank = true,
+    .embeddings = true,
     .output_without_bias = true,
     .describe = describe,
     .init = init,
     .hidden = hidden,
     .scratch = scratch,
+    .embed = bal_dora_embed,
+    .embed_back = bal_dora_embed_back,
     .prepare = prepare,
     .prepare_scratch = prepare_scratch,
     .forward = forward,

@@ -109,6 +109,7 @@ const bal_method bal_method_ia3 = {
     .name = "ia3",
     .title = "(IA)^3",
     .peft_type = "IA3",
+    .lacks = BAL_NO_LAYERS | BAL_NO_PATTERNS | BAL_NO_TYING | BAL_NO_RSLORA,
     .init_key = "init_ia3_weights",
     .no_rank = true,
     .targets = BAL_TARGETS_IA3,

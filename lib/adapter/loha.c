@@ -252,6 +252,7 @@ const bal_method bal_method_loha = {
     .name = "loha",
     .title = "LoHa",
     .peft_type = "LOHA",
+    .lacks = BAL_NO_TYING | BAL_NO_RSLORA,
     .alpha_key = "alpha",
     .init_key = "init_weights",
     .additive = true,

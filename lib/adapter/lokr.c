@@ -231,6 +231,7 @@ const bal_method bal_method_lokr = {
     .name = "lokr",
     .title = "LoKr",
     .peft_type = "LOKR",
+    .lacks = BAL_NO_TYING | BAL_NO_RSLORA,
     .alpha_key = "alpha",
     .init_key = "init_weights",
     .additive = true,

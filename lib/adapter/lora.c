@@ -77,29 +77,48 @@ static size_t scratch(const bal_site *s, size_t M)
     return s->embedding ? 2 * M * s->r : M * bal_lora_hidden(s->lora);
 }
 
-/* On an embedding A = 0 and B is normal, as peft: it is B's rows that are looked up. */
+/* It is B's rows that are looked up. */
+void bal_lora_embedding_init(const bal_lora *l, bal_rng *rng)
+{
+    for (size_t i = 0; i < l->r * l->in; i++)
+        l->a[i] = 0;
+    for (size_t i = 0; i < l->r * l->out; i++)
+        l->b[i] = (real_t)bal_rng_normal(rng);
+}
+
 static bal_status init(bal_site *s, const bal_view *w, bal_rng *rng)
 {
     (void)w;
-    for (size_t i = 0; s->embedding && i < s->r * s->in; i++)
-        s->lora->a[i] = 0;
-    for (size_t i = 0; s->embedding && i < s->r * s->out; i++)
-        s->lora->b[i] = (real_t)bal_rng_normal(rng);
+    if (s->embedding && bal_config_key(&s->adapter->config, "lora_bias")->number != 0) /* as peft */
+        return bal_fail(BAL_EINVAL, "lora_bias cannot go with an adapter on an embedding ('%s')", s->module);
+    if (s->embedding)
+        bal_lora_embedding_init(s->lora, rng);
     return BAL_OK;
 }
 
-/* h(M, r) = the columns of A that belong to the tokens. */
-static void look_up(const bal_lora *l, size_t M, const int32_t *tokens, real_t *h)
+void bal_lora_look_up(const bal_lora *l, size_t M, const int32_t *tokens, real_t *h)
 {
     for (size_t t = 0; t < M; t++)
         for (size_t k = 0; k < l->r; k++)
             h[t * l->r + k] = l->a[k * l->in + (size_t)tokens[t]];
 }
 
+void bal_lora_add_columns(const bal_lora *l, size_t M, const int32_t *tokens, const real_t *g)
+{
+    for (size_t t = 0; t < M; t++)
+        for (size_t k = 0; k < l->r; k++)
+            l->da[k * l->in + (size_t)tokens[t]] += g[t * l->r + k];
+}
+
+void bal_lora_embedding_rows(const bal_lora *l, size_t row0, size_t n_rows, real_t *out, size_t ld)
+{
+    bal_gemm(true, true, n_rows, l->out, l->r, (real_t)l->scale, l->a + row0, l->in, l->b, l->r, 1, out, ld);
+}
+
 static void embed(const bal_site_call *c, const int32_t *tokens, real_t scale)
 {
     const bal_lora *l = c->site->lora;
-    look_up(l, c->M, tokens, c->scratch);
+    bal_lora_look_up(l, c->M, tokens, c->scratch);
     bal_site_product(c, l->out, l->r, scale * (real_t)l->scale, c->scratch, l->r, l->b, 1, c->y, c->ldy);
 }
 
@@ -108,15 +127,13 @@ static void embed_back(const bal_site_call *c, const int32_t *tokens, real_t sca
     const bal_lora *l = c->site->lora;
     size_t r = l->r, M = c->M;
     real_t *h = c->scratch, *g = h + M * r, s = scale * (real_t)l->scale;
-    look_up(l, M, tokens, h);
+    bal_lora_look_up(l, M, tokens, h);
     if (l->db != NULL)
         bal_gemm(true, false, l->out, r, M, s, c->dy, c->ldy, h, r, 1, l->db, r);
     if (l->da == NULL)
         return;
     bal_gemm(false, false, M, r, l->out, s, c->dy, c->ldy, l->b, r, 0, g, r);
-    for (size_t t = 0; t < M; t++)
-        for (size_t k = 0; k < r; k++)
-            l->da[k * l->in + (size_t)tokens[t]] += g[t * r + k];
+    bal_lora_add_columns(l, M, tokens, g);
 }
 
 static size_t rows_back_scratch(const bal_site *s, size_t M)
@@ -176,12 +193,10 @@ static void backward(const bal_site_call *c)
 
 static void effective(const bal_site *s, size_t row0, size_t n_rows, real_t *out, size_t ld)
 {
-    const bal_lora *l = s->lora;
-    if (s->embedding) { /* rows are tokens: (B A)^T */
-        bal_gemm(true, true, n_rows, l->out, l->r, (real_t)l->scale, l->a + row0, l->in, l->b, l->r, 1, out, ld);
-        return;
-    }
-    bal_lora_add_delta(s->lora, row0, n_rows, out, ld);
+    if (s->embedding)
+        bal_lora_embedding_rows(s->lora, row0, n_rows, out, ld);
+    else
+        bal_lora_add_delta(s->lora, row0, n_rows, out, ld);
 }
 
 static void effective_bias(const bal_site *s, size_t from, size_t n, real_t *bias)

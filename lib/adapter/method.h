@@ -67,6 +67,16 @@ typedef enum bal_default_targets {
     BAL_TARGETS_COUNT
 } bal_default_targets;
 
+/* Keys that LoRA has and peft's class of another method has not: dropped where a file holds them, as peft does, and
+ * refused where they are asked for. */
+enum {
+    BAL_NO_LAYERS = 1,   /* layers_to_transform, layers_pattern */
+    BAL_NO_EXCLUDE = 2,  /* exclude_modules */
+    BAL_NO_PATTERNS = 4, /* rank_pattern, alpha_pattern */
+    BAL_NO_TYING = 8,    /* ensure_weight_tying */
+    BAL_NO_RSLORA = 16   /* use_rslora */
+};
+
 typedef struct bal_method {
     const char *name;        /* a word of --method: "lora" */
     const char *title;       /* in messages: "LoRA" */
@@ -91,6 +101,7 @@ typedef struct bal_method {
     bool output_without_bias;    /* forward() wants y without the bias, which is added after it */
     bal_default_targets targets; /* what is adapted when nothing is named */
     size_t default_r;            /* 0: the caller's */
+    unsigned lacks;              /* BAL_NO_... */
     bal_method_key keys[BAL_METHOD_KEYS];
 
     /* Sets tensor[] and n_tensors, n_state and variant of a site whose module, in, out, r, scale and adapter (its
@@ -143,7 +154,7 @@ typedef struct bal_method {
     void (*rows_back)(const bal_site *s, const bal_view *w, size_t M, const real_t *X, const real_t *dZ, size_t ldz,
                       size_t row0, size_t n, real_t *scratch);
     size_t (*rows_back_scratch)(const bal_site *s, size_t M);
-    /* On an embedding (embeddings): y(M, out) += scale (what the adapter adds to the rows of these tokens); the
+    /* On an embedding (embeddings): y(M, out), scale times the rows of these tokens, becomes that of the adapted rows; the
      * gradients += from dy.  scratch() values of c->scratch. */
     void (*embed)(const bal_site_call *c, const int32_t *tokens, real_t scale);
     void (*embed_back)(const bal_site_call *c, const int32_t *tokens, real_t scale);

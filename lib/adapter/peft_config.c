@@ -1,5 +1,5 @@
-/* adapter_config.json of peft: what we read, what we refuse, and the portable set of keys that we write (old peft
- * stops at a key it does not know, so only long-lived ones are written).  SPDX-License-Identifier: Apache-2.0 */
+/* adapter_config.json of peft: what we read and what we refuse (peft_config_write.c writes it).
+ * SPDX-License-Identifier: Apache-2.0 */
 #include "lib/adapter/peft.h"
 
 #include "lib/adapter/adapter_impl.h"
@@ -11,7 +11,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_CONFIG_BYTES = 16 << 20, MAX_RANK = 1 << 20, MAX_TARGETS = 100000 };
@@ -80,7 +79,7 @@ static bal_status check_features(const cJSON *json, const char *where, bal_adapt
         bias = "lora_only";
     if (status == BAL_OK && bias != NULL && !bal_bias_parse(bias, &c->bias))
         return bal_fail(BAL_EFORMAT, "%s: bias is '%.60s'; it must be none, all or lora_only", where, bias);
-    if (status == BAL_OK)
+    if (status == BAL_OK && (c->method->lacks & BAL_NO_TYING) == 0)
         status = bal_json_bool(json, where, "ensure_weight_tying", &c->ensure_weight_tying, NULL);
     return status;
 }
@@ -289,15 +288,20 @@ static bal_status read_targets(const cJSON *json, const char *where, peft_config
         c->target_pattern = NULL;
     }
     out->exact_targets = c->target_pattern != NULL || c->n_target_modules > 0;
-    BAL_TRY(
-        read_names(json, where, "exclude_modules", &c->exclude_modules, &c->n_exclude_modules, &c->exclude_pattern));
-    BAL_TRY(read_layers(json, where, c));
-    BAL_TRY(read_layers_pattern(json, where, c));
+    unsigned lacks = c->method->lacks;
+    if ((lacks & BAL_NO_EXCLUDE) == 0)
+        BAL_TRY(read_names(json, where, "exclude_modules", &c->exclude_modules, &c->n_exclude_modules,
+                           &c->exclude_pattern));
+    if ((lacks & BAL_NO_LAYERS) == 0) {
+        BAL_TRY(read_layers(json, where, c));
+        BAL_TRY(read_layers_pattern(json, where, c));
+    }
     BAL_TRY(read_list(json, where, "modules_to_save", &c->modules_to_save, &c->n_modules_to_save));
     if (c->method->finished != NULL) /* the ranks that were left, not a choice */
         BAL_TRY(read_kept(json, where, c));
-    else
-        BAL_TRY(read_pattern(json, where, "rank_pattern", true, &c->rank_pattern, &c->n_rank_pattern));
+    if ((lacks & BAL_NO_PATTERNS) != 0)
+        return BAL_OK;
+    BAL_TRY(read_pattern(json, where, "rank_pattern", true, &c->rank_pattern, &c->n_rank_pattern));
     BAL_TRY(read_pattern(json, where, "alpha_pattern", false, &c->alpha_pattern, &c->n_alpha_pattern));
 out:
     return status;
@@ -307,15 +311,16 @@ static bal_status read_numbers(const cJSON *json, const char *where, bal_adapter
 {
     bal_status status = BAL_OK;
     const bal_method *m = c->method;
-    int64_t r = m->no_rank ? 1 : m->rank_key != NULL ? (int64_t)m->default_r : 8;
-    c->lora_alpha = 8; /* peft's defaults for absent keys */
+    int64_t r = m->no_rank ? 1 : m->default_r > 0 ? (int64_t)m->default_r : 8; /* peft's defaults for absent keys */
+    c->lora_alpha = 8;
     if (!m->no_rank)
         BAL_TRY(bal_json_i64(json, where, m->rank_key != NULL ? m->rank_key : "r", 1, MAX_RANK, &r, NULL));
     if (m->alpha_key != NULL)
         BAL_TRY(bal_json_f64(json, where, m->alpha_key, &c->lora_alpha, NULL));
     if (m->dropout_key != NULL)
         BAL_TRY(bal_json_f64(json, where, m->dropout_key, &c->lora_dropout, NULL));
-    BAL_TRY(bal_json_bool(json, where, "use_rslora", &c->use_rslora, NULL));
+    if ((m->lacks & BAL_NO_RSLORA) == 0)
+        BAL_TRY(bal_json_bool(json, where, "use_rslora", &c->use_rslora, NULL));
     c->r = (size_t)r;
     if (m->rank_key != NULL && c->lora_alpha <= 0) /* as peft's AdaLoRA */
         c->lora_alpha = (double)r;
@@ -369,262 +374,4 @@ void bal_peft_config_dispose(peft_config *c)
 {
     bal_adapter_config_dispose(&c->config);
     *c = (peft_config){0};
-}
-
-static int compare_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* "all-linear" is written as the names it stood for, so that it means the same modules in any peft. */
-static bal_status put_targets(bal_buf *b, const bal_adapter *a)
-{
-    const bal_adapter_config *c = &a->config;
-    bool expand = c->n_target_modules == 1 && strcmp(c->target_modules[0], "all-linear") == 0;
-    if (c->target_pattern != NULL)
-        return bal_json_put_text(b, c->target_pattern);
-    size_t n = 0, most = expand ? a->n_sites : c->n_target_modules;
-    const char **names = bal_alloc(most, sizeof *names);
-    if (names == NULL)
-        return BAL_ENOMEM;
-    for (size_t i = 0; i < most; i++) {
-        const char *name = expand ? a->sites[i].module : c->target_modules[i], *dot = strrchr(name, '.');
-        if (expand && dot != NULL)
-            name = dot + 1;
-        bool seen = false;
-        for (size_t j = 0; j < n && !seen; j++)
-            seen = strcmp(names[j], name) == 0;
-        if (!seen)
-            names[n++] = name;
-    }
-    qsort(names, n, sizeof *names, compare_text);
-    bal_status status = bal_buf_text(b, "[");
-    for (size_t i = 0; i < n && status == BAL_OK; i++) {
-        status = bal_buf_text(b, i > 0 ? ",\n    " : "\n    ");
-        if (status == BAL_OK)
-            status = bal_json_put_text(b, names[i]);
-    }
-    if (status == BAL_OK)
-        status = bal_buf_text(b, n > 0 ? "\n  ]" : "]");
-    bal_free(names);
-    return status;
-}
-
-/* The members of the file, written in the order of their names as peft does. */
-typedef struct member {
-    const char *name;
-    bal_buf value;
-} member;
-
-enum { MAX_MEMBERS = 48 };
-
-typedef struct members {
-    member of[MAX_MEMBERS];
-    size_t n;
-} members;
-
-/* A new member; *value receives where its value is written. */
-static bal_buf *put(members *m, const char *name)
-{
-    m->of[m->n].name = name; /* their number is known */
-    return &m->of[m->n++].value;
-}
-
-static bal_status put_text_or_null(members *m, const char *name, const char *text)
-{
-    bal_buf *b = put(m, name);
-    return text != NULL && text[0] != '\0' ? bal_json_put_text(b, text) : bal_buf_text(b, "null");
-}
-
-static bal_status put_bool(members *m, const char *name, bool value)
-{
-    return bal_buf_text(put(m, name), value ? "true" : "false");
-}
-
-static bal_status put_null(members *m, const char *name)
-{
-    return bal_buf_text(put(m, name), "null");
-}
-
-static bal_status put_number(members *m, const char *name, double value)
-{
-    return bal_json_put_f64(put(m, name), value);
-}
-
-static bal_status put_list(members *m, const char *name, char *const *list, size_t n)
-{
-    bal_buf *b = put(m, name);
-    bal_status status = bal_buf_text(b, "[");
-    for (size_t i = 0; i < n && status == BAL_OK; i++) {
-        status = bal_buf_text(b, i > 0 ? ",\n    " : "\n    ");
-        if (status == BAL_OK)
-            status = bal_json_put_text(b, list[i]);
-    }
-    return status == BAL_OK ? bal_buf_text(b, n > 0 ? "\n  ]" : "]") : status;
-}
-
-/* null, a list, or the expression. */
-static bal_status put_names(members *m, const char *name, char *const *list, size_t n, const char *pattern)
-{
-    if (pattern != NULL)
-        return put_text_or_null(m, name, pattern);
-    return n == 0 ? put_null(m, name) : put_list(m, name, list, n);
-}
-
-static bal_status put_layers(members *m, const bal_adapter_config *c)
-{
-    bal_buf *b = put(m, "layers_to_transform");
-    if (c->n_layers_to_transform == 0)
-        return bal_buf_text(b, "null");
-    bal_status status = BAL_OK;
-    for (size_t i = 0; i < c->n_layers_to_transform && status == BAL_OK; i++)
-        status = bal_buf_printf(b, "%s%zu", i == 0 ? "[\n    " : ",\n    ", c->layers_to_transform[i]);
-    return status == BAL_OK ? bal_buf_text(b, "\n  ]") : status;
-}
-
-static bal_status put_pattern(members *m, const char *name, const bal_pattern_value *v, size_t n)
-{
-    bal_status status = BAL_OK;
-    if (n == 0)
-        return BAL_OK;
-    bal_buf *b = put(m, name);
-    for (size_t i = 0; i < n; i++) {
-        BAL_TRY(bal_buf_text(b, i == 0 ? "{\n    " : ",\n    "));
-        BAL_TRY(bal_json_put_text(b, v[i].pattern));
-        BAL_TRY(bal_buf_text(b, ": "));
-        BAL_TRY(bal_json_put_f64(b, v[i].value));
-    }
-    BAL_TRY(bal_buf_text(b, "\n  }"));
-out:
-    return status;
-}
-
-static bal_status put_kept(members *m, const bal_adapter_config *c)
-{
-    bal_status status = BAL_OK;
-    bal_buf name = {0};
-    if (c->n_kept == 0)
-        return BAL_OK;
-    bal_buf *b = put(m, "rank_pattern");
-    for (size_t i = 0; i < c->n_kept; i++) {
-        const bal_kept *k = &c->kept[i];
-        name.len = 0;
-        BAL_TRY(bal_buf_printf(&name, "%s.lora_E", k->module));
-        BAL_TRY(bal_buf_text(b, i == 0 ? "{\n    " : ",\n    "));
-        BAL_TRY(bal_json_put_text(b, bal_buf_cstr(&name)));
-        for (size_t j = 0; j < k->n; j++)
-            BAL_TRY(bal_buf_printf(b, "%s\n      %s", j == 0 ? ": [" : ",", k->kept[j] ? "true" : "false"));
-        BAL_TRY(bal_buf_text(b, "\n    ]"));
-    }
-    BAL_TRY(bal_buf_text(b, "\n  }"));
-out:
-    bal_buf_dispose(&name);
-    return status;
-}
-
-static bal_status put_keys(members *m, const bal_adapter_config *c)
-{
-    bal_status status = BAL_OK;
-    const bal_method *method = bal_method_of(c);
-    for (size_t i = 0; i < BAL_METHOD_KEYS && method->keys[i].name != NULL && status == BAL_OK; i++) {
-        const char *name = method->keys[i].name;
-        const bal_key_value *v = &c->keys[i];
-        bool is_default = v->number == method->keys[i].number && v->text == NULL && v->list == NULL;
-        if (method->keys[i].when_set && is_default)
-            continue;
-        switch (method->keys[i].type) {
-        case BAL_KEY_NUMBER:
-            status = put_number(m, name, v->number);
-            break;
-        case BAL_KEY_BOOL:
-            status = put_bool(m, name, v->number != 0);
-            break;
-        case BAL_KEY_TEXT:
-            status = put_text_or_null(m, name, v->text);
-            break;
-        case BAL_KEY_LIST:
-            status = v->list == NULL ? put_null(m, name) : put_list(m, name, v->list, v->n_list);
-            break;
-        }
-    }
-    return status;
-}
-
-static bal_status put_bias(members *m, const bal_method *method, bal_bias_mode mode)
-{
-    bool lora = strcmp(method->peft_type, "VERA") != 0;
-    if (!method->biases || (!lora && mode == BAL_BIAS_NONE))
-        return BAL_OK;
-    return put_text_or_null(m, "bias", !lora && mode == BAL_BIAS_LORA_ONLY ? "vera_only" : bal_bias_name(mode));
-}
-
-static bal_status put_config(members *m, const bal_adapter *a, bool initial)
-{
-    const bal_adapter_config *c = &a->config;
-    const bal_method *method = initial ? bal_method_named("lora") : bal_method_of(c);
-    const char *init = initial ? "lora" : c->init;
-    bal_status status = BAL_OK;
-    BAL_TRY(put_null(m, "auto_mapping"));
-    BAL_TRY(put_text_or_null(m, "base_model_name_or_path", c->base_model));
-    BAL_TRY(put_bool(m, "inference_mode", true));
-    BAL_TRY(put_text_or_null(m, "peft_type", method->peft_type));
-    BAL_TRY(put_null(m, "revision"));
-    BAL_TRY(put_names(m, "modules_to_save", c->modules_to_save, initial ? 0 : c->n_modules_to_save, NULL));
-    BAL_TRY(method->no_sites ? put_null(m, "target_modules") : put_targets(put(m, "target_modules"), a));
-    BAL_TRY(put_text_or_null(m, "task_type", c->task_type));
-    if (strcmp(method->peft_type, "LORA") == 0 || strcmp(method->peft_type, "ADALORA") == 0)
-        BAL_TRY(put_bool(m, "fan_in_fan_out", c->fan_in_fan_out));
-    BAL_TRY(put_bias(m, method, initial ? BAL_BIAS_NONE : c->bias));
-    if (c->ensure_weight_tying && !initial)
-        BAL_TRY(put_bool(m, "ensure_weight_tying", true));
-    if (!method->no_rank) {
-        BAL_TRY(bal_buf_printf(put(m, method->rank_key != NULL ? method->rank_key : "r"), "%zu", c->r));
-        BAL_TRY(put_names(m, "layers_pattern", c->layers_pattern, c->n_layers_pattern, NULL));
-        BAL_TRY(put_layers(m, c));
-        BAL_TRY(put_pattern(m, "rank_pattern", c->rank_pattern, c->n_rank_pattern));
-        BAL_TRY(put_kept(m, c));
-        BAL_TRY(put_pattern(m, "alpha_pattern", c->alpha_pattern, c->n_alpha_pattern));
-    }
-    if (c->n_exclude_modules > 0 || c->exclude_pattern != NULL)
-        BAL_TRY(put_names(m, "exclude_modules", c->exclude_modules, c->n_exclude_modules, c->exclude_pattern));
-    if (method->init_key != NULL && strcmp(init, "lora") == 0)
-        BAL_TRY(put_bool(m, method->init_key, true));
-    else if (method->init_key != NULL)
-        BAL_TRY(put_text_or_null(m, method->init_key, init));
-    if (method->alpha_key != NULL)
-        BAL_TRY(put_number(m, method->alpha_key, c->lora_alpha));
-    if (method->dropout_key != NULL)
-        BAL_TRY(put_number(m, method->dropout_key, c->lora_dropout));
-    if (c->use_rslora)
-        BAL_TRY(put_bool(m, "use_rslora", true));
-    if (method->flag != NULL)
-        BAL_TRY(put_bool(m, method->flag, true));
-    if (!initial)
-        BAL_TRY(put_keys(m, c));
-out:
-    return status;
-}
-
-static int compare_members(const void *a, const void *b)
-{
-    return strcmp(((const member *)a)->name, ((const member *)b)->name);
-}
-
-bal_status bal_peft_config_write(const bal_adapter *a, bool initial, const char *path)
-{
-    bal_buf b = {0};
-    members m = {0};
-    bal_status status = put_config(&m, a, initial);
-    qsort(m.of, m.n, sizeof *m.of, compare_members);
-    for (size_t i = 0; i < m.n && status == BAL_OK; i++)
-        status =
-            bal_buf_printf(&b, "%s  \"%s\": %s", i > 0 ? ",\n" : "{\n", m.of[i].name, bal_buf_cstr(&m.of[i].value));
-    if (status == BAL_OK)
-        status = bal_buf_text(&b, "\n}\n");
-    if (status == BAL_OK)
-        status = bal_file_replace(path, b.data, b.len);
-    for (size_t i = 0; i < m.n; i++)
-        bal_buf_dispose(&m.of[i].value);
-    bal_buf_dispose(&b);
-    return status;
 }

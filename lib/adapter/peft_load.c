@@ -139,18 +139,64 @@ static bal_status find_place(const char *name, bal_adapter *of, const bal_adapte
     return BAL_OK;
 }
 
-/* peft also writes the base weight of an adapted embedding or head: it is the model's own. */
-static bool names_base(const char *name, const bal_module *modules, size_t n)
+/* Rows of the file's base weight beside the model's, which may be rounded otherwise, or packed (not compared). */
+static bal_status compare_base(const bal_tensor *t, const bal_module *m)
+{
+    const double most = 0.01; /* of the norm; bf16 is within 0.004 */
+    double off = 0, size = 0;
+    bal_view v;
+    bal_dtype d = m->w->dtype;
+    bal_status status = check_dtype(t);
+    real_t *row = bal_alloc(2, m->w->cols * sizeof *row);
+    if (row == NULL)
+        return BAL_ENOMEM;
+    BAL_TRY(status);
+    BAL_TRY(bal_tensor_view(t, &v));
+    bool plain = d == BAL_DTYPE_F32 || d == BAL_DTYPE_F64 || d == BAL_DTYPE_BF16 || d == BAL_DTYPE_F16;
+    for (size_t i = 0; i < v.rows && plain && m->w->data != NULL; i++) {
+        real_t *mine = row + v.cols;
+        bal_view_dequant(&v, i, 1, row, v.cols);
+        bal_view_dequant(m->w, i, 1, mine, v.cols);
+        for (size_t k = 0; k < v.cols; k++) {
+            double e = (double)row[k] - (double)mine[k];
+            off += e * e;
+            size += (double)mine[k] * (double)mine[k];
+        }
+    }
+    if (!(off <= most * most * size))
+        BAL_TRY(bal_fail(BAL_EFORMAT,
+                         "'%s' in %s is the base weight that the adapter was trained on, and differs from the model's "
+                         "'%s': it is the adapter of another base model, or peft trained the weight, too",
+                         t->name, t->file, m->name));
+out:
+    bal_free(row);
+    return status;
+}
+
+/* peft also writes the base weight of an adapted embedding or head: it is the model's own, or the adapter is of another
+ * base (a vocabulary that was enlarged, weights that were trained).  *is: it is such a tensor. */
+static bal_status check_base(const bal_tensor *t, const bal_module *modules, size_t n, bool *is)
 {
     static const char tail[] = ".base_layer.weight";
-    if (!bal_starts_with(name, PREFIX) || !bal_ends_with(name, tail))
-        return false;
-    const char *module = name + sizeof PREFIX - 1;
+    const bal_module *m = NULL;
+    *is = false;
+    if (!bal_starts_with(t->name, PREFIX) || !bal_ends_with(t->name, tail))
+        return BAL_OK;
+    const char *module = t->name + sizeof PREFIX - 1;
     size_t len = strlen(module) - (sizeof tail - 1);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n && m == NULL; i++)
         if (strlen(modules[i].name) == len && strncmp(modules[i].name, module, len) == 0)
-            return true;
-    return false;
+            m = &modules[i];
+    if (m == NULL)
+        return BAL_OK;
+    *is = true;
+    bool turned = m->fan_in_fan_out;
+    if (t->n_dims != 2 || t->shape[turned ? 1 : 0] != m->w->rows || t->shape[turned ? 0 : 1] != m->w->cols)
+        return bal_fail(BAL_EFORMAT,
+                        "'%s' in %s is the base weight that the adapter was trained on, and of another shape than "
+                        "the model's '%s' (%zu x %zu): it is the adapter of another base model",
+                        t->name, t->file, m->name, m->w->rows, m->w->cols);
+    return turned ? BAL_OK : compare_base(t, m);
 }
 
 /* A tensor of the model that the adapter has a copy of; these are read by read_copies(). */
@@ -187,7 +233,11 @@ static bal_status collect(const bal_safetensors *file, const bal_adapter_config 
             continue;
         }
         bool there = false;
-        if (names_base(t->name, modules, n) || is_copy(t->name, c, modules, n))
+        bool base = false;
+        if (is_copy(t->name, c, modules, n))
+            continue;
+        BAL_TRY(check_base(t, modules, n, &base));
+        if (base)
             continue;
         BAL_TRY(find_place(t->name, &of, c, modules, n, &m, &which, &there));
         if (!there && without_base && (bal_ends_with(t->name, ".weight") || bal_ends_with(t->name, ".bias")) &&
@@ -358,12 +408,13 @@ static bal_status name_targets(peft_config *c, const bal_module *modules, const 
     return BAL_OK;
 }
 
-static bal_status check_patterns(const bal_adapter *a, const char *dir)
+/* A key that no adapted module has changes nothing; peft says nothing of it. */
+static bal_status check_patterns(const bal_adapter *a, const char *dir, char *note, size_t note_bytes)
 {
     bal_selector *selector = NULL;
     bal_status status = bal_selector_new(&selector, &a->config);
-    if (status == BAL_OK)
-        status = bal_selector_check_patterns(selector, a);
+    if (status == BAL_OK && bal_selector_check_patterns(selector, a) != BAL_OK && note != NULL)
+        (void)snprintf(note, note_bytes, "%s: %s", dir, bal_error_message());
     bal_selector_free(selector);
     return status == BAL_EINVAL ? bal_fail_note(BAL_EFORMAT, "%s", dir) : status;
 }
@@ -385,10 +436,10 @@ static bal_status load_pair(bal_adapter **out, peft_config *c, const char *dir, 
     BAL_TRY(collect(file, &c->config, modules, n, found));
     BAL_TRY(pick(c, dir, modules, n, found, picked, &k));
     BAL_TRY(name_targets(c, modules, picked, k));
-    BAL_TRY(bal_copies_choose(&copies, &c->config, modules, n, picked, k));
+    BAL_TRY(bal_copies_choose(&copies, &c->config, modules, n, picked, k, train));
     BAL_TRY(bal_adapter_build(&a, &c->config, modules, picked, k, &copies, train));
     bal_copies_start(a, modules);
-    BAL_TRY(check_patterns(a, dir));
+    BAL_TRY(check_patterns(a, dir, note, note_bytes));
     for (size_t i = 0; i < k; i++)
         BAL_TRY(read_tensors(dir, &a->sites[i], a->sites[i].tensor, a->sites[i].n_tensors, &found[picked[i]]));
     const bal_site whole = {.method = bal_method_of(&a->config)};

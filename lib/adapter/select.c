@@ -89,10 +89,10 @@ bal_status bal_selector_new(bal_selector **out, const bal_adapter_config *c)
         BAL_TRY(compile(&s->target, "target_modules", "(?:", c->target_pattern, ")$"));
     if (c->exclude_pattern != NULL)
         BAL_TRY(compile(&s->exclude, "exclude_modules", "(?:", c->exclude_pattern, ")$"));
-    BAL_TRY(compile(&s->any_layer, "layers_pattern", "", ".*\\.[^.]*\\.(\\d+)\\.", ""));
+    BAL_TRY(compile(&s->any_layer, "layers_pattern", "", ".*?\\.[^.]*\\.(\\d+)\\.", ""));
     for (size_t i = 0; i < c->n_layers_pattern; i++) {
         s->n_layers++;
-        BAL_TRY(compile(&s->layers[i], "layers_pattern", ".*\\.(?:", c->layers_pattern[i], ")\\.(\\d+)\\."));
+        BAL_TRY(compile(&s->layers[i], "layers_pattern", "(?:^|.*?\\.)(?:", c->layers_pattern[i], ")\\.(\\d+)\\."));
     }
     BAL_TRY(compile_values(&s->ranks, &s->n_ranks, "rank_pattern", c->rank_pattern, c->n_rank_pattern));
     BAL_TRY(compile_values(&s->alphas, &s->n_alphas, "alpha_pattern", c->alpha_pattern, c->n_alpha_pattern));

@@ -161,6 +161,7 @@ const bal_method bal_method_vera = {
     .name = "vera",
     .title = "VeRA",
     .peft_type = "VERA",
+    .lacks = BAL_NO_EXCLUDE | BAL_NO_PATTERNS | BAL_NO_TYING | BAL_NO_RSLORA,
     .dropout_key = "vera_dropout",
     .biases = true,
     .init_key = "init_weights",

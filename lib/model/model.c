@@ -226,6 +226,15 @@ bal_status bal_model_mergeable(const bal_model *m)
                             "it with --adapter",
                             s->method->title);
     }
+    const bal_site *e = m->embed.site;
+    if (e == NULL || e->method->prepare == NULL)
+        return BAL_OK;
+    real_t *scratch =
+        bal_alloc(e->method->prepare_scratch(e), sizeof *scratch); /* an embedding is merged by what it holds */
+    if (scratch == NULL)
+        return BAL_ENOMEM;
+    e->method->prepare(e, &m->embed.w, scratch);
+    bal_free(scratch);
     return BAL_OK;
 }
 

@@ -37,7 +37,10 @@ static bal_site_needs needs_of(const bal_model *m, size_t max_tokens)
             n.input = n.input || s->method->input != NULL;
         }
     if (m->embed.site != NULL) {
-        size_t scratch = bal_site_scratch(m->embed.site, max_tokens);
+        const bal_site *s = m->embed.site;
+        size_t scratch = bal_site_scratch(s, max_tokens);
+        size_t prepare = s->method->prepare_scratch != NULL ? s->method->prepare_scratch(s) : 0;
+        scratch = prepare > scratch ? prepare : scratch;
         n.scratch = scratch > n.scratch ? scratch : n.scratch;
     }
     return n;
@@ -412,6 +415,9 @@ static void prepare_adapters(const bal_pass *p)
             if (l->site != NULL && l->site->method->prepare != NULL)
                 l->site->method->prepare(l->site, &l->w, p->site_scratch);
         }
+    const bal_site *s = p->m->embed.site;
+    if (s != NULL && s->method->prepare != NULL)
+        s->method->prepare(s, &p->m->embed.w, p->site_scratch);
 }
 
 static void final_norm(const bal_pass *p, bool adapted, const real_t *x, real_t *y)

@@ -32,6 +32,7 @@ travels dora --r 4 --method dora --target-modules q_proj,down_proj
 shapes dora | grep magnitude; grep use_dora dora/adapter_config.json
 travels dora-pissa --use-dora --method pissa --r 2 --target-modules q_proj,o_proj
 travels outer --r 4 --target-modules embed_tokens,lm_head,q_proj
+travels dora-outer --r 4 --use-dora --target-modules embed_tokens,lm_head,q_proj
 balora inspect outer/adapter_model.safetensors --tensors | grep -oE '(embed_tokens|lm_head).*[0-9]' | tr -s ' '
 grep tie_word outer-merged/config.json
 echo '{"r": 2, "rank_pattern": {"q_proj": 3}, "alpha_pattern": {"q_proj": 5}, "target_modules": ["q_proj"]}' >recipe.json

@@ -85,6 +85,18 @@ refused $T --out x --method adalora --tinit 8 --tfinal 8
 refused $T --out x --method adalora --target-r 13
 refused $T --out x --method adalora --beta1 1
 refused $T --out x --adapter adalora --method adalora --init-r 3
+refused $T --out x --method ia3 --layers-to-transform 0
+refused $T --out x --method vera --exclude-modules q_proj
+refused $T --out x --method vera --rank-pattern q_proj=4
+refused $T --out x --method loha --ensure-weight-tying --modules-to-save lm_head
+refused $T --out x --method lora --layers-pattern layers
+refused $T --out x --method lora --target-modules ".*q_proj" --layers-to-transform 0
+refused $T --out x --method lora --lora-dropout 0.1 --target-modules lm_head,q_proj
+refused $T --out x --method lora --lora-bias --target-modules embed_tokens
+refused $T --out x --adapter lora --target-modules q_proj
+refused $T --out x --adapter lora --rank-pattern q_proj=3
+refused $T --out x --adapter lokr --method lokr --decompose-both
+refused $T --out x --adapter ia3 --method ia3 --feedforward-modules q_proj
 refused balora merge --model "$MODEL" --adapter adalora --adapter adalora --combination linear --out x | sed 's/not [0-9].*)/not .../'
 sed 's/"feedforward_modules": \[[^]]*\]/"feedforward_modules": "down"/' ia3/adapter_config.json >c && cat c >/dev/null
 ls -d x 2>/dev/null || echo "nothing half-written"

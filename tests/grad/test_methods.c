@@ -43,17 +43,24 @@ TEST(every_method)
     }
 }
 
-/* LoRA on the embedding: A's columns and B, with tokens that occur more than once. */
+/* On the embedding: A's columns and B (DoRA: the magnitudes), with tokens that occur more than once. */
+static void check_embedding(const char *method, const char *only, size_t tensors)
+{
+    for (int checkpoint = 0; checkpoint < 2; checkpoint++) {
+        const model_setup s = {k_config, "lora", "embed_tokens", 0, checkpoint == 1, method};
+        if (CHECK(set_up_model(&s))) {
+            g.only = only;
+            check_model();
+            CHECK(g.n_checked == tensors);
+        }
+        free_all();
+    }
+}
+
 TEST(embedding)
 {
     if (!BAL_REAL_IS_DOUBLE)
         SKIP("finite differences need MODE=f64");
-    for (int checkpoint = 0; checkpoint < 2; checkpoint++) {
-        const model_setup s = {k_config, "lora", "embed_tokens", 0, checkpoint == 1, "lora"};
-        if (CHECK(set_up_model(&s))) {
-            check_model();
-            CHECK(g.n_checked == 2); /* A and B */
-        }
-        free_all();
-    }
+    check_embedding("lora", NULL, 2);
+    check_embedding("dora", checked("dora"), 1);
 }

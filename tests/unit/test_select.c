@@ -44,6 +44,21 @@ TEST(names_and_expressions)
     picks(&(bal_adapter_config){.target_pattern = anchored}, "--+-+-");
 }
 
+/* A pattern may hold the whole path to the list; the first number counts, as peft. */
+TEST(layers_patterns)
+{
+    char q[] = "q_proj", whole[] = "model.layers";
+    char *list[] = {q}, *path[] = {whole};
+    size_t one[] = {1};
+    bal_adapter_config c = {.target_modules = list,
+                            .n_target_modules = 1,
+                            .layers_to_transform = one,
+                            .n_layers_to_transform = 1,
+                            .layers_pattern = path,
+                            .n_layers_pattern = 1};
+    picks(&c, "--+---");
+}
+
 TEST(excluded_and_layers)
 {
     char all[] = "all-linear", q[] = "q_proj", up[] = "model.layers.1.mlp.up_proj", other[] = "blocks",
