@@ -381,3 +381,38 @@ TEST(mistral_has_no_layer_types)
     bal_buf_dispose(&text);
     bal_model_free(m);
 }
+
+/* transformers refuses a whole number where a configuration has a real one, and the other way round. */
+TEST(reals_are_written_as_reals)
+{
+    static const char *const wanted[] = {"\"attn_logit_softcapping\": 50.0,", "\"final_logit_softcapping\": 30.0,",
+                                         "\"query_pre_attn_scalar\": 24,", "\"initializer_range\": 1.0,"};
+    char dir[600], file[600], back[600];
+    bal_model *m = NULL, *again = NULL;
+    bal_buf text = {0};
+    paths(dir, file, back);
+    CHECK_OK(bal_folder_remove(dir));
+    CHECK_OK(bal_folder_remove(back));
+    if (CHECK_OK(bal_model_new(&m,
+                               "{\"model_type\": \"gemma2\", \"num_hidden_layers\": 1, \"hidden_size\": 32, "
+                               "\"num_attention_heads\": 4, \"intermediate_size\": 8, \"vocab_size\": 23, "
+                               "\"head_dim\": 24, \"query_pre_attn_scalar\": 24, \"initializer_range\": 1}",
+                               5)) &&
+        CHECK_OK(bal_config_to_json(&text, &m->config, "float32"))) {
+        for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+            CHECK_MSG(strstr(bal_buf_cstr(&text), wanted[i]) != NULL, "%s: %s", wanted[i], bal_buf_cstr(&text));
+        /* a folder's own numbers keep their spelling */
+        (void)snprintf(file, sizeof file, "%.500s/config.json", dir);
+        if (CHECK_OK(bal_model_save(m, dir, BAL_DTYPE_F32)) && CHECK_OK(bal_model_load(&again, dir)) &&
+            CHECK_OK(bal_model_save(again, back, BAL_DTYPE_BF16))) {
+            bal_buf_clear(&text);
+            (void)snprintf(file, sizeof file, "%.500s/config.json", back);
+            CHECK_OK(bal_file_read(file, 1 << 20, &text));
+            for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+                CHECK_MSG(strstr(bal_buf_cstr(&text), wanted[i]) != NULL, "%s: %s", wanted[i], bal_buf_cstr(&text));
+        }
+    }
+    bal_buf_dispose(&text);
+    bal_model_free(m);
+    bal_model_free(again);
+}
