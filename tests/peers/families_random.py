@@ -43,7 +43,7 @@ MAY_GO = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "hidden_act", 
           "activation", "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "no_rope_layers",
           "no_rope_layer_interval", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
           "rope_parameters", "rope_theta", "partial_rotary_factor", "scale_attn_weights", "do_layer_norm_before",
-          "use_parallel_residual", "initializer_range", "pad_token_id")
+          "use_parallel_residual", "initializer_range")
 
 
 def shake(d, known):
