@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 64 };
+enum { MAX_DEPTH = 64, IS_REAL = 1 << 12 /* of a cJSON's type: cJSON looks at its low bits only */ };
 
 static void position_of(const char *text, size_t offset, size_t *line, size_t *column)
 {
@@ -109,6 +109,63 @@ size_t bal_json_text_bytes(char *text)
     return n;
 }
 
+bool bal_json_is_real(const cJSON *number)
+{
+    return cJSON_IsNumber(number) && (number->type & IS_REAL) != 0;
+}
+
+const char *bal_json_digits(const cJSON *number)
+{
+    return cJSON_IsNumber(number) ? number->valuestring : NULL;
+}
+
+/* The number that begins at *at or after it, outside of texts; *at moves behind it.  NULL: there is none. */
+static const char *next_number(const char **at, const char *end, size_t *n)
+{
+    bool inside = false;
+    for (const char *p = *at; p < end; p++) {
+        if (inside && *p == '\\')
+            p++;
+        else if (*p == '"')
+            inside = !inside;
+        else if (!inside && (*p == '-' || (*p >= '0' && *p <= '9'))) {
+            for (*n = 1; p + *n < end && p[*n] != '\0' && strchr("+-.0123456789eE", p[*n]) != NULL; ++*n)
+                ;
+            *at = p + *n;
+            return p;
+        }
+    }
+    return NULL;
+}
+
+/* cJSON keeps a number's value only.  The numbers of the tree stand in the order of the text, so the two are gone
+ * through together.  The depth is bounded by check_depth(). */
+static bal_status note_numbers(cJSON *item, const char **at, const char *end) // NOLINT(misc-no-recursion)
+{
+    enum { SURE = 15 };
+    bal_status status = BAL_OK;
+    for (; item != NULL && status == BAL_OK; item = item->next) {
+        if (item->child != NULL)
+            status = note_numbers(item->child, at, end);
+        if (!cJSON_IsNumber(item))
+            continue;
+        size_t n = 0;
+        const char *p = next_number(at, end, &n);
+        if (p == NULL)
+            continue;
+        if (memchr(p, '.', n) != NULL || memchr(p, 'e', n) != NULL || memchr(p, 'E', n) != NULL) {
+            item->type |= IS_REAL;
+        } else if (n > SURE) {
+            item->valuestring = cJSON_malloc(n + 1);
+            if (item->valuestring == NULL)
+                return BAL_ENOMEM;
+            memcpy(item->valuestring, p, n);
+            item->valuestring[n] = '\0';
+        }
+    }
+    return status;
+}
+
 static bal_status parse_safe(cJSON **out, const char *text, size_t n, const char *name)
 {
     const char *end = NULL;
@@ -131,6 +188,11 @@ static bal_status parse_safe(cJSON **out, const char *text, size_t n, const char
         bal_status status = bal_fail(BAL_EFORMAT, "%s: key '%.80s' occurs twice in one JSON object", name, twice);
         cJSON_Delete(json);
         return status;
+    }
+    const char *from = text;
+    if (note_numbers(json, &from, text + n) != BAL_OK) {
+        cJSON_Delete(json);
+        return bal_fail(BAL_ENOMEM, "out of memory: JSON");
     }
     *out = json;
     return BAL_OK;
@@ -339,46 +401,29 @@ bal_status bal_json_put_real(bal_buf *b, double value)
     return status;
 }
 
-/* The number that begins at *at or after it, outside of texts; *at moves behind it. */
-static const char *next_number(const char **at, size_t *n)
-{
-    bool inside = false;
-    for (const char *p = *at; *p != '\0'; p++) {
-        if (inside && *p == '\\' && p[1] != '\0')
-            p++;
-        else if (*p == '"')
-            inside = !inside;
-        else if (!inside && (*p == '-' || (*p >= '0' && *p <= '9'))) {
-            *n = strspn(p, "+-.0123456789eE");
-            *at = p + *n;
-            return p;
-        }
-    }
-    return NULL;
-}
-
-static bal_status keep_numbers(cJSON *v, const char **at) // NOLINT(misc-no-recursion): as deep as what was parsed
+static bal_status keep_numbers(cJSON *v, const char **at, const char *end) // NOLINT(misc-no-recursion): as deep as JSON
 {
     bal_status status = BAL_OK;
     size_t n = 0;
     if (cJSON_IsNumber(v)) {
-        const char *from = next_number(at, &n);
+        const char *from = next_number(at, end, &n);
         char *text = from != NULL ? cJSON_malloc(n + 1) : NULL;
         if (text == NULL)
             return BAL_ENOMEM;
         memcpy(text, from, n);
         text[n] = '\0';
-        v->valuestring = text; /* cJSON_Delete() frees it */
+        cJSON_free(v->valuestring); /* bal_json_digits() */
+        v->valuestring = text;      /* cJSON_Delete() frees it */
         v->type = (v->type & ~0xFF) | cJSON_Raw;
     }
     for (cJSON *c = cJSON_IsArray(v) || cJSON_IsObject(v) ? v->child : NULL; c != NULL && status == BAL_OK; c = c->next)
-        status = keep_numbers(c, at);
+        status = keep_numbers(c, at, end);
     return status;
 }
 
 bal_status bal_json_keep_numbers(cJSON *json, const char *text)
 {
-    return keep_numbers(json, &text);
+    return keep_numbers(json, &text, text + strlen(text));
 }
 
 bal_status bal_json_put_key(bal_buf *b, const char *key, bool *first)

@@ -23,6 +23,11 @@ bal_status bal_json_read(cJSON **out, const char *path, size_t max_bytes);
  * them into NUL bytes in place and returns the length in bytes: for texts that may hold anything (prompts, tokens). */
 size_t bal_json_text_bytes(char *text);
 
+/* How the text wrote a number: with a point or an exponent (1.0), which counts for who shows it again; and the digits of
+ * a whole number of more than 15, which a double may not hold, else NULL. */
+bool bal_json_is_real(const cJSON *number);
+const char *bal_json_digits(const cJSON *number);
+
 /* Member of an object, NULL if absent or JSON null. */
 const cJSON *bal_json_member(const cJSON *object, const char *key);
 /* Typed members.  *found (may be NULL) tells presence; a present member of another type, or out of range, is

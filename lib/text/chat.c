@@ -27,12 +27,17 @@ static bal_status find_template(const bal_tokenizer *t, const bal_chat_options *
                                                      "chat_template.jinja); give the prompt as plain text");
 }
 
-/* One message as the template sees it: reasoning under the names that templates read. */
+/* One message as the template sees it: reasoning under the names that templates read, without keys that say null. */
 static cJSON *copy_message(const cJSON *m)
 {
     static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
     cJSON *copy = cJSON_Duplicate(m, true);
     const cJSON *reasoning = NULL;
+    for (cJSON *e = copy != NULL ? copy->child : NULL, *next; e != NULL; e = next) { /* null: as if it was not there */
+        next = e->next;
+        if (cJSON_IsObject(copy) && cJSON_IsNull(e))
+            cJSON_Delete(cJSON_DetachItemViaPointer(copy, e));
+    }
     for (size_t i = 0; i < 3 && reasoning == NULL && cJSON_IsObject(m); i++)
         reasoning = bal_json_member(m, names[i]);
     for (size_t i = 0; i < 2 && reasoning != NULL && copy != NULL; i++) {

@@ -10,6 +10,10 @@ static bal_jvalue name_of(bal_jinja *r, const bal_jvalue *name)
         for (const bal_jbinding *b = f->first; b != NULL && bal_j_charge(r, 0); b = b->next)
             if (b->n == name->n && memcmp(b->name, name->u.text, b->n) == 0)
                 return b->value;
+    static const char *const others[] = {"cycler", "joiner", "lipsum"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (bal_j_named(name->u.text, name->n, others[i]))
+            bal_j_fail(r, BAL_EUNSUPPORTED, "the function '%s' is not supported", others[i]);
     if (bal_j_is_global(name->u.text, name->n))
         return (bal_jvalue){.kind = BAL_J_GLOBAL, .u.text = name->u.text, .n = name->n};
     return bal_j_undefined(name->u.text, name->n);
@@ -57,11 +61,45 @@ static bal_jvalue undefined_use(bal_jinja *r, bal_jvalue v)
     return bal_j_none();
 }
 
+/* Names that values of Python have and those here lack: they would count as undefined. */
+static void refuse_others(bal_jinja *r, bal_jvalue v, const char *name, size_t n)
+{
+    static const char *const text[] = {
+        "encode", "expandtabs", "format_map", "isidentifier", "isprintable", "istitle", "maketrans", "translate", NULL};
+    static const char *const markup[] = {"escape", "striptags", "unescape", NULL};
+    static const char *const number[] = {"as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator",
+                                         "from_bytes",       "fromhex",   "hex",        "imag",      "is_integer",
+                                         "numerator",        "real",      "to_bytes",   NULL};
+    static const char *const range[] = {"start", "stop", "step", NULL}, *const view[] = {"isdisjoint", "mapping", NULL},
+                             *const dict[] = {"fromkeys", NULL}, *const none[] = {NULL},
+                             *const macro[] = {
+                                 "arguments", "caller", "catch_kwargs", "catch_varargs", "explicit_caller",
+                                 "name",      NULL};
+    const char *const *list = v.kind == BAL_J_TEXT                                                   ? text
+                              : v.kind == BAL_J_DICT || v.kind == BAL_J_GLOBAL                       ? dict
+                              : v.kind == BAL_J_MACRO                                                ? macro
+                              : v.kind == BAL_J_LIST && v.flavor == BAL_J_RANGE                      ? range
+                              : v.kind == BAL_J_LIST && v.flavor == BAL_J_VIEW                       ? view
+                              : v.kind == BAL_J_BOOL || v.kind == BAL_J_INT || v.kind == BAL_J_FLOAT ? number
+                                                                                                     : none;
+    for (int i = 0; i < 2; i++) {
+        for (; *list != NULL; list++)
+            if (bal_j_named(name, n, *list))
+                bal_j_fail(r, BAL_EUNSUPPORTED, "'%s' of %s is not supported", *list, bal_j_type(v));
+        list = v.kind == BAL_J_TEXT && v.flavor == BAL_J_MARKUP ? markup : none;
+    }
+}
+
 bal_jvalue bal_j_attr(bal_jinja *r, bal_jvalue v, const char *name, size_t n)
 {
     const bal_jvalue *found = NULL;
     if (v.kind == BAL_J_UNDEFINED)
         return undefined_use(r, v);
+    if (v.kind == BAL_J_LIST && v.flavor == BAL_J_GROUP)
+        for (size_t i = 0; i < 2; i++)
+            if (bal_j_named(name, n, i == 0 ? "grouper" : "list"))
+                return v.u.list->items[i];
+    refuse_others(r, v, name, n);
     if (v.kind == BAL_J_LOOP)
         return bal_j_has_method(v, name, n) ? bound(r, v, name, n) : loop_attr(r, v.u.loop, name, n);
     if (v.kind != BAL_J_NAMESPACE && bal_j_has_method(v, name, n))
@@ -81,7 +119,7 @@ bal_jvalue bal_j_item(bal_jinja *r, bal_jvalue v, bal_jvalue key)
             return *found;
     }
     if ((v.kind == BAL_J_LIST || v.kind == BAL_J_TEXT) && (key.kind == BAL_J_INT || key.kind == BAL_J_BOOL)) {
-        if (v.kind == BAL_J_LIST && v.flavor == BAL_J_LAZY)
+        if (v.kind == BAL_J_LIST && !bal_j_has_places(v))
             return bal_j_undefined("item of a generator", 19);
         size_t n = v.kind == BAL_J_LIST ? v.u.list->n : bal_j_chars(v.u.text, v.n);
         int64_t at = key.kind == BAL_J_INT ? key.u.i : key.u.b;
@@ -92,7 +130,7 @@ bal_jvalue bal_j_item(bal_jinja *r, bal_jvalue v, bal_jvalue key)
         if (v.kind == BAL_J_LIST)
             return v.u.list->items[at];
         size_t from = bal_j_offset(v.u.text, v.n, (size_t)at);
-        return bal_j_text(v.u.text + from, bal_j_offset(v.u.text + from, v.n - from, 1));
+        return bal_j_as(bal_j_text(v.u.text + from, bal_j_offset(v.u.text + from, v.n - from, 1)), v.flavor);
     }
     if (key.kind == BAL_J_TEXT)
         return bal_j_attr(r, v, key.u.text, key.n);
@@ -120,19 +158,26 @@ static bal_jvalue slice(bal_jinja *r, const bal_jnode *e, bal_jvalue v)
     (void)slice_bound(r, e->d, &step);
     if (v.kind == BAL_J_UNDEFINED)
         return undefined_use(r, v);
-    if (step == 0 || step == INT64_MIN || (v.kind != BAL_J_LIST && v.kind != BAL_J_TEXT) || v.flavor == BAL_J_LAZY) {
+    if (step == 0 || step == INT64_MIN || (v.kind != BAL_J_TEXT && !bal_j_has_places(v))) {
         bal_j_fail(r, BAL_EFORMAT, step == 0 ? "the step of a slice of %s is 0" : "%s has no slices", bal_j_type(v));
         return v;
     }
-    const bal_jlist *items = bal_j_items(r, v);
-    if (items == NULL || r->status != BAL_OK)
+    bool part = v.kind == BAL_J_TEXT && step == 1; /* a stretch of the text, not its characters one by one */
+    const bal_jlist *items = part ? NULL : bal_j_items(r, v);
+    if (!bal_j_charge(r, part ? v.n : 0) || (!part && items == NULL))
         return v;
-    int64_t n = (int64_t)items->n, low = step < 0 ? -1 : 0, high = step < 0 ? n - 1 : n;
+    int64_t n = (int64_t)(part ? bal_j_chars(v.u.text, v.n) : items->n), low = step < 0 ? -1 : 0,
+            high = step < 0 ? n - 1 : n;
     start = !has_start ? (step < 0 ? high : low) : start < 0 ? start + n : start;
     stop = !has_stop ? (step < 0 ? low : high) : stop < 0 ? stop + n : stop;
     start = start < low ? low : start > high ? high : start;
     stop = stop < low ? low : stop > high ? high : stop;
-    bal_jvalue out = bal_j_list(r, v.kind == BAL_J_LIST ? v.flavor : BAL_J_PLAIN);
+    if (part) {
+        size_t from = bal_j_offset(v.u.text, v.n, (size_t)start);
+        size_t chars = stop > start ? (size_t)(stop - start) : 0;
+        return bal_j_as(bal_j_text(v.u.text + from, bal_j_offset(v.u.text + from, v.n - from, chars)), v.flavor);
+    }
+    bal_jvalue out = bal_j_list(r, v.kind != BAL_J_LIST ? BAL_J_PLAIN : bal_j_is_tuple(v) ? BAL_J_TUPLE : v.flavor);
     for (int64_t i = start; (step > 0 ? i < stop : i > stop) && r->status == BAL_OK;) {
         bal_j_push(r, out.u.list, items->items[i]);
         if (step > 0 ? step >= stop - i : step <= stop - i)
@@ -144,7 +189,7 @@ static bal_jvalue slice(bal_jinja *r, const bal_jnode *e, bal_jvalue v)
     bal_buf b = {0};
     for (size_t i = 0; i < out.u.list->n && r->status == BAL_OK; i++)
         bal_j_append(r, &b, out.u.list->items[i].u.text, out.u.list->items[i].n);
-    return bal_j_take_buf(r, &b);
+    return bal_j_as(bal_j_take_buf(r, &b), v.flavor);
 }
 
 static bal_jvalue too_large(bal_jinja *r)
@@ -186,6 +231,23 @@ static bal_jvalue whole_op(bal_jinja *r, int op, int64_t a, int64_t b)
     }
 }
 
+/* x % y and x // y of Python's floating-point numbers, y not 0: they go together, so that 1 // 0.1 is 9. */
+static double modulo(double x, double y)
+{
+    double m = fmod(x, y);
+    return m == 0 ? copysign(0, y) : (m < 0) != (y < 0) ? m + y : m;
+}
+
+static double whole_part(double x, double y)
+{
+    double m = fmod(x, y), q = (x - m) / y;
+    q -= m != 0 && (m < 0) != (y < 0) ? 1 : 0;
+    if (q == 0)
+        return copysign(0, x / y);
+    double down = floor(q);
+    return q - down > 0.5 ? down + 1 : down;
+}
+
 static bal_jvalue number_op(bal_jinja *r, int op, bal_jvalue a, bal_jvalue b)
 {
     double x = 0, y = 0;
@@ -198,15 +260,12 @@ static bal_jvalue number_op(bal_jinja *r, int op, bal_jvalue a, bal_jvalue b)
     }
     if (whole)
         return whole_op(r, op, a.kind == BAL_J_INT ? a.u.i : a.u.b, b.kind == BAL_J_INT ? b.u.i : b.u.b);
-    double m = op == '%' ? fmod(x, y) : 0;
-    m += m != 0 && (m < 0) != (y < 0) ? y : 0;
-    return bal_j_float(op == '+'              ? x + y
-                       : op == '-'            ? x - y
-                       : op == '*'            ? x * y
-                       : op == '/'            ? x / y
-                       : op == BAL_J_FLOORDIV ? floor(x / y)
-                       : op == '%'            ? m
-                                              : pow(x, y));
+    if (op == '%' || op == BAL_J_FLOORDIV)
+        return bal_j_float(op == '%' ? modulo(x, y) : whole_part(x, y));
+    double z = op == '+' ? x + y : op == '-' ? x - y : op == '*' ? x * y : op == '/' ? x / y : pow(x, y);
+    if (op == BAL_J_POW && !isfinite(z) && isfinite(x) && isfinite(y))
+        bal_j_fail(r, BAL_EFORMAT, "a power is no number, or too large");
+    return bal_j_float(z);
 }
 
 static bal_jvalue join_two(bal_jinja *r, bal_jvalue a, bal_jvalue b)
@@ -227,9 +286,9 @@ static bal_jvalue repeat(bal_jinja *r, bal_jvalue v, int64_t times)
         bal_buf b = {0};
         for (int64_t i = 0; i < times && v.n > 0 && r->status == BAL_OK; i++)
             bal_j_append(r, &b, v.u.text, v.n);
-        return bal_j_take_buf(r, &b);
+        return bal_j_as(bal_j_take_buf(r, &b), v.flavor);
     }
-    bal_jvalue out = bal_j_list(r, v.flavor);
+    bal_jvalue out = bal_j_list(r, bal_j_is_tuple(v) ? BAL_J_TUPLE : v.flavor);
     for (int64_t i = 0; i < times && v.u.list->n > 0 && r->status == BAL_OK; i++)
         for (size_t j = 0; j < v.u.list->n && r->status == BAL_OK; j++)
             bal_j_push(r, out.u.list, v.u.list->items[j]);
@@ -241,28 +300,31 @@ bal_jvalue bal_j_binary(bal_jinja *r, int op, bal_jvalue a, bal_jvalue b)
     double x, y;
     if (op == '~')
         return join_two(r, bal_j_str(r, a), bal_j_str(r, b));
+    if (op == '%' && a.kind == BAL_J_TEXT)
+        return bal_j_format(r, a, b);
     if (a.kind == BAL_J_UNDEFINED || b.kind == BAL_J_UNDEFINED)
         return undefined_use(r, a.kind == BAL_J_UNDEFINED ? a : b);
     if (bal_j_number(a, &x) && bal_j_number(b, &y))
         return number_op(r, op, a, b);
-    if (op == '+' && a.kind == BAL_J_TEXT && b.kind == BAL_J_TEXT)
-        return join_two(r, a, b);
-    if (op == '+' && a.kind == BAL_J_LIST && b.kind == BAL_J_LIST && a.flavor == b.flavor && a.flavor != BAL_J_LAZY) {
-        bal_jvalue out = bal_j_list(r, a.flavor);
+    if (op == '+' && a.kind == BAL_J_TEXT && b.kind == BAL_J_TEXT) {
+        if (a.flavor != BAL_J_MARKUP && b.flavor != BAL_J_MARKUP)
+            return join_two(r, a, b);
+        return bal_j_as(join_two(r, bal_j_escape(r, a), bal_j_escape(r, b)), BAL_J_MARKUP);
+    }
+    bool both = a.kind == BAL_J_LIST && b.kind == BAL_J_LIST;
+    if (op == '+' && both &&
+        (a.flavor == BAL_J_PLAIN ? b.flavor == BAL_J_PLAIN : bal_j_is_tuple(a) && bal_j_is_tuple(b))) {
+        bal_jvalue out = bal_j_list(r, a.flavor == BAL_J_PLAIN ? BAL_J_PLAIN : BAL_J_TUPLE);
         for (size_t i = 0; i < a.u.list->n + b.u.list->n && r->status == BAL_OK; i++)
             bal_j_push(r, out.u.list, i < a.u.list->n ? a.u.list->items[i] : b.u.list->items[i - a.u.list->n]);
         return out;
     }
-    bool a_repeats = a.kind == BAL_J_TEXT || (a.kind == BAL_J_LIST && a.flavor != BAL_J_LAZY);
-    bool b_repeats = b.kind == BAL_J_TEXT || (b.kind == BAL_J_LIST && b.flavor != BAL_J_LAZY);
-    if (op == '*' && a_repeats && b.kind == BAL_J_INT)
-        return repeat(r, a, b.u.i);
-    if (op == '*' && b_repeats && a.kind == BAL_J_INT)
-        return repeat(r, b, a.u.i);
-    if (op == '%' && a.kind == BAL_J_TEXT) {
-        bal_jlist one = {&b, 1, 1};
-        return bal_j_format(r, a, b.kind == BAL_J_LIST && b.flavor == BAL_J_TUPLE ? b.u.list : &one);
-    }
+    bool a_repeats = a.kind == BAL_J_TEXT || (bal_j_has_places(a) && a.flavor != BAL_J_RANGE);
+    bool b_repeats = b.kind == BAL_J_TEXT || (bal_j_has_places(b) && b.flavor != BAL_J_RANGE);
+    if (op == '*' && a_repeats && (b.kind == BAL_J_INT || b.kind == BAL_J_BOOL))
+        return repeat(r, a, b.kind == BAL_J_INT ? b.u.i : b.u.b);
+    if (op == '*' && b_repeats && (a.kind == BAL_J_INT || a.kind == BAL_J_BOOL))
+        return repeat(r, b, a.kind == BAL_J_INT ? a.u.i : a.u.b);
     char sign[3] = {op == BAL_J_FLOORDIV ? '/' : op == BAL_J_POW ? '*' : (char)op, '\0', '\0'};
     sign[1] = op == BAL_J_FLOORDIV || op == BAL_J_POW ? sign[0] : '\0';
     bal_j_fail(r, BAL_EFORMAT, "'%s' does not go with %s and %s", sign, bal_j_type(a), bal_j_type(b));
@@ -315,6 +377,10 @@ void bal_j_args(bal_jinja *r, const bal_jnode *list, bal_jargs *args)
             bal_j_fail(r, BAL_EFORMAT, "an argument without a name stands behind one with a name");
         args->names[args->n] = named ? e->value.u.text : NULL;
         args->n_names[args->n] = named ? e->value.n : 0;
+        for (size_t i = 0; named && i < args->n; i++)
+            if (args->names[i] != NULL && args->n_names[i] == e->value.n &&
+                memcmp(args->names[i], e->value.u.text, e->value.n) == 0)
+                bal_j_fail(r, BAL_EFORMAT, "an argument is given twice");
         args->at[args->n] = bal_j_eval(r, e->a);
         args->n++;
     }

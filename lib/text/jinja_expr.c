@@ -5,11 +5,10 @@
 
 bal_jnode *bal_j_node(bal_jparser *p, int kind)
 {
-    static bal_jnode none; /* stands in once an error is set; nothing is written to it then */
     bal_jnode *e = bal_j_take(p->r, sizeof *e);
     if (e == NULL) {
-        none = (bal_jnode){.kind = BAL_JN_CONST};
-        return &none;
+        p->r->spare = (bal_jnode){.kind = BAL_JN_CONST};
+        return &p->r->spare;
     }
     e->kind = (uint8_t)kind;
     e->line = p->at->line;
@@ -170,6 +169,10 @@ static bal_jnode *name_or_constant(bal_jparser *p)
              {"False", BAL_J_BOOL, false}, {"none", BAL_J_NONE, false}, {"None", BAL_J_NONE, false}};
     bal_jnode *e = bal_j_node(p, BAL_JN_NAME);
     e->value = p->at->value;
+    p->uses |= bal_j_at_name(p, "varargs")  ? BAL_J_USES_VARARGS
+               : bal_j_at_name(p, "kwargs") ? BAL_J_USES_KWARGS
+               : bal_j_at_name(p, "caller") ? BAL_J_USES_CALLER
+                                            : 0;
     for (size_t i = 0; i < sizeof k / sizeof k[0]; i++)
         if (bal_j_at_name(p, k[i].name)) {
             e->kind = BAL_JN_CONST;
@@ -290,8 +293,9 @@ static bal_jnode *test(bal_jparser *p, bal_jnode *a) // NOLINT(misc-no-recursion
         bal_j_fail(p->r, BAL_EUNSUPPORTED, "the test 'is %.*s' is not supported",
                    e->value.n > 60 ? 60 : (int)e->value.n, e->value.u.text);
     bool word = p->at->kind == BAL_JT_NAME && !bal_j_at_name(p, "else") && !bal_j_at_name(p, "or") &&
-                !bal_j_at_name(p, "and") && !bal_j_at_name(p, "is") && !bal_j_at_name(p, "if") &&
-                !bal_j_at_name(p, "in") && !bal_j_at_name(p, "not");
+                !bal_j_at_name(p, "and"); /* also `if`, `in` and `not`: Jinja, too, takes them for the argument */
+    if (bal_j_at_name(p, "is"))
+        bal_j_syntax(p, "something other than a second test");
     if (bal_j_skip_op(p, '(')) {
         e->list = bal_j_call_args(p);
     } else if (word || p->at->kind == BAL_JT_VALUE || bal_j_at_op(p, '[') || bal_j_at_op(p, '{')) {
@@ -435,9 +439,17 @@ bal_jnode *bal_j_tuple(bal_jparser *p, bool with_cond) // NOLINT(misc-no-recursi
     return e;
 }
 
+static bool is_constant(const bal_jparser *p)
+{
+    return bal_j_at_name(p, "true") || bal_j_at_name(p, "True") || bal_j_at_name(p, "false") ||
+           bal_j_at_name(p, "False") || bal_j_at_name(p, "none") || bal_j_at_name(p, "None");
+}
+
 static bal_jnode *one_target(bal_jparser *p, bool attributes)
 {
     bal_jnode *e = bal_j_node(p, BAL_JN_NAME);
+    if (is_constant(p))
+        bal_j_syntax(p, "a name that can be set");
     if (bal_j_need_name(p, &e->value) && attributes && bal_j_skip_op(p, '.')) {
         e = with(p, BAL_JN_ATTR, 0, e, NULL);
         (void)bal_j_need_name(p, &e->value);

@@ -23,7 +23,7 @@ typedef enum bal_jkind {
     BAL_J_INT,
     BAL_J_FLOAT,
     BAL_J_TEXT,
-    BAL_J_LIST, /* flavor: list, tuple, or lazy (a generator of Python: always true, without a length) */
+    BAL_J_LIST, /* flavor: what Python has: a list, a tuple ... */
     BAL_J_DICT,
     BAL_J_NAMESPACE, /* a dict that {% set ns.x = ... %} changes */
     BAL_J_LOOP,      /* the variable `loop` */
@@ -32,7 +32,15 @@ typedef enum bal_jkind {
     BAL_J_METHOD  /* a method of a value: its name and the value */
 } bal_jkind;
 
-enum { BAL_J_PLAIN, BAL_J_TUPLE, BAL_J_LAZY };
+enum {
+    BAL_J_PLAIN,
+    BAL_J_TUPLE,
+    BAL_J_GROUP, /* a tuple of groupby, whose items have the names grouper and list */
+    BAL_J_LAZY,  /* a generator: always true, without a length, gone through once */
+    BAL_J_VIEW,  /* keys, values, items of a mapping: a length, but no places */
+    BAL_J_RANGE,
+    BAL_J_MARKUP /* a text that counts as escaped: what is added to it is escaped first */
+};
 
 typedef struct bal_jvalue {
     uint8_t kind, flavor;
@@ -53,6 +61,7 @@ typedef struct bal_jvalue {
 typedef struct bal_jlist {
     bal_jvalue *items;
     size_t n, cap;
+    bool left_open; /* a generator whose rest is not known: a loop over it was broken off */
 } bal_jlist;
 
 typedef struct bal_jpair {
@@ -113,6 +122,9 @@ typedef enum bal_jnode_kind {
 /* Operators are their first character, but: */
 enum { BAL_J_FLOORDIV = 1, BAL_J_POW, BAL_J_EQ, BAL_J_NE, BAL_J_LE, BAL_J_GE, BAL_J_IN, BAL_J_NOT_IN };
 
+/* Names that a macro's body knows if it reads them: the op of MACRO and CALLER. */
+enum { BAL_J_USES_VARARGS = 1, BAL_J_USES_KWARGS = 2, BAL_J_USES_CALLER = 4 };
+
 typedef struct bal_jnode {
     uint8_t kind, op;
     bool negated, tuple;
@@ -163,6 +175,7 @@ typedef struct bal_jinja {
     size_t captured;   /* bytes in the buffers of macros and block sets */
     bal_stretches *generation;
     bal_jvalue input;
+    bal_jnode spare; /* stands in for nodes once an error is set */
     bal_jflow flow;
     int64_t now;
 } bal_jinja;
@@ -187,6 +200,7 @@ bal_jvalue bal_j_int(int64_t i);
 bal_jvalue bal_j_float(double f);
 bal_jvalue bal_j_text(const char *text, size_t n);               /* not copied */
 bal_jvalue bal_j_copy(bal_jinja *r, const char *text, size_t n); /* copied */
+bal_jvalue bal_j_as(bal_jvalue v, int flavor);                   /* a text: BAL_J_PLAIN or _MARKUP */
 bal_jvalue bal_j_take_buf(bal_jinja *r, bal_buf *b);             /* copied, b disposed */
 bal_jvalue bal_j_list(bal_jinja *r, int flavor);
 void bal_j_push(bal_jinja *r, bal_jlist *list, bal_jvalue v);
@@ -197,12 +211,16 @@ bal_jvalue bal_j_from_json(bal_jinja *r, const cJSON *v);
 bool bal_j_truth(bal_jvalue v);
 bool bal_j_is(bal_jvalue v, const char *text); /* a text equal to this one */
 bool bal_j_named(const char *name, size_t n, const char *text);
+bool bal_j_is_tuple(bal_jvalue v);
+bool bal_j_has_places(bal_jvalue v);  /* a list, a tuple, a range: v[0], v[1:] */
 const char *bal_j_type(bal_jvalue v); /* for messages */
 bool bal_j_equal(bal_jinja *r, bal_jvalue a, bal_jvalue b);
 int bal_j_order(bal_jinja *r, bal_jvalue a, bal_jvalue b); /* < 0, 0, > 0; fails for what has no order */
 bool bal_j_number(bal_jvalue v, double *out);              /* int, float, bool */
-/* The items that a loop over v visits; NULL: the error is set. */
+/* The items that a loop over v visits; NULL: the error is set.  A generator is empty afterwards. */
 const bal_jlist *bal_j_items(bal_jinja *r, bal_jvalue v);
+/* The first item of a generator, which loses it; undefined: there is none. */
+bal_jvalue bal_j_next(bal_jinja *r, bal_jlist *generator);
 size_t bal_j_chars(const char *text, size_t n);                /* characters */
 size_t bal_j_offset(const char *text, size_t n, size_t chars); /* bytes of so many characters */
 bool bal_j_space(uint32_t cp);
@@ -241,7 +259,7 @@ void bal_j_run(bal_jinja *r, const bal_jnode *statements);
 bal_jvalue bal_j_call_macro(bal_jinja *r, const bal_jmacro *m, const bal_jargs *args);
 void bal_j_assign(bal_jinja *r, const bal_jnode *target, bal_jvalue value);
 
-/* jinja_filters.c, jinja_lists.c, jinja_tests.c, jinja_methods.c, jinja_globals.c */
+/* jinja_filters.c, jinja_lists.c, jinja_tests.c, jinja_methods.c, jinja_globals.c, jinja_format.c, jinja_case.c */
 bal_jvalue bal_j_filter(bal_jinja *r, const char *name, size_t n, bal_jvalue v, const bal_jargs *args);
 bool bal_j_list_filter(bal_jinja *r, const char *name, size_t n, bal_jvalue v, const bal_jargs *args, bal_jvalue *out);
 bool bal_j_text_filter(bal_jinja *r, const char *name, size_t n, bal_jvalue v, const bal_jargs *args, bal_jvalue *out);
@@ -252,9 +270,16 @@ bool bal_j_has_method(bal_jvalue v, const char *name, size_t n);
 bal_jvalue bal_j_method(bal_jinja *r, const bal_jmethod *m, const bal_jargs *args);
 bool bal_j_is_global(const char *name, size_t n);
 bal_jvalue bal_j_global(bal_jinja *r, const char *name, size_t n, const bal_jargs *args);
-bal_jvalue bal_j_format(bal_jinja *r, bal_jvalue pattern, const bal_jlist *values); /* "%s" % ... */
+bal_jvalue bal_j_format(bal_jinja *r, bal_jvalue pattern, bal_jvalue values);     /* "%s" % values */
+bal_jvalue bal_j_braces(bal_jinja *r, bal_jvalue pattern, const bal_jargs *args); /* "{}".format(args) */
+bal_jvalue bal_j_escape(bal_jinja *r, bal_jvalue v);                              /* & < > ' " of HTML */
+/* splitlines(); keep: with the ends of lines */
+bal_jvalue bal_j_lines(bal_jinja *r, bal_jvalue v, bal_jvalue keep);
 bal_jvalue bal_j_strip(bal_jinja *r, bal_jvalue v, const bal_jvalue *chars, bool left, bool right);
 bal_jvalue bal_j_replace(bal_jinja *r, bal_jvalue v, bal_jvalue from, bal_jvalue to, int64_t most);
-bal_jvalue bal_j_case(bal_jinja *r, bal_jvalue v, char how); /* u upper, l lower, c capitalize, t title, s swap */
+/* u upper, l lower, c capitalize, t title, s swapcase, f casefold; T: the filter title, whose words are others. */
+bal_jvalue bal_j_case(bal_jinja *r, bal_jvalue v, char how);
+/* d decimal, D digit, n numeric, a letter, w letter or number, l lower, u upper, t title case */
+bool bal_j_is_class(uint32_t cp, char class);
 
 #endif

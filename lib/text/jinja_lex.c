@@ -126,6 +126,8 @@ static bool word_tag(lexer *x, size_t at, const char *word, char *open, char *cl
     while (i < x->n && (m = space_len(x->s + i, x->n - i)) > 0)
         i += m;
     *close = sign_at(x, i);
+    if (*close == '+' && word[0] == 'r') /* Jinja has {% raw +%} for no tag of this kind */
+        return false;
     i += *close != '\0';
     if (x->n - i < 2 || memcmp(x->s + i, "%}", 2) != 0)
         return false;

@@ -44,6 +44,14 @@ static bal_jvalue map(bal_jinja *r, const bal_jlist *items, const bal_jargs *arg
                      *otherwise = bal_j_arg(args, BAL_J_MAX_ARGS, "default");
     bal_jargs inner;
     rest_of(args, 1, &inner);
+    otherwise = otherwise != NULL && otherwise->kind == BAL_J_NONE ? NULL : otherwise;
+    bool by_name = args->n > 0 && args->names[0] == NULL;
+    if (by_name && args->at[0].kind == BAL_J_TEXT)
+        attribute = otherwise = NULL; /* its arguments are those of the filter */
+    for (size_t i = 0; !by_name && i < args->n; i++)
+        if (&args->at[i] != attribute && !bal_j_named(args->names[i], args->n_names[i], "default"))
+            bal_j_fail(r, BAL_EFORMAT, "the filter map has no argument '%.*s'",
+                       args->n_names[i] > 60 ? 60 : (int)args->n_names[i], args->names[i]);
     if (attribute == NULL && (args->n == 0 || args->names[0] != NULL || args->at[0].kind != BAL_J_TEXT)) {
         bal_j_fail(r, BAL_EFORMAT, "the filter map asks for a filter's name or attribute=");
         return out;
@@ -58,6 +66,8 @@ static bal_jvalue map(bal_jinja *r, const bal_jlist *items, const bal_jargs *arg
                                          : bal_j_filter(r, args->at[0].u.text, args->at[0].n, items->items[i], &inner);
         v = v.kind == BAL_J_UNDEFINED && otherwise != NULL ? *otherwise : v;
         bal_j_push(r, out.u.list, v);
+        if (r->status != BAL_OK)
+            break;
     }
     return out;
 }
@@ -127,7 +137,23 @@ static void sort_places(bal_jinja *r, const bal_jvalue *keys, size_t *places, si
     }
 }
 
-static bal_jvalue sorted(bal_jinja *r, const bal_jlist *items, const bal_jvalue *attribute, bool by_case, bool down)
+/* The filter sort takes "a,b.c": several attributes, compared one after the other as lists are. */
+static bal_jvalue sort_keys(bal_jinja *r, bal_jvalue v, const bal_jvalue *attribute, bool by_case)
+{
+    bal_jvalue keys = bal_j_list(r, BAL_J_PLAIN);
+    bool text = attribute != NULL && attribute->kind == BAL_J_TEXT;
+    for (size_t i = 0, end; i <= (text ? attribute->n : 0) && r->status == BAL_OK; i = end + 1) {
+        const char *comma = text ? memchr(attribute->u.text + i, ',', attribute->n - i) : NULL;
+        end = comma != NULL ? (size_t)(comma - attribute->u.text) : text ? attribute->n : 0;
+        bal_jvalue part = text ? bal_j_text(attribute->u.text + i, end - i) : bal_j_none();
+        bal_j_push(r, keys.u.list, sort_key(r, v, text ? &part : attribute, by_case));
+    }
+    return keys;
+}
+
+/* The items in the order of their keys; several: as the filter sort has them. */
+static bal_jvalue sorted(bal_jinja *r, const bal_jlist *items, const bal_jvalue *attribute, bool several, bool by_case,
+                         bool down)
 {
     bal_jvalue out = bal_j_list(r, BAL_J_PLAIN);
     size_t n = items->n;
@@ -136,7 +162,8 @@ static bal_jvalue sorted(bal_jinja *r, const bal_jlist *items, const bal_jvalue 
     if (keys == NULL || places == NULL)
         return out;
     for (size_t i = 0; i < n; i++) {
-        keys[i] = sort_key(r, items->items[i], attribute, by_case);
+        keys[i] = several ? sort_keys(r, items->items[i], attribute, by_case)
+                          : sort_key(r, items->items[i], attribute, by_case);
         places[i] = i;
     }
     sort_places(r, keys, places, places + n, n, down);
@@ -205,13 +232,18 @@ static bal_jvalue dict_sort(bal_jinja *r, bal_jvalue v, const bal_jargs *args)
     const bal_jvalue *by_case = bal_j_arg(args, 0, "case_sensitive"), *by = bal_j_arg(args, 1, "by"),
                      *down = bal_j_arg(args, 2, "reverse");
     bal_jvalue at = bal_j_int(by != NULL && bal_j_is(*by, "value") ? 1 : 0);
-    return sorted(r, pairs(r, v).u.list, &at, by_case != NULL && bal_j_truth(*by_case),
+    if (v.kind != BAL_J_DICT)
+        bal_j_fail(r, BAL_EFORMAT, "the filter dictsort asks for a mapping, not %s", bal_j_type(v));
+    if (by != NULL && !bal_j_is(*by, "value") && !bal_j_is(*by, "key"))
+        bal_j_fail(r, BAL_EFORMAT, "the filter dictsort sorts by key or by value");
+    return sorted(r, pairs(r, v).u.list, &at, false, by_case != NULL && bal_j_truth(*by_case),
                   down != NULL && bal_j_truth(*down));
 }
 
 static bal_jvalue reversed(bal_jinja *r, bal_jvalue v, const bal_jlist *items)
 {
-    bal_jvalue out = bal_j_list(r, BAL_J_LAZY);
+    bool lazy = v.kind == BAL_J_LIST && v.flavor == BAL_J_LAZY; /* what has no order of its own becomes a list */
+    bal_jvalue out = bal_j_list(r, lazy ? BAL_J_PLAIN : BAL_J_LAZY);
     bal_buf b = {0};
     for (size_t i = items->n; i > 0 && r->status == BAL_OK; i--) {
         bal_j_push(r, out.u.list, items->items[i - 1]);
@@ -219,7 +251,7 @@ static bal_jvalue reversed(bal_jinja *r, bal_jvalue v, const bal_jlist *items)
             bal_j_append(r, &b, items->items[i - 1].u.text, items->items[i - 1].n);
     }
     if (v.kind == BAL_J_TEXT)
-        return bal_j_take_buf(r, &b);
+        return bal_j_as(bal_j_take_buf(r, &b), v.flavor);
     bal_buf_dispose(&b);
     return out;
 }
@@ -235,6 +267,7 @@ static bal_jvalue as_list(bal_jinja *r, const bal_jlist *items)
 static bal_jvalue batch(bal_jinja *r, const bal_jlist *items, const bal_jargs *args)
 {
     const bal_jvalue *size = bal_j_arg(args, 0, "linecount"), *fill = bal_j_arg(args, 1, "fill_with");
+    fill = fill != NULL && fill->kind == BAL_J_NONE ? NULL : fill;
     bal_jvalue out = bal_j_list(r, BAL_J_LAZY), row = bal_j_list(r, BAL_J_PLAIN);
     if (size == NULL || size->kind != BAL_J_INT || size->u.i < 1 || size->u.i > BAL_J_MAX_RANGE) {
         bal_j_fail(r, BAL_EFORMAT, "the filter batch asks for a size of 1 to %d", BAL_J_MAX_RANGE);
@@ -256,19 +289,23 @@ static bal_jvalue batch(bal_jinja *r, const bal_jlist *items, const bal_jargs *a
 
 static bal_jvalue group(bal_jinja *r, const bal_jlist *items, const bal_jargs *args)
 {
-    const bal_jvalue *attribute = bal_j_arg(args, 0, "attribute");
+    const bal_jvalue *attribute = bal_j_arg(args, 0, "attribute"), *otherwise = bal_j_arg(args, 1, "default"),
+                     *exact = bal_j_arg(args, 2, "case_sensitive");
+    bool by_case = exact != NULL && bal_j_truth(*exact);
     bal_jvalue out = bal_j_list(r, BAL_J_PLAIN), last = bal_j_none(), members = out;
     if (attribute == NULL) {
         bal_j_fail(r, BAL_EFORMAT, "the filter groupby asks for an attribute");
         return out;
     }
-    bal_jvalue all = sorted(r, items, attribute, false, false);
+    if (otherwise != NULL && otherwise->kind != BAL_J_NONE)
+        bal_j_fail(r, BAL_EUNSUPPORTED, "the filter groupby knows no default");
+    bal_jvalue all = sorted(r, items, attribute, false, by_case, false);
     for (size_t i = 0; i < all.u.list->n && r->status == BAL_OK; i++) {
-        bal_jvalue key = path_of(r, all.u.list->items[i], *attribute);
+        bal_jvalue key = sort_key(r, all.u.list->items[i], attribute, by_case);
         if (i == 0 || !bal_j_equal(r, key, last)) {
-            bal_jvalue pair = bal_j_list(r, BAL_J_TUPLE);
+            bal_jvalue pair = bal_j_list(r, BAL_J_GROUP);
             members = bal_j_list(r, BAL_J_PLAIN);
-            bal_j_push(r, pair.u.list, key);
+            bal_j_push(r, pair.u.list, path_of(r, all.u.list->items[i], *attribute));
             bal_j_push(r, pair.u.list, members);
             bal_j_push(r, out.u.list, pair);
             last = key;
@@ -284,14 +321,24 @@ bool bal_j_list_filter(bal_jinja *r, const char *name, size_t n, bal_jvalue v, c
         *out = name[0] == 'i' ? pairs(r, v) : dict_sort(r, v, args);
         return true;
     }
+    bool first = bal_j_named(name, n, "first"), last = bal_j_named(name, n, "last");
+    bool lazy = v.kind == BAL_J_LIST && v.flavor == BAL_J_LAZY;
+    if (first && (lazy || v.kind == BAL_J_TEXT)) {
+        *out = lazy      ? bal_j_next(r, v.u.list)
+               : v.n > 0 ? bal_j_text(v.u.text, bal_j_offset(v.u.text, v.n, 1))
+                         : bal_j_undefined("item of an empty text", 21);
+        return true;
+    }
+    if (last && lazy)
+        bal_j_fail(r, BAL_EFORMAT, "a generator has no last item; use |list");
     const bal_jlist *items = bal_j_items(r, v);
     if (items == NULL)
         return true;
     const bal_jvalue *down = bal_j_arg(args, 0, "reverse"), *by_case = bal_j_arg(args, 1, "case_sensitive"),
                      *attribute = bal_j_arg(args, 2, "attribute");
-    if (bal_j_named(name, n, "first"))
+    if (first)
         *out = items->n > 0 ? items->items[0] : bal_j_undefined("item of an empty list", 21);
-    else if (bal_j_named(name, n, "last"))
+    else if (last)
         *out = items->n > 0 ? items->items[items->n - 1] : bal_j_undefined("item of an empty list", 21);
     else if (bal_j_named(name, n, "list"))
         *out = as_list(r, items);
@@ -304,8 +351,8 @@ bool bal_j_list_filter(bal_jinja *r, const char *name, size_t n, bal_jvalue v, c
     else if (bal_j_named(name, n, "reject") || bal_j_named(name, n, "rejectattr"))
         *out = choose(r, items, args, n > 6, false);
     else if (bal_j_named(name, n, "sort"))
-        *out =
-            sorted(r, items, attribute, by_case != NULL && bal_j_truth(*by_case), down != NULL && bal_j_truth(*down));
+        *out = sorted(r, items, attribute, true, by_case != NULL && bal_j_truth(*by_case),
+                      down != NULL && bal_j_truth(*down));
     else if (bal_j_named(name, n, "max") || bal_j_named(name, n, "min"))
         *out = extreme(r, items, args, name[1] == 'a');
     else if (bal_j_named(name, n, "unique"))

@@ -5,31 +5,32 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <utf8proc.h>
 
 static const char *const k_text[] = {
     "strip",   "lstrip",  "rstrip",  "split",      "rsplit",       "splitlines",   "startswith", "endswith",
     "upper",   "lower",   "title",   "capitalize", "swapcase",     "casefold",     "replace",    "find",
     "rfind",   "index",   "count",   "join",       "removeprefix", "removesuffix", "partition",  "rpartition",
     "isdigit", "isalpha", "isalnum", "isspace",    "isupper",      "islower",      "isdecimal",  "isnumeric",
-    "zfill",   "ljust",   "rjust",   "format"};
+    "zfill",   "ljust",   "rjust",   "format",     "center",       "rindex",       "isascii"};
 static const char *const k_dict[] = {"get",    "items", "keys",       "values", "copy",
                                      "update", "pop",   "setdefault", "clear",  "popitem"};
 static const char *const k_list[] = {"index",  "count", "copy", "append",  "extend", "insert",
                                      "remove", "pop",   "sort", "reverse", "clear"};
+static const char *const k_places[] = {"index", "count"}; /* of tuples and ranges */
 static const char *const k_loop[] = {"cycle", "changed"};
 
 bool bal_j_has_method(bal_jvalue v, const char *name, size_t n)
 {
     const char *const *list = v.kind == BAL_J_TEXT   ? k_text
                               : v.kind == BAL_J_DICT ? k_dict
-                              : v.kind == BAL_J_LIST ? k_list
+                              : v.kind == BAL_J_LIST ? (v.flavor == BAL_J_PLAIN ? k_list : k_places)
                                                      : k_loop;
-    size_t count = v.kind == BAL_J_TEXT   ? sizeof k_text / sizeof *k_text
-                   : v.kind == BAL_J_DICT ? sizeof k_dict / sizeof *k_dict
-                   : v.kind == BAL_J_LIST ? sizeof k_list / sizeof *k_list
-                   : v.kind == BAL_J_LOOP ? sizeof k_loop / sizeof *k_loop
-                                          : 0;
+    size_t count = v.kind == BAL_J_TEXT                              ? sizeof k_text / sizeof *k_text
+                   : v.kind == BAL_J_DICT                            ? sizeof k_dict / sizeof *k_dict
+                   : v.kind == BAL_J_LIST && v.flavor == BAL_J_PLAIN ? sizeof k_list / sizeof *k_list
+                   : bal_j_has_places(v)                             ? sizeof k_places / sizeof *k_places
+                   : v.kind == BAL_J_LOOP                            ? sizeof k_loop / sizeof *k_loop
+                                                                     : 0;
     for (size_t i = 0; i < count; i++)
         if (bal_j_named(name, n, list[i]))
             return true;
@@ -56,7 +57,6 @@ bal_jvalue bal_j_strip(bal_jinja *r, bal_jvalue v, const bal_jvalue *chars, bool
         bal_j_fail(r, BAL_EFORMAT, "strip asks for a text, not %s", bal_j_type(*chars));
         return v;
     }
-    (void)bal_j_charge(r, v.n);
     while (left && begin < end && bal_j_charge(r, chars != NULL ? chars->n : 0)) {
         size_t m = bal_j_offset(v.u.text + begin, end - begin, 1);
         if (!in_set(chars, v.u.text + begin, m))
@@ -71,7 +71,7 @@ bal_jvalue bal_j_strip(bal_jinja *r, bal_jvalue v, const bal_jvalue *chars, bool
             break;
         end = at;
     }
-    return bal_j_text(v.u.text + begin, end - begin);
+    return bal_j_as(bal_j_text(v.u.text + begin, end - begin), v.flavor);
 }
 
 bal_jvalue bal_j_replace(bal_jinja *r, bal_jvalue v, bal_jvalue from, bal_jvalue to, int64_t most)
@@ -91,52 +91,6 @@ bal_jvalue bal_j_replace(bal_jinja *r, bal_jvalue v, bal_jvalue from, bal_jvalue
         most -= most > 0;
     }
     bal_j_append(r, &b, v.u.text + done, v.n - done);
-    return bal_j_take_buf(r, &b);
-}
-
-static void put_cased(bal_jinja *r, bal_buf *b, uint32_t cp, const char *c, size_t n, bool upper)
-{
-    unsigned char bytes[4];
-    if (upper && cp == 0xDF) {
-        bal_j_append(r, b, "SS", 2);
-        return;
-    }
-    if (!upper && cp == 0x130) {
-        bal_j_append(r, b, "i\xCC\x87", 3);
-        return;
-    }
-    int32_t to = upper ? utf8proc_toupper((utf8proc_int32_t)cp) : utf8proc_tolower((utf8proc_int32_t)cp);
-    if ((uint32_t)to == cp)
-        bal_j_append(r, b, c, n);
-    else
-        bal_j_append(r, b, (const char *)bytes, bal_utf8_encode((uint32_t)to, bytes));
-}
-
-static bool is_letter(uint32_t cp)
-{
-    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO;
-}
-
-/* T: words as the filter title has them (behind white space, brackets, - and /); t: behind anything but a letter. */
-bal_jvalue bal_j_case(bal_jinja *r, bal_jvalue v, char how)
-{
-    bal_buf b = {0};
-    bool fresh = true;
-    for (size_t i = 0; i < v.n && r->status == BAL_OK;) {
-        uint32_t cp = 0;
-        size_t m = bal_utf8_decode((const unsigned char *)v.u.text + i, v.n - i, &cp);
-        bool is_upper = (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp) != cp;
-        m = m == 0 ? 1 : m;
-        put_cased(r, &b, cp, v.u.text + i, m, how == 'u' || (how == 's' ? !is_upper : how != 'l' && fresh));
-        if (how == 't')
-            fresh = !is_letter(cp);
-        else if (how == 'T')
-            fresh = bal_j_space(cp) || (cp < 0x80 && cp > 0 && strchr("-([{</", (int)cp) != NULL);
-        else
-            fresh = false;
-        i += m;
-    }
     return bal_j_take_buf(r, &b);
 }
 
@@ -203,10 +157,9 @@ static bal_jvalue cut(bal_jinja *r, bal_jvalue v, const bal_jargs *args, bool fr
     return out;
 }
 
-static bal_jvalue lines(bal_jinja *r, bal_jvalue v, const bal_jargs *args)
+bal_jvalue bal_j_lines(bal_jinja *r, bal_jvalue v, bal_jvalue keep)
 {
     bal_jvalue out = bal_j_list(r, BAL_J_PLAIN);
-    const bal_jvalue *keep = bal_j_arg(args, 0, "keepends");
     size_t begin = 0;
     for (size_t i = 0; i < v.n && bal_j_charge(r, 0);) {
         uint32_t cp = 0;
@@ -217,8 +170,7 @@ static bal_jvalue lines(bal_jinja *r, bal_jvalue v, const bal_jargs *args)
         size_t at = i;
         i += m + (cp == '\r' && i + 1 < v.n && v.u.text[i + 1] == '\n');
         if (ends) {
-            bal_j_push(r, out.u.list,
-                       bal_j_text(v.u.text + begin, (keep != NULL && bal_j_truth(*keep) ? i : at) - begin));
+            bal_j_push(r, out.u.list, bal_j_text(v.u.text + begin, (bal_j_truth(keep) ? i : at) - begin));
             begin = i;
         }
     }
@@ -234,7 +186,10 @@ static bool has_affix(bal_jvalue v, bal_jvalue a, bool front)
 
 static bal_jvalue affix(bal_jinja *r, bal_jvalue v, const bal_jargs *args, bool front)
 {
-    if (args->n != 1 || (args->at[0].kind != BAL_J_TEXT && args->at[0].kind != BAL_J_LIST)) {
+    bool good = args->n == 1 && (args->at[0].kind == BAL_J_TEXT || bal_j_is_tuple(args->at[0]));
+    for (size_t i = 0; good && args->at[0].kind == BAL_J_LIST && i < args->at[0].u.list->n; i++)
+        good = args->at[0].u.list->items[i].kind == BAL_J_TEXT;
+    if (!good) {
         bal_j_fail(r, BAL_EFORMAT, "startswith and endswith ask for a text or a tuple of texts");
         return v;
     }
@@ -246,6 +201,7 @@ static bal_jvalue affix(bal_jinja *r, bal_jvalue v, const bal_jargs *args, bool 
     return bal_j_bool(false);
 }
 
+/* how: f find, r rfind, i index, x rindex, c count */
 static bal_jvalue find(bal_jinja *r, bal_jvalue v, const bal_jargs *args, char how)
 {
     if (args->n != 1 || args->at[0].kind != BAL_J_TEXT) {
@@ -264,13 +220,13 @@ static bal_jvalue find(bal_jinja *r, bal_jvalue v, const bal_jargs *args, char h
         count++;
         if (how == 'f' || how == 'i' || !bal_j_charge(r, 0))
             break;
-        at = (size_t)(next - v.u.text) + (how == 'r' || part.n == 0 ? 1 : part.n);
+        at = (size_t)(next - v.u.text) + (how == 'r' || how == 'x' || part.n == 0 ? 1 : part.n);
         while (at < v.n && ((unsigned char)v.u.text[at] & 0xC0) == 0x80)
             at++;
     }
     if (how == 'c')
         return bal_j_int(count);
-    if (hit == NULL && how == 'i')
+    if (hit == NULL && (how == 'i' || how == 'x'))
         bal_j_fail(r, BAL_EFORMAT, "index: the text is not found");
     return bal_j_int(hit != NULL ? (int64_t)bal_j_chars(v.u.text, (size_t)(hit - v.u.text)) : -1);
 }
@@ -306,29 +262,28 @@ static bal_jvalue partition(bal_jinja *r, bal_jvalue v, const bal_jargs *args, b
 /* isdigit and the like: every character, and at least one. */
 static bal_jvalue all_are(bal_jvalue v, const char *name, size_t n)
 {
-    bool yes = v.n > 0, cased = false;
+    bool yes = v.n > 0 || bal_j_named(name, n, "isascii"), cased = false;
     for (size_t i = 0; i < v.n && yes;) {
         uint32_t cp = 0;
         size_t m = bal_utf8_decode((const unsigned char *)v.u.text + i, v.n - i, &cp);
-        utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-        bool digit = c == UTF8PROC_CATEGORY_ND,
-             number = digit || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
-        bool up = c == UTF8PROC_CATEGORY_LU, low = c == UTF8PROC_CATEGORY_LL;
-        cased = cased || up || low;
+        bool up = bal_j_is_class(cp, 'u'), low = bal_j_is_class(cp, 'l'), both = bal_j_is_class(cp, 't');
+        cased = cased || (name[2] == 'u' ? up : low);
         if (bal_j_named(name, n, "isdigit"))
-            yes = digit || cp == 0xB2 || cp == 0xB3 || cp == 0xB9;
+            yes = bal_j_is_class(cp, 'D');
         else if (bal_j_named(name, n, "isdecimal"))
-            yes = digit;
+            yes = bal_j_is_class(cp, 'd');
         else if (bal_j_named(name, n, "isnumeric"))
-            yes = number;
+            yes = bal_j_is_class(cp, 'n');
         else if (bal_j_named(name, n, "isalpha"))
-            yes = is_letter(cp);
+            yes = bal_j_is_class(cp, 'a');
         else if (bal_j_named(name, n, "isalnum"))
-            yes = is_letter(cp) || number;
+            yes = bal_j_is_class(cp, 'w');
         else if (bal_j_named(name, n, "isspace"))
             yes = bal_j_space(cp);
+        else if (bal_j_named(name, n, "isascii"))
+            yes = cp < 0x80;
         else
-            yes = name[2] == 'u' ? !low : !up;
+            yes = !both && (name[2] == 'u' ? !low : !up);
         i += m == 0 ? 1 : m;
     }
     bool by_case = bal_j_named(name, n, "isupper") || bal_j_named(name, n, "islower");
@@ -337,10 +292,22 @@ static bal_jvalue all_are(bal_jvalue v, const char *name, size_t n)
 
 static bal_jvalue pad(bal_jinja *r, bal_jvalue v, const bal_jargs *args, char how)
 {
-    int64_t width = args->n > 0 && args->at[0].kind == BAL_J_INT ? args->at[0].u.i : 0;
-    bal_jvalue fill = how == 'z' ? bal_j_text("0", 1) : args->n > 1 ? bal_j_str(r, args->at[1]) : bal_j_text(" ", 1);
-    int64_t left = width - (int64_t)bal_j_chars(v.u.text, v.n);
-    bal_jvalue more = bal_j_binary(r, '*', fill, bal_j_int(left > 0 ? left : 0));
+    bool good = args->n > 0 && args->at[0].kind == BAL_J_INT && args->n <= (how == 'z' ? 1U : 2U);
+    bal_jvalue fill = how == 'z' ? bal_j_text("0", 1) : args->n > 1 ? args->at[1] : bal_j_text(" ", 1);
+    if (!good || fill.kind != BAL_J_TEXT || bal_j_chars(fill.u.text, fill.n) != 1) {
+        bal_j_fail(r, BAL_EFORMAT, "zfill, ljust, rjust and center ask for a width%s",
+                   how == 'z' ? "" : " and perhaps for one character");
+        return v;
+    }
+    int64_t width = args->at[0].u.i, left = width - (int64_t)bal_j_chars(v.u.text, v.n);
+    left = left > 0 ? left : 0;
+    if (how == 'c') {
+        int64_t before = left / 2 + (left & width & 1);
+        bal_jvalue side = bal_j_binary(r, '*', fill, bal_j_int(before));
+        side = bal_j_binary(r, '+', side, v);
+        return bal_j_binary(r, '+', side, bal_j_binary(r, '*', fill, bal_j_int(left - before)));
+    }
+    bal_jvalue more = bal_j_binary(r, '*', fill, bal_j_int(left));
     bool sign = how == 'z' && v.n > 0 && (v.u.text[0] == '-' || v.u.text[0] == '+');
     bal_jvalue head = bal_j_text(v.u.text, sign ? 1 : 0), rest = bal_j_text(v.u.text + head.n, v.n - head.n);
     if (how == 'l')
@@ -348,76 +315,79 @@ static bal_jvalue pad(bal_jinja *r, bal_jvalue v, const bal_jargs *args, char ho
     return bal_j_binary(r, '+', bal_j_binary(r, '+', head, more), rest);
 }
 
-/* "{} {0} {name}".format(...), without format specifications. */
-static bal_jvalue braces(bal_jinja *r, bal_jvalue v, const bal_jargs *args)
+static size_t most_args(const char *name, size_t n)
 {
-    bal_buf b = {0};
-    size_t next = 0;
-    for (size_t i = 0; i < v.n && r->status == BAL_OK; i++) {
-        char c = v.u.text[i];
-        if ((c == '{' || c == '}') && i + 1 < v.n && v.u.text[i + 1] == c) {
-            bal_j_append(r, &b, &c, 1);
-            i++;
-            continue;
-        }
-        if (c != '{') {
-            bal_j_append(r, &b, &c, 1);
-            continue;
-        }
-        const char *name = v.u.text + i + 1, *end = memchr(name, '}', v.n - i - 1);
-        size_t n = end != NULL ? (size_t)(end - name) : 0, at = BAL_J_MAX_ARGS;
-        if (n == 0)
-            at = next++;
-        else if (n == 1 && name[0] >= '0' && name[0] <= '9')
-            at = (size_t)(name[0] - '0');
-        const bal_jvalue *a = at < args->n && args->names[at] == NULL ? &args->at[at] : NULL;
-        for (size_t k = 0; k < args->n && n > 0 && a == NULL; k++)
-            if (args->names[k] != NULL && args->n_names[k] == n && memcmp(args->names[k], name, n) == 0)
-                a = &args->at[k];
-        if (end == NULL || a == NULL) {
-            bal_j_fail(r, BAL_EUNSUPPORTED, "format: the field {%.*s} is not supported or has no value",
-                       n > 40 ? 40 : (int)n, name);
-            break;
-        }
-        bal_j_write(r, &b, *a);
-        i += n + 1;
-    }
-    return bal_j_take_buf(r, &b);
+    static const struct {
+        const char *name;
+        size_t most;
+    } k[] = {{"strip", 1},      {"lstrip", 1},       {"rstrip", 1},       {"splitlines", 1}, {"partition", 1},
+             {"rpartition", 1}, {"removeprefix", 1}, {"removesuffix", 1}, {"join", 1},       {"zfill", 1},
+             {"split", 2},      {"rsplit", 2},       {"ljust", 2},        {"rjust", 2},      {"center", 2},
+             {"replace", 3},    {"find", 3},         {"rfind", 3},        {"index", 3},      {"rindex", 3},
+             {"count", 3},      {"startswith", 3},   {"endswith", 3}};
+    for (size_t i = 0; i < sizeof k / sizeof *k; i++)
+        if (bal_j_named(name, n, k[i].name))
+            return k[i].most;
+    return 0;
+}
+
+/* Arguments with names: only where Python's methods have them. */
+static bool names_fit(bal_jinja *r, const char *name, size_t n, const bal_jargs *args)
+{
+    static const char *const split[] = {"sep", "maxsplit", NULL}, *const lines_[] = {"keepends", NULL},
+                             *const none[] = {NULL};
+    if (bal_j_named(name, n, "format"))
+        return true;
+    char what[40];
+    (void)snprintf(what, sizeof what, "the method %.*s", (int)(n < 20 ? n : 20), name);
+    bool splits = bal_j_named(name, n, "split") || bal_j_named(name, n, "rsplit");
+    return bal_j_expect(r, args, what, most_args(name, n),
+                        splits                               ? split
+                        : bal_j_named(name, n, "splitlines") ? lines_
+                                                             : none);
 }
 
 static bal_jvalue text_method(bal_jinja *r, bal_jvalue v, const char *name, size_t n, const bal_jargs *args)
 {
+    if (!names_fit(r, name, n, args))
+        return v;
     const bal_jvalue *a = args->n > 0 && args->names[0] == NULL && args->at[0].kind != BAL_J_NONE ? &args->at[0] : NULL;
     if (bal_j_named(name, n, "strip") || bal_j_named(name, n, "lstrip") || bal_j_named(name, n, "rstrip"))
         return bal_j_strip(r, v, a, name[0] != 'r', name[0] != 'l');
     if (bal_j_named(name, n, "split") || bal_j_named(name, n, "rsplit"))
         return cut(r, v, args, name[0] == 'r');
-    if (bal_j_named(name, n, "splitlines"))
-        return lines(r, v, args);
+    if (bal_j_named(name, n, "splitlines")) {
+        const bal_jvalue *keep = bal_j_arg(args, 0, "keepends");
+        return bal_j_lines(r, v, keep != NULL ? *keep : bal_j_none());
+    }
     if (bal_j_named(name, n, "startswith") || bal_j_named(name, n, "endswith"))
         return affix(r, v, args, name[0] == 's');
     if (bal_j_named(name, n, "upper") || bal_j_named(name, n, "lower") || bal_j_named(name, n, "title") ||
         bal_j_named(name, n, "swapcase"))
         return bal_j_case(r, v, name[0]);
     if (bal_j_named(name, n, "casefold"))
-        return bal_j_case(r, v, 'l');
+        return bal_j_case(r, v, 'f');
     if (bal_j_named(name, n, "capitalize"))
         return bal_j_case(r, v, 'c');
     if (bal_j_named(name, n, "find") || bal_j_named(name, n, "rfind") || bal_j_named(name, n, "index") ||
-        bal_j_named(name, n, "count"))
-        return find(r, v, args, name[0]);
+        bal_j_named(name, n, "count") || bal_j_named(name, n, "rindex"))
+        return find(r, v, args, n == 6 ? 'x' : name[0]);
     if (bal_j_named(name, n, "partition") || bal_j_named(name, n, "rpartition"))
         return partition(r, v, args, name[0] == 'r');
-    if (bal_j_named(name, n, "zfill") || bal_j_named(name, n, "ljust") || bal_j_named(name, n, "rjust"))
+    if (bal_j_named(name, n, "zfill") || bal_j_named(name, n, "ljust") || bal_j_named(name, n, "rjust") ||
+        bal_j_named(name, n, "center"))
         return pad(r, v, args, name[0]);
     if (bal_j_named(name, n, "format"))
-        return braces(r, v, args);
+        return bal_j_braces(r, v, args);
     if (name[0] == 'i')
         return all_are(v, name, n);
     if (a == NULL) {
         bal_j_fail(r, BAL_EFORMAT, "%.*s asks for an argument", (int)n, name);
         return v;
     }
+    bool cuts = bal_j_named(name, n, "removeprefix") || bal_j_named(name, n, "removesuffix");
+    if (cuts && a->kind != BAL_J_TEXT)
+        bal_j_fail(r, BAL_EFORMAT, "%.*s asks for a text, not %s", (int)n, name, bal_j_type(*a));
     if (bal_j_named(name, n, "removeprefix"))
         return has_affix(v, *a, true) ? bal_j_text(v.u.text + a->n, v.n - a->n) : v;
     if (bal_j_named(name, n, "removesuffix"))
@@ -442,13 +412,18 @@ static bal_jvalue text_method(bal_jinja *r, bal_jvalue v, const char *name, size
 
 static bal_jvalue dict_method(bal_jinja *r, bal_jvalue v, const char *name, size_t n, const bal_jargs *args)
 {
-    bal_jvalue out = bal_j_list(r, BAL_J_PLAIN);
+    bal_jvalue out = bal_j_list(r, BAL_J_VIEW);
     if (bal_j_named(name, n, "get")) {
         const bal_jvalue *found = args->n > 0 ? bal_j_find(r, v.u.dict, args->at[0]) : NULL;
+        static const char *const none[] = {NULL};
+        if (!bal_j_expect(r, args, "the method get", 2, none))
+            return out;
         if (args->n == 0 || args->n > 2)
             bal_j_fail(r, BAL_EFORMAT, "get asks for a key and perhaps a default");
         return found != NULL ? *found : args->n > 1 ? args->at[1] : bal_j_none();
     }
+    if (args->n > 0)
+        bal_j_fail(r, BAL_EFORMAT, "%.*s asks for nothing", (int)n, name);
     if (bal_j_named(name, n, "copy"))
         return v;
     for (size_t i = 0; i < v.u.dict->n && r->status == BAL_OK; i++) {
@@ -499,6 +474,19 @@ static bal_jvalue loop_method(bal_jinja *r, bal_jloop *loop, const char *name, c
     return bal_j_bool(changed);
 }
 
+/* Of a text that counts as escaped: what comes out counts so, too. */
+static bal_jvalue markup_method(bal_jinja *r, bal_jvalue v, const bal_jmethod *m, const bal_jargs *args)
+{
+    static const char *const escaping[] = {"replace", "join", "format", "ljust", "rjust", "center"};
+    for (size_t i = 0; i < sizeof escaping / sizeof *escaping; i++)
+        if (bal_j_named(m->name, m->n, escaping[i]))
+            bal_j_fail(r, BAL_EUNSUPPORTED, "%s of a text that counts as escaped is not supported", escaping[i]);
+    bal_jvalue out = text_method(r, bal_j_as(v, BAL_J_PLAIN), m->name, m->n, args);
+    for (size_t i = 0; out.kind == BAL_J_LIST && i < out.u.list->n; i++)
+        out.u.list->items[i] = bal_j_as(out.u.list->items[i], BAL_J_MARKUP);
+    return bal_j_as(out, BAL_J_MARKUP);
+}
+
 bal_jvalue bal_j_method(bal_jinja *r, const bal_jmethod *m, const bal_jargs *args)
 {
     static const char *const changing[] = {"update", "pop",    "setdefault", "clear", "popitem", "append",
@@ -511,7 +499,7 @@ bal_jvalue bal_j_method(bal_jinja *r, const bal_jmethod *m, const bal_jargs *arg
             return v;
         }
     if (v.kind == BAL_J_TEXT)
-        return text_method(r, v, m->name, m->n, args);
+        return v.flavor == BAL_J_MARKUP ? markup_method(r, v, m, args) : text_method(r, v, m->name, m->n, args);
     if (v.kind == BAL_J_DICT)
         return dict_method(r, v, m->name, m->n, args);
     if (v.kind == BAL_J_LIST)

@@ -85,6 +85,13 @@ static bal_jnode *parse_for(bal_jparser *p) // NOLINT(misc-no-recursion)
     static const char *const ends[] = {"else", "endfor", NULL};
     bal_jnode *e = bal_j_node(p, BAL_JN_FOR);
     e->a = bal_j_target(p, false);
+    for (const bal_jnode *t = e->a->kind == BAL_JN_NAME ? e->a : NULL, *o = e->a->list; t != NULL || o != NULL;) {
+        const bal_jvalue *name = t != NULL ? &t->value : &o->a->value;
+        if (bal_j_named(name->u.text, name->n, "loop"))
+            bal_j_fail(p->r, BAL_EFORMAT, "syntax error: a loop cannot set the name loop");
+        o = t != NULL ? NULL : o->next;
+        t = NULL;
+    }
     if (!bal_j_skip_name(p, "in"))
         bal_j_syntax(p, "'in'");
     e->b = bal_j_tuple(p, false);
@@ -125,12 +132,16 @@ static bal_jnode *parameters(bal_jparser *p) // NOLINT(misc-no-recursion)
 {
     bal_jnode *first = NULL, **end = &first;
     size_t n = 0;
+    bool defaults = false;
     while (p->r->status == BAL_OK && !bal_j_at_op(p, ')')) {
         bal_jnode *e = bal_j_node(p, BAL_JN_KEYWORD);
         if (!bal_j_need_name(p, &e->value))
             break;
         if (bal_j_skip_op(p, '='))
             e->a = bal_j_expression(p, true);
+        else if (defaults)
+            bal_j_syntax(p, "a default, as the parameter before has one,");
+        defaults = e->a != NULL;
         if (++n > BAL_J_MAX_ARGS)
             bal_j_fail(p->r, BAL_ELIMIT, "a macro has more than %d parameters", BAL_J_MAX_ARGS);
         if (p->r->status != BAL_OK)
@@ -144,31 +155,38 @@ static bal_jnode *parameters(bal_jparser *p) // NOLINT(misc-no-recursion)
     return first;
 }
 
+/* The body of a macro or of a call, and which of the names that it may be given it reads. */
+static void macro_body(bal_jparser *p, bal_jnode *e, const char *end) // NOLINT(misc-no-recursion)
+{
+    size_t loops = p->loops;
+    uint8_t uses = p->uses;
+    p->loops = 0;
+    p->uses = 0;
+    e->body = body_until(p, end);
+    e->op = p->uses;
+    p->uses |= uses;
+    p->loops = loops;
+}
+
 static bal_jnode *parse_macro(bal_jparser *p) // NOLINT(misc-no-recursion)
 {
     bal_jnode *e = bal_j_node(p, BAL_JN_MACRO);
-    size_t loops = p->loops;
     if (bal_j_need_name(p, &e->value) && bal_j_need_op(p, '('))
         e->list = parameters(p);
-    p->loops = 0;
-    e->body = body_until(p, "endmacro");
-    p->loops = loops;
+    macro_body(p, e, "endmacro");
     return e;
 }
 
 static bal_jnode *parse_call(bal_jparser *p) // NOLINT(misc-no-recursion)
 {
     bal_jnode *e = bal_j_node(p, BAL_JN_CALLER);
-    size_t loops = p->loops;
     e->value = bal_j_text("caller", 6);
     if (bal_j_skip_op(p, '('))
         e->list = parameters(p);
     e->a = bal_j_expression(p, true);
     if (e->a->kind != BAL_JN_CALL)
         bal_j_syntax(p, "a call");
-    p->loops = 0;
-    e->body = body_until(p, "endcall");
-    p->loops = loops;
+    macro_body(p, e, "endcall");
     return e;
 }
 

@@ -26,6 +26,7 @@ typedef struct bal_jparser {
     bal_jinja *r;
     const bal_jtoken *at; /* the last one is an END */
     size_t loops;         /* {% for %} around this place, for break and continue */
+    uint8_t uses;         /* BAL_J_USES_*: names that the macro read so far reads */
 } bal_jparser;
 
 /* jinja_lex.c: the words of text; NULL: the error is set. */

@@ -77,7 +77,12 @@ static void repr_text(bal_jinja *r, bal_buf *out, const char *text, size_t n)
 
 static void repr_list(bal_jinja *r, bal_buf *out, bal_jvalue v) // NOLINT(misc-no-recursion)
 {
-    bool tuple = v.flavor == BAL_J_TUPLE;
+    bool tuple = bal_j_is_tuple(v);
+    if (!tuple && v.flavor != BAL_J_PLAIN)
+        bal_j_fail(r, BAL_EUNSUPPORTED, "%s cannot be written as text; use |list",
+                   v.flavor == BAL_J_LAZY   ? "a generator"
+                   : v.flavor == BAL_J_VIEW ? "keys, values or items of a mapping"
+                                            : "a range");
     append_text(r, out, tuple ? "(" : "[");
     for (size_t i = 0; i < v.u.list->n && r->status == BAL_OK; i++) {
         append_text(r, out, i > 0 ? ", " : "");
@@ -89,8 +94,10 @@ static void repr_list(bal_jinja *r, bal_buf *out, bal_jvalue v) // NOLINT(misc-n
 void bal_j_repr(bal_jinja *r, bal_buf *out, bal_jvalue v) // NOLINT(misc-no-recursion): bounded by bal_j_enter
 {
     if (!bal_j_enter(r) || v.kind == BAL_J_TEXT) {
+        append_text(r, out, v.flavor == BAL_J_MARKUP ? "Markup(" : "");
         if (r->status == BAL_OK)
             repr_text(r, out, v.u.text, v.n);
+        append_text(r, out, v.flavor == BAL_J_MARKUP ? ")" : "");
     } else if (v.kind == BAL_J_UNDEFINED) {
         append_text(r, out, "Undefined");
     } else if (v.kind == BAL_J_LIST) {
@@ -196,8 +203,11 @@ static void dump_dict(bal_jinja *r, bal_buf *out, const bal_jdict *dict,
     for (size_t i = 0; i < dict->n; i++)
         bal_j_push(r, keys.u.list, dict->items[i].key);
     if (o->sort) {
-        bal_jargs none = {.n = 0};
-        (void)bal_j_list_filter(r, "sort", 4, keys, &none, &keys);
+        bal_jargs exact = {.n = 1};
+        exact.at[0] = bal_j_bool(true);
+        exact.names[0] = "case_sensitive";
+        exact.n_names[0] = strlen(exact.names[0]);
+        (void)bal_j_list_filter(r, "sort", 4, keys, &exact, &keys);
     }
     append_text(r, out, "{");
     for (size_t i = 0; r->status == BAL_OK && i < dict->n; i++) {
@@ -241,7 +251,7 @@ void bal_j_dump(bal_jinja *r, bal_buf *out, bal_jvalue v, const bal_jdump *o, si
         bal_j_write(r, out, v);
     } else if (v.kind == BAL_J_DICT) {
         dump_dict(r, out, v.u.dict, o, level);
-    } else if (v.kind == BAL_J_LIST && v.flavor != BAL_J_LAZY) {
+    } else if (v.kind == BAL_J_LIST && (v.flavor == BAL_J_PLAIN || bal_j_is_tuple(v))) {
         append_text(r, out, "[");
         for (size_t i = 0; i < v.u.list->n && r->status == BAL_OK; i++) {
             if (i > 0)

@@ -91,22 +91,33 @@ static bal_jvalue macro_value(bal_jinja *r, const bal_jnode *node)
     return (bal_jvalue){.kind = BAL_J_MACRO, .u.macro = m};
 }
 
-/* Names that a macro's body knows besides its parameters: caller, varargs, kwargs. */
-static void bind_rest(bal_jinja *r, const bal_jargs *args, bool *used)
+/* Names that a macro's body knows besides its parameters, if it reads them: caller, varargs, kwargs.  Arguments that
+ * would go to one that it does not read are an error. */
+static void bind_rest(bal_jinja *r, const bal_jargs *args, const bool *used, int uses)
 {
-    bal_jvalue rest = bal_j_list(r, BAL_J_TUPLE), named = bal_j_dict(r);
+    bal_jvalue rest = bal_j_list(r, BAL_J_TUPLE), named = bal_j_dict(r), caller = bal_j_undefined("caller", 6);
     for (size_t i = 0; i < args->n && r->status == BAL_OK; i++) {
+        const char *name = args->names[i];
+        size_t n = args->n_names[i];
         if (used[i])
             continue;
-        if (args->names[i] == NULL)
+        if (name == NULL && (uses & BAL_J_USES_VARARGS) == 0)
+            bal_j_fail(r, BAL_EFORMAT, "the macro takes at most %zu arguments", i);
+        else if (name == NULL)
             bal_j_push(r, rest.u.list, args->at[i]);
-        else if (bal_j_named(args->names[i], args->n_names[i], "caller"))
-            bal_j_bind(r, r->frame, "caller", 6, args->at[i]);
+        else if (bal_j_named(name, n, "caller") && (uses & BAL_J_USES_CALLER) != 0)
+            caller = args->at[i];
+        else if ((uses & BAL_J_USES_KWARGS) == 0)
+            bal_j_fail(r, BAL_EFORMAT, "the macro has no argument '%.*s' left", n > 60 ? 60 : (int)n, name);
         else
-            bal_j_put(r, named.u.dict, bal_j_text(args->names[i], args->n_names[i]), args->at[i]);
+            bal_j_put(r, named.u.dict, bal_j_text(name, n), args->at[i]);
     }
-    bal_j_bind(r, r->frame, "varargs", 7, rest);
-    bal_j_bind(r, r->frame, "kwargs", 6, named);
+    if ((uses & BAL_J_USES_CALLER) != 0)
+        bal_j_bind(r, r->frame, "caller", 6, caller);
+    if ((uses & BAL_J_USES_VARARGS) != 0)
+        bal_j_bind(r, r->frame, "varargs", 7, rest);
+    if ((uses & BAL_J_USES_KWARGS) != 0)
+        bal_j_bind(r, r->frame, "kwargs", 6, named);
 }
 
 bal_jvalue bal_j_call_macro(bal_jinja *r, const bal_jmacro *m, const bal_jargs *args) // NOLINT(misc-no-recursion)
@@ -115,6 +126,7 @@ bal_jvalue bal_j_call_macro(bal_jinja *r, const bal_jmacro *m, const bal_jargs *
     bool used[BAL_J_MAX_ARGS] = {false};
     bal_jvalue text = bal_j_text("", 0);
     size_t at = 0, loops = r->loops;
+    int uses = m->node->op;
     if (own == NULL || !bal_j_enter(r)) {
         bal_j_leave(r);
         return text;
@@ -133,8 +145,9 @@ bal_jvalue bal_j_call_macro(bal_jinja *r, const bal_jmacro *m, const bal_jargs *
         if (!given && p->a != NULL)
             v = bal_j_eval(r, p->a);
         bal_j_bind(r, own, p->value.u.text, p->value.n, v);
+        uses &= bal_j_named(p->value.u.text, p->value.n, "caller") ? ~BAL_J_USES_CALLER : ~0;
     }
-    bind_rest(r, args, used);
+    bind_rest(r, args, used, uses);
     r->loops = 0;
     text = capture(r, m->node->body);
     r->loops = loops;
@@ -164,8 +177,10 @@ static const bal_jlist *chosen(bal_jinja *r, const bal_jnode *e, const bal_jlist
 static void run_for(bal_jinja *r, const bal_jnode *e) // NOLINT(misc-no-recursion)
 {
     bal_jframe *outside = r->frame;
-    const bal_jlist *items = bal_j_items(r, bal_j_eval(r, e->b));
+    bal_jvalue over = bal_j_eval(r, e->b);
+    const bal_jlist *items = bal_j_items(r, over);
     bal_jloop *loop = bal_j_take(r, sizeof *loop);
+    bool came_through = false; /* a body was left at its end */
     if (items != NULL && e->c != NULL)
         items = chosen(r, e, items);
     if (items == NULL || loop == NULL || r->status != BAL_OK)
@@ -181,13 +196,16 @@ static void run_for(bal_jinja *r, const bal_jnode *e) // NOLINT(misc-no-recursio
         bal_j_bind(r, own, "loop", 4, (bal_jvalue){.kind = BAL_J_LOOP, .u.loop = loop});
         bal_j_assign(r, e->a, items->items[i]);
         bal_j_run(r, e->body);
+        came_through |= r->flow == BAL_J_ON;
         if (r->flow == BAL_J_CONTINUED)
             r->flow = BAL_J_ON;
     }
+    if (r->flow == BAL_J_BROKEN && over.kind == BAL_J_LIST && over.flavor == BAL_J_LAZY)
+        over.u.list->left_open = true;
     r->flow = BAL_J_ON;
     r->frame = outside;
     r->loops--;
-    if (items->n == 0) {
+    if (!came_through) { /* Jinja's else: also when break or continue ended every body */
         bal_jframe *own = open_frame(r, outside);
         r->frame = own != NULL ? own : outside;
         bal_j_run(r, e->other);

@@ -106,6 +106,12 @@ bal_jvalue bal_j_copy(bal_jinja *r, const char *text, size_t n)
     return bal_j_text(copy, n);
 }
 
+bal_jvalue bal_j_as(bal_jvalue v, int flavor)
+{
+    v.flavor = v.kind == BAL_J_TEXT ? (uint8_t)flavor : v.flavor;
+    return v;
+}
+
 bal_jvalue bal_j_take_buf(bal_jinja *r, bal_buf *b)
 {
     bal_jvalue v = bal_j_copy(r, bal_buf_cstr(b), b->len);
@@ -169,7 +175,7 @@ const bal_jvalue *bal_j_find(bal_jinja *r, const bal_jdict *dict, bal_jvalue key
 void bal_j_put(bal_jinja *r, bal_jdict *dict, bal_jvalue key, bal_jvalue value)
 {
     const bal_jvalue *old = bal_j_find(r, dict, key);
-    if (key.kind == BAL_J_LIST ? key.flavor != BAL_J_TUPLE : key.kind > BAL_J_LIST)
+    if (key.kind == BAL_J_LIST ? !bal_j_is_tuple(key) : key.kind > BAL_J_LIST)
         bal_j_fail(r, BAL_EFORMAT, "%s cannot be the key of a mapping", bal_j_type(key));
     if (r->status != BAL_OK)
         return;
@@ -208,8 +214,14 @@ bal_jvalue bal_j_from_json(bal_jinja *r, const cJSON *v) // NOLINT(misc-no-recur
     if (cJSON_IsBool(v))
         return bal_j_bool(cJSON_IsTrue(v) != 0);
     if (cJSON_IsNumber(v)) {
+        int64_t i = 0;
+        const char *digits = bal_json_digits(v);
+        if (digits != NULL && bal_parse_i64(digits, INT64_MIN, INT64_MAX, &i) != BAL_OK)
+            bal_j_fail(r, BAL_ELIMIT, "a whole number of the context leaves 64 bits");
+        if (digits != NULL)
+            return bal_j_int(i);
         bool whole = v->valuedouble == floor(v->valuedouble) && fabs(v->valuedouble) < 9e15;
-        return whole ? bal_j_int((int64_t)v->valuedouble) : bal_j_float(v->valuedouble);
+        return whole && !bal_json_is_real(v) ? bal_j_int((int64_t)v->valuedouble) : bal_j_float(v->valuedouble);
     }
     if (cJSON_IsString(v))
         return json_text(r, v->valuestring);
@@ -256,6 +268,16 @@ bool bal_j_named(const char *name, size_t n, const char *text)
     return strlen(text) == n && memcmp(name, text, n) == 0;
 }
 
+bool bal_j_is_tuple(bal_jvalue v)
+{
+    return v.kind == BAL_J_LIST && (v.flavor == BAL_J_TUPLE || v.flavor == BAL_J_GROUP);
+}
+
+bool bal_j_has_places(bal_jvalue v)
+{
+    return v.kind == BAL_J_LIST && v.flavor != BAL_J_LAZY && v.flavor != BAL_J_VIEW;
+}
+
 bool bal_j_is(bal_jvalue v, const char *text)
 {
     return v.kind == BAL_J_TEXT && bal_j_named(v.u.text, v.n, text);
@@ -285,6 +307,12 @@ static bool equal_dicts(bal_jinja *r, const bal_jdict *a, const bal_jdict *b) //
     return same;
 }
 
+/* Both lists, both tuples or both ranges. */
+static bool same_class(bal_jvalue a, bal_jvalue b)
+{
+    return bal_j_is_tuple(a) ? bal_j_is_tuple(b) : a.flavor == b.flavor;
+}
+
 bool bal_j_equal(bal_jinja *r, bal_jvalue a, bal_jvalue b) // NOLINT(misc-no-recursion)
 {
     double x = 0, y = 0;
@@ -300,7 +328,11 @@ bool bal_j_equal(bal_jinja *r, bal_jvalue a, bal_jvalue b) // NOLINT(misc-no-rec
     case BAL_J_TEXT:
         return a.n == b.n && memcmp(a.u.text, b.u.text, a.n) == 0;
     case BAL_J_LIST:
-        same = a.u.list->n == b.u.list->n && (a.flavor == BAL_J_TUPLE) == (b.flavor == BAL_J_TUPLE);
+        if (a.flavor == BAL_J_LAZY || b.flavor == BAL_J_LAZY)
+            return a.u.list == b.u.list;
+        if (a.flavor == BAL_J_VIEW || b.flavor == BAL_J_VIEW)
+            bal_j_fail(r, BAL_EUNSUPPORTED, "keys, values and items are not compared; use |list");
+        same = a.u.list->n == b.u.list->n && same_class(a, b) && r->status == BAL_OK;
         if (!same || !bal_j_enter(r))
             return false;
         for (size_t i = 0; i < a.u.list->n && same; i++)
@@ -328,7 +360,9 @@ int bal_j_order(bal_jinja *r, bal_jvalue a, bal_jvalue b) // NOLINT(misc-no-recu
         order = memcmp(a.u.text, b.u.text, a.n < b.n ? a.n : b.n);
         return order != 0 ? order : (a.n > b.n) - (a.n < b.n);
     }
-    if (a.kind == BAL_J_LIST && b.kind == BAL_J_LIST && bal_j_enter(r)) {
+    bool have_order = a.kind == BAL_J_LIST && b.kind == BAL_J_LIST && same_class(a, b) &&
+                      (bal_j_is_tuple(a) || a.flavor == BAL_J_PLAIN);
+    if (have_order && bal_j_enter(r)) {
         size_t n = a.u.list->n < b.u.list->n ? a.u.list->n : b.u.list->n, i = 0;
         while (i < n && bal_j_charge(r, 0) && bal_j_equal(r, a.u.list->items[i], b.u.list->items[i]))
             i++;
@@ -367,10 +401,17 @@ bool bal_j_space(uint32_t cp)
 
 const bal_jlist *bal_j_items(bal_jinja *r, bal_jvalue v)
 {
-    if (v.kind == BAL_J_LIST)
+    if (v.kind == BAL_J_LIST && v.flavor != BAL_J_LAZY)
         return v.u.list;
     bal_jlist *list = bal_j_list(r, BAL_J_PLAIN).u.list;
-    if (v.kind == BAL_J_TEXT) {
+    if (v.kind == BAL_J_LIST && v.u.list->left_open)
+        bal_j_fail(r, BAL_EUNSUPPORTED, "a generator is used again behind the loop that was broken off");
+    if (r->status != BAL_OK)
+        return NULL;
+    if (v.kind == BAL_J_LIST) {
+        *list = *v.u.list;
+        *v.u.list = (bal_jlist){0};
+    } else if (v.kind == BAL_J_TEXT) {
         for (size_t i = 0, m; i < v.n && r->status == BAL_OK; i += m) {
             m = bal_j_offset(v.u.text + i, v.n - i, 1);
             bal_j_push(r, list, bal_j_text(v.u.text + i, m));
@@ -384,6 +425,17 @@ const bal_jlist *bal_j_items(bal_jinja *r, bal_jvalue v)
     return r->status == BAL_OK ? list : NULL;
 }
 
+bal_jvalue bal_j_next(bal_jinja *r, bal_jlist *generator)
+{
+    if (generator->left_open)
+        bal_j_fail(r, BAL_EUNSUPPORTED, "a generator is used again behind the loop that was broken off");
+    if (generator->n == 0 || r->status != BAL_OK)
+        return bal_j_undefined("item of an empty list", 21);
+    generator->n--;
+    generator->cap--;
+    return *generator->items++;
+}
+
 bool bal_j_contains(bal_jinja *r, bal_jvalue part, bal_jvalue whole)
 {
     if (whole.kind == BAL_J_TEXT) {
@@ -393,8 +445,17 @@ bool bal_j_contains(bal_jinja *r, bal_jvalue part, bal_jvalue whole)
         }
         return bal_j_charge(r, whole.n) && memmem(whole.u.text, whole.n, part.u.text, part.n) != NULL;
     }
-    if (whole.kind == BAL_J_DICT)
+    if (whole.kind == BAL_J_DICT) {
+        if (part.kind == BAL_J_DICT || (part.kind == BAL_J_LIST && part.flavor == BAL_J_PLAIN))
+            bal_j_fail(r, BAL_EFORMAT, "%s cannot be the key of a mapping", bal_j_type(part));
         return bal_j_find(r, whole.u.dict, part) != NULL;
+    }
+    if (whole.kind == BAL_J_LIST && whole.flavor == BAL_J_LAZY) { /* up to the one that is found */
+        bool found = false;
+        while (!found && whole.u.list->n > 0 && bal_j_charge(r, 0))
+            found = bal_j_equal(r, bal_j_next(r, whole.u.list), part);
+        return found;
+    }
     const bal_jlist *items = bal_j_items(r, whole);
     for (size_t i = 0; items != NULL && i < items->n && bal_j_charge(r, 0); i++)
         if (bal_j_equal(r, items->items[i], part))

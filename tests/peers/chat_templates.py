@@ -17,7 +17,7 @@ M = [{"role": "user", "content": "  Hi <b> & \"you\" 'there' é\n"}, {"role": "a
 TOOL = {"type": "function", "function": {"name": "f", "description": "d \"q\" <x> é\n", "parameters": {
     "type": "object", "properties": {"a": {"type": "integer", "enum": [1, 2.5, None, True]}}, "required": ["a"]}}}
 L = {"xs": [3, 1, 2], "ws": ["b", "A", "c"], "ds": [{"n": "p", "v": 2}, {"n": "q", "v": 1}, {"n": "r"}], "e": [], "s": "a,b,,c",
-     "d": {"k": 1, "z": [1, "t'", {"u": None}], "b": True}, "none": None, "t": "Hello World foo-bar", "u": "ünï Straße İ"}
+     "fl": 2.0, "big": 9007199254740993, "d": {"k": 1, "z": [1, "t'", {"u": None}], "b": True}, "none": None, "t": "Hello World foo-bar", "u": "ünï Straße İ"}
 
 # (context, template): each feature of the subset, and the corners of white-space control.
 CASES = [
@@ -85,9 +85,25 @@ CASES = [
     (M, "{{ 'abc' | first }}{{ 'abc' | last }}{{ 'a,b' | replace(',', '\\n') }}{{ '' | first is defined }}{{ xs | map('string') | join }}"),
     (M, "{# multi\nline #}a{#- x -#}  b\n{#\n#}\nc"),
     (M, "{% set a = messages | length %}{{ a }}{% set messages = messages[1:] %}{{ messages | length }}{{ messages[0].role }}"),
+    (M, "{{ fl }} {{ big }} {{ fl | tojson }} {{ [fl, 1.0, 1] | tojson }}{{ {'b': 1, 'B': 2, 'a': 3} | tojson(sort_keys=true) }}"),
+    (M, "{% set g = ws | map('upper') %}{{ g | first }}{{ g | list }}{{ g | list }}{% set v = d.items() %}{% for a in v %}{{ a[0] }}{% endfor %}{{ v | list | length }}{{ v | length }}{{ d.keys()[0] is defined }}{{ 'k' in d.keys() }}{{ d.keys() is sequence }}{{ range(3) is sequence }}{{ range(5)[1:3] | list }}"),
+    (M, "{% for g in [{'n': 'b'}, {'n': 'B'}, {'n': 'a'}] | groupby('n') %}{{ g.grouper }}{{ g.list | length }}{{ g[0] }};{% endfor %}{{ [{'n': 'b'}, {'n': 'B'}] | groupby('n', case_sensitive=true) | length }}{{ [{'a': 1, 'b': 2}, {'a': 1, 'b': 1}] | sort(attribute='a,b') | map(attribute='b') | list }}{{ ds | sort(attribute='nope') | length }}"),
+    (M, "{% for i in [1] %}{% continue %}{% else %}E{% endfor %}{% for i in [1, 2] %}{% if i == 2 %}{% break %}{% endif %}{% else %}F{% endfor %}{% for i in [1] %}{% break %}{% else %}G{% endfor %}"),
+    (M, "{{ 'a-b c_d' | wordcount }}{{ 'a/b c-d' | title }}{{ 'a\\r\\nb\\x0bc\\n' | indent(2) }}|{{ '' | indent(2, true) }}|{{ 'é\\u2028x' | indent(1, blank=true) }}"),
+    (M, "{{ '%5s|%.1s|%05.3d|%#o|%-5d|%+d|% d|%x|%5.1f|%g|%e' % ('é', 'éa', 5, 8, 3, 3, 3, 255, 2.25, 1e-5, 12.5) }}{{ '%s' % x }}{{ 'abc' % d }}{{ 'abc' % [1] }}{{ '%d' % 2.9 }}{{ '%s' % (xs,) }}"),
+    (M, "{{ 'ΟΔΟΣ ΣΑΣ Σ ΑΣ.' | lower }}{{ 'ŉ ﬁ ΐ ß' | upper }}{{ 'ǆ ﬁX 你A' | capitalize }}{{ 'ﬁx' | capitalize }}{{ '你a 1b ǆ'.title() }}{{ 'Straße ΣΣ'.casefold() }}{{ 'ªº'.islower() }}{{ 'Ⅷ'.isupper() }}{{ 'ǅ'.isupper() }}{{ '①'.isdigit() }}{{ '一'.isnumeric() }}{{ 'aΣ ß'.swapcase() }}{{ 'ﬁx (ﬁx' | title }}"),
+    (M, "{{ '<' + ('b' | safe) }}{{ ('<' | e) + '<' }}{{ '<' | e | e }}{{ ['a' | safe] }}{{ ('x' | safe) is escaped }}{{ '<' ~ ('b' | safe) }}{{ (('a' | safe) | upper) + '&' }}{{ (' a' | safe).strip() + '&' }}{{ ('a' | safe)[0] + '&' }}{{ ('a,b' | safe).split(',')[1] + '&' }}{{ '<' | forceescape | forceescape }}"),
+    (M, "{{ 1.0 // 0.1 }}{{ -7.5 // 2.5 }}{{ 3.5 is odd }}{{ 3.5 is even }}{{ -3 is odd }}{{ 'inf' | float }}{{ '1_0' | int }}{{ 'x' | int('d') }}{{ true | round }}{{ 3 * true }}{{ 'a' * true }}"),
+    (M, "{{ '{:>5}|{:05d}|{:.2f}|{:,}|{:*^7}|{:x}|{:#b}|{:+}|{:%}|{:e}'.format('é', 42, 1.5, 1234567, 'x', 255, 5, 3, 0.5, 12345.678) }}{{ '{{}}{n}{0}'.format(1, n=2) }}"),
+    (M, "{{ strftime_now('%z%Z') }}|{{ 'Hello'.center(9, '*') }}{{ 'abab'.rindex('b') }}{{ 'é'.isascii() }}{{ ''.isascii() }}{{ '%' ~ 'é'[0:1] }}{{ 'héllo'[1:3] }}{{ 'héllo'[-2:] }}{{ 'héllo'[9:] }}{{ 'é' | first }}"),
+    (M, "{% macro f(a, b=2) %}{{ a }}{{ b }}{% endmacro %}{% macro g() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ f(1, b=3) }}{{ g(1, 2, x=3) }}{% macro h(caller=none) %}{{ caller is none }}{% endmacro %}{{ h() }}{% call h() %}c{% endcall %}"),
 ]
 ERRORS = ["{% if %}", "{{ 1 + }}", "{% for x in y %}", "{{ a.b.c }}", "{{ raise_exception('No!') }}", "{{ 'a' + 1 }}", "{{ xs.append(1) }}", "{{ xs | nosuch }}",
-          "{{ 1 / 0 }}", "{% endfor %}", "{{ d | tojson(indent=x.y) }}", "{{ 'a' | int.b }}", "{{ [1, 2 }}", "{{ 'abc }}", "{% set q %}", "{{ x() }}", "{{ range(10 ** 9) }}", "{% set d.k = 1 %}", "{{ 1 < 'a' }}", "{{ 'x' in 3 }}", "{{ none | length }}", "{{ 'a' in x.y }}", "{% include 'f' %}", "{% break %}", "{{ x is nosuchtest }}", "{{ x | int }}", "{{ x | float(1) }}", "{{ '\\N{NOWHERE}' }}"]
+          "{{ 1 / 0 }}", "{% endfor %}", "{{ d | tojson(indent=x.y) }}", "{{ 'a' | int.b }}", "{{ [1, 2 }}", "{{ 'abc }}", "{% set q %}", "{{ x() }}", "{{ range(10 ** 9) }}", "{% set d.k = 1 %}", "{{ 1 < 'a' }}", "{{ 'x' in 3 }}", "{{ none | length }}", "{{ 'a' in x.y }}", "{% include 'f' %}", "{% break %}", "{{ x is nosuchtest }}", "{{ x | int }}", "{% macro f(a) %}{% endmacro %}{{ f(1, 2) }}", "{% macro f(a) %}{% endmacro %}{{ f(b=1) }}", "{% macro f(a) %}{% endmacro %}{{ f(1, a=1) }}", "{% macro f(a) %}{% endmacro %}{% call f(1) %}{% endcall %}", "{% macro f(a=1, b) %}{% endmacro %}",
+          "{{ x is defined(1) }}", "{{ x is defined is true }}", "{{ 1 is defined if x }}", "{{ xs | join(',', foo=1) }}", "{{ 'a' | upper(1) }}", "{% set true = 1 %}", "{% for loop in xs %}{% endfor %}", "{{ 'a'.startswith(['a']) }}", "{{ '}'.format(1) }}", "{{ '{} {0}'.format(1) }}", "{{ d.get('a', default=2) }}",
+          "{{ ws | map('upper') | last }}", "{{ d.keys() + ['a'] }}", "{{ d.keys() | tojson }}", "{{ range(3) + [1] }}", "{% raw +%}{% endraw %}", "{{ namespace(_x=1).y }}", "{{ [1] in {} }}", "{{ (1,) < [1] }}", "{{ d | dictsort(by='q') }}", "{{ 2.5 | round(1, 'up') }}", "{{ 'a'.ljust(3, '**') }}", "{{ dict([], []) }}",
+          "{{ '%x' % 1.5 }}", "{{ 5 | indent }}", "{{ x | dictsort }}", "{{ range(3, stop=4) }}", "{{ 'a'.removeprefix(1) }}", "{{ f(a=1, a=2) }}",
+          "{{ x | float(1) }}", "{{ '\\N{NOWHERE}' }}"]
 
 # Small expressions of all of Jinja: equal, or refused here; never another text.
 EXPRESSIONS = [

@@ -2,6 +2,7 @@
  * hostile templates.  SPDX-License-Identifier: Apache-2.0 */
 #include "tests/test.h"
 
+#include "lib/base/mem.h"
 #include "lib/io/json.h"
 #include "lib/io/jsonl.h"
 #include "lib/text/jinja.h"
@@ -108,4 +109,60 @@ TEST(where_the_assistant_wrote)
     bal_stretches_dispose(&s);
     bal_buf_dispose(&out);
     cJSON_Delete(context);
+}
+
+/* What Jinja renders and this interpreter does not: a sentence, never another text. */
+TEST(what_is_not_supported_is_refused)
+{
+    static const char *const templates[] = {
+        "{{ 'ab' | map('upper') }}", /* of Python's own words for a generator, a range ... */
+        "{{ range(3) }}",
+        "{{ {'a': 1}.items() }}",
+        "{{ cycler('a', 'b').next() }}",
+        "{{ lipsum is defined }}",
+        "{{ 'a'.encode() }}",
+        "{{ 1 .real }}",
+        "{{ 'ff' | int(0, 16) }}",
+        "{{ '%(a)s' % {'a': 1} }}",
+        "{{ '{0.real}'.format(1) }}",
+        "{{ ('%s' | safe) % '<' }}",
+        "{{ ('a' | safe).replace('a', '<') }}",
+        "{{ [1, 2] | slice(2) | list }}",
+        "{{ strftime_now('%f') }}",
+        "{{ {'a': 1}.keys() == {'a': 1}.keys() }}",
+        "{% set g = 'ab' | map('upper') %}{% for c in g %}{% break %}{% endfor %}{{ g | list }}",
+        "{% block a %}{% endblock %}",
+        "{% for a in [1] recursive %}{% endfor %}",
+    };
+    cJSON *context = cJSON_CreateObject();
+    for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
+        bal_buf out = {0};
+        CHECK_MSG(bal_jinja_render(templates[i], strlen(templates[i]), context, 1, &out, NULL) == BAL_EUNSUPPORTED,
+                  "%s: %s", templates[i], bal_buf_cstr(&out));
+        bal_buf_dispose(&out);
+    }
+    cJSON_Delete(context);
+}
+
+/* A message of a megabyte is cut, taken apart and looked at within the bounds. */
+TEST(long_texts)
+{
+    static const char template[] =
+        "{{ t.split() | length }} {{ t.split('x ')[1:] | length }} {{ t[1:] | length }} {{ t[:-1] | length }} "
+        "{% for i in range(20) %}{{ t[i:i + 2] }}{{ t | first }}{{ t[2:] is string }}{% endfor %}{{ t.strip() | length "
+        "}}";
+    enum { WORDS = 1 << 19 };
+    char *text = bal_alloc(2 * WORDS + 1, 1);
+    cJSON *context = cJSON_CreateObject();
+    bal_buf out = {0};
+    if (!CHECK(text != NULL))
+        return;
+    for (size_t i = 0; i < WORDS; i++)
+        memcpy(text + 2 * i, "x ", 2);
+    CHECK(cJSON_AddStringToObject(context, "t", text) != NULL);
+    CHECK_OK(bal_jinja_render(template, strlen(template), context, 1, &out, NULL));
+    CHECK(strncmp(bal_buf_cstr(&out), "524288 524288 1048575 1048575 x xTrue xxTrue", 44) == 0);
+    bal_buf_dispose(&out);
+    cJSON_Delete(context);
+    bal_free(text);
 }

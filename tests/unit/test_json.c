@@ -88,6 +88,36 @@ TEST(typed_members)
     cJSON_Delete(json);
 }
 
+TEST(how_numbers_were_written)
+{
+    static const struct {
+        const char *key, *digits;
+        bool real;
+    } cases[] = {{"a", NULL, false},
+                 {"b", NULL, true},
+                 {"c", NULL, true},
+                 {"d", "9223372036854775807", false},
+                 {"e", "-9007199254740993", false},
+                 {"f", NULL, true}};
+    cJSON *json = NULL, *copy;
+    if (!CHECK_OK(parse(&json,
+                        "{\"a\": 1, \"x 1\\\"2.5\": [\"-3.5\", {}, [7]], \"b\": 1.0, \"c\": -2E1, "
+                        "\"d\":9223372036854775807, \"e\" :-9007199254740993 , \"t\\\\\": \"\\\\\", \"f\": 1e+3}")))
+        return;
+    copy = cJSON_Duplicate(json, true);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int k = 0; k < 2; k++) {
+            const cJSON *v = bal_json_member(k == 0 ? json : copy, cases[i].key);
+            const char *digits = bal_json_digits(v);
+            CHECK_MSG(bal_json_is_real(v) == cases[i].real, "%s", cases[i].key);
+            CHECK_MSG(digits != NULL ? cases[i].digits != NULL && strcmp(digits, cases[i].digits) == 0
+                                     : cases[i].digits == NULL,
+                      "%s: %s", cases[i].key, digits != NULL ? digits : "none");
+        }
+    cJSON_Delete(copy);
+    cJSON_Delete(json);
+}
+
 TEST(writing_round_trips)
 {
     bal_buf b = {0};

@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "tests/test.h"
 
+#include "lib/text/chat.h"
 #include "lib/text/tokenizer_impl.h"
 
 #include <stdio.h>
@@ -246,5 +247,23 @@ TEST(cuts_change_no_ids)
     CHECK(bal_bpe_cut(t, "b" W "b", 5) == 1 && bal_bpe_cut(t, "a" W "b", 5) == 5 &&
           bal_bpe_cut(t, "a" W "b" W, 8) == 5);
     CHECK(bal_bpe_cut(t, W W "b", 7) == 3 && bal_bpe_cut(t, "x" W "b", 5) == 5 && bal_bpe_cut(t, W, 3) == 3);
+    bal_tokenizer_free(t);
+}
+
+/* A key of a message that says null counts as absent, as in transformers. */
+TEST(null_in_a_message)
+{
+    static const char k[] = "[{\"role\":\"assistant\",\"content\":null,\"calls\":[null],\"n\":1.0,\"thinking\":\"t\"}]";
+    bal_tokenizer *t = NULL;
+    cJSON *messages = NULL;
+    bal_buf out = {0};
+    bal_chat_options o = {.chat_template = "{{ messages[0].content is defined }}{{ messages[0].calls }}"
+                                           "{{ messages[0].n }}{{ messages[0].reasoning_content }}"};
+    const char *file = "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0},\"unk_token\":\"a\"}}";
+    if (CHECK_OK(bal_tokenizer_parse(&t, file, strlen(file), "t")) &&
+        CHECK_OK(bal_json_parse(&messages, k, strlen(k), "m")) && CHECK_OK(bal_chat_apply(t, messages, &o, &out, NULL)))
+        CHECK_TEXT(bal_buf_cstr(&out), "False[None]1.0t");
+    bal_buf_dispose(&out);
+    cJSON_Delete(messages);
     bal_tokenizer_free(t);
 }
