@@ -1,43 +1,12 @@
-/* What the harnesses keep of an answer.  Python's string methods take more characters for spaces and line ends than C's
- * functions do, so they are written out here.  SPDX-License-Identifier: Apache-2.0 */
+/* What the harnesses keep of an answer.  Python's str.splitlines() takes more characters for line ends than C does, so it
+ * is written out here.  SPDX-License-Identifier: Apache-2.0 */
 #include "evaluate/code.h"
 
 #include "lib/base/mem.h"
+#include "lib/text/spaces.h"
 
 #include <string.h>
 #include <utf8proc.h>
-
-/* str.isspace() of one character at s[0..n): its length in bytes, 0 if it is none. */
-static size_t space_at(const char *s, size_t n)
-{
-    uint32_t c = 0;
-    size_t k = bal_utf8_decode((const unsigned char *)s, n, &c);
-    bool space = (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-                 (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-                 c == 0x3000;
-    return k > 0 && space ? k : 0;
-}
-
-static void strip_left(const char **s, size_t *n)
-{
-    size_t k;
-    while (*n > 0 && (k = space_at(*s, *n)) > 0) {
-        *s += k;
-        *n -= k;
-    }
-}
-
-static void strip_right(const char *s, size_t *n)
-{
-    while (*n > 0) {
-        size_t back = 1;
-        while (back < 4 && back < *n && ((unsigned char)s[*n - back] & 0xc0) == 0x80)
-            back++;
-        if (space_at(s + *n - back, back) != back)
-            return;
-        *n -= back;
-    }
-}
 
 /* str.splitlines(): length of the line end at s[0..n), 0 if it is none. */
 static size_t line_end_at(const char *s, size_t n)
@@ -115,8 +84,8 @@ static void cut_and_strip(const char **s, size_t *n, const char *what)
     if (at == *n)
         return;
     *n = at;
-    strip_left(s, n);
-    strip_right(*s, n);
+    bal_strip_left(s, n);
+    bal_strip_right(*s, n);
 }
 
 bal_status code_rule_pissa(const char *text, size_t n, bal_buf *out)
@@ -129,7 +98,7 @@ bal_status code_rule_pissa(const char *text, size_t n, bal_buf *out)
     if (fence < left) {
         s += fence;
         left -= fence;
-        strip_right(s, &left);
+        bal_strip_right(s, &left);
         BAL_TRY(without(s, left, "```python", "", &body));
         s = bal_buf_cstr(&body);
         left = body.len;
@@ -182,7 +151,7 @@ static size_t split_lines(const char *s, size_t n, line *lines)
         while (end < n && (k = line_end_at(s + end, n - end)) == 0)
             end++;
         size_t length = end - at, width = 0;
-        strip_right(s + at, &length);
+        bal_strip_right(s + at, &length);
         while (width < length && s[at + width] == ' ')
             width++;
         if (length > 0)
@@ -234,7 +203,7 @@ bal_status code_rule_balora(const char *text, size_t n, bal_buf *out)
     for (size_t i = 0; i < count; i++) {
         size_t level = level_of(lines, count, lines[i].width, base), left = lines[i].n;
         const char *body = s + lines[i].start;
-        strip_left(&body, &left);
+        bal_strip_left(&body, &left);
         for (size_t k = 0; k < level; k++)
             BAL_TRY(bal_buf_text(out, "    "));
         BAL_TRY(bal_buf_append(out, body, left));

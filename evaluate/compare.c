@@ -1,4 +1,5 @@
-/* --compare A B: two runs on the same items, pair by pair.  An item's score is its mean over repeats.
+/* --compare A B: two runs on the same items, pair by pair.  An item's score is its mean over repeats, or what the task's
+ * filter makes of them (a majority).
  * SPDX-License-Identifier: Apache-2.0 */
 #include "evaluate/evaluate.h"
 
@@ -44,8 +45,9 @@ typedef struct compare_state {
 } compare_state;
 
 #define SIDE(N)                                                                                                        \
-    "(SELECT item, avg(score) AS score, min(gold) AS gold, min(group_id) AS grp, min(prompt_sha256) AS prompt FROM "   \
-    "eval_item WHERE run_id = ?" #N " AND task = ?3 AND filter = ?4 GROUP BY item)"
+    "(SELECT e.item AS item, " BAL_ITEM_SCORE " AS score, min(e.gold) AS gold, min(e.group_id) AS grp, "               \
+    "min(e.prompt_sha256) AS prompt FROM eval_item AS e WHERE e.run_id = ?" #N " AND e.task = ?3 AND e.filter = ?4 "   \
+    "GROUP BY e.item)"
 static const char k_pairs_sql[] =
     "SELECT a.item, a.score, b.score, a.grp, a.gold, b.gold, a.gold IS NOT b.gold, "
     "a.prompt IS NOT b.prompt FROM " SIDE(1) " AS a JOIN " SIDE(2) " AS b USING (item) ORDER BY a.grp, a.item";

@@ -16,7 +16,8 @@ typedef struct evaluate_config {
     const char *base_url, *key_env;
     int64_t at_once, tries, timeout;
     double back_off;
-    int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples, item, repeats, seed;
+    int64_t limit, num_fewshot, max_gen_toks, batch_size, max_length, cache_mib, resamples, item, repeats, seed,
+        fewshot_seed;
     int64_t equivalence_timeout, max_batch_tokens;
     bool list, apply_chat_template, fewshot_as_multiturn;
     bal_text_list adapters; /* --adapter; `adapter` is the one in work */

@@ -41,6 +41,10 @@ static bal_status take_config(evaluate_config *c, const cJSON *config)
 {
     static const char where[] = "the run's configuration";
     bal_status status;
+    BAL_TRY(bal_json_i64(config, where, "fewshot_seed", 0, UINT32_MAX, &c->fewshot_seed, NULL));
+    BAL_TRY(bal_json_text(config, where, "tokenizer", &c->tokenizer, NULL));
+    BAL_TRY(bal_json_text(config, where, "system_instruction", &c->system_instruction, NULL));
+    BAL_TRY(bal_json_bool(config, where, "fewshot_as_multiturn", &c->fewshot_as_multiturn, NULL));
     BAL_TRY(bal_json_text(config, where, "model", &c->model, NULL));
     BAL_TRY(bal_json_text(config, where, "adapter", &c->adapter, NULL));
     BAL_TRY(bal_json_i64(config, where, "num_fewshot", -1, 1 << 20, &c->num_fewshot, NULL));
@@ -172,6 +176,54 @@ out:
     return status;
 }
 
+/* How the run asked: the conversation's template is the tokenizer's, where that is still there. */
+static bool open_form(session *s)
+{
+    const evaluate_config *c = s->c;
+    const char *path = c->tokenizer != NULL ? c->tokenizer : c->model;
+    bool served = c->model != NULL && bal_starts_with(c->model, "openai:");
+    s->chat = (chat_form){
+        .plain = !c->apply_chat_template, .system = c->system_instruction, .multiturn = c->fewshot_as_multiturn};
+    if (s->chat.plain || served)
+        return true;
+    if (path == NULL || bal_tokenizer_load(&s->tokenizer, path) != BAL_OK)
+        return false;
+    s->chat.tokenizer = s->tokenizer;
+    return true;
+}
+
+/* The prompts of the items, for their sample lines.  A prompt that is not the one that was asked (the task file, the data
+ * of the examples or the template are others now) is not shown. */
+static bal_status make_prompts(session *s, task_run *r)
+{
+    char hash[sizeof((item_run *)0)->hash];
+    size_t n_other = 0;
+    bal_status status = BAL_OK;
+    for (size_t i = 0; i < r->n_items; i++) {
+        item_run *it = &r->items[i];
+        BAL_TRY(task_draw(&r->task, i));
+        if (!it->chosen)
+            continue;
+        memcpy(hash, it->hash, sizeof hash);
+        status = session_make_prompt(s, r, i);
+        if (status == BAL_ENOMEM)
+            goto out;
+        if (status == BAL_OK && strcmp(it->hash, hash) == 0)
+            continue;
+        n_other++;
+        bal_buf_dispose(&it->prompt);
+        pair_list_dispose(&it->pairs);
+        memcpy(it->hash, hash, sizeof hash);
+        status = BAL_OK;
+    }
+    if (n_other > 0)
+        bal_log_line(&s->common->log, BAL_LOG_WARN,
+                     "%s: the prompts of %zu items cannot be made again as they were; their sample lines lack them",
+                     r->task.name, n_other);
+out:
+    return status;
+}
+
 bal_status evaluate_rescore(const evaluate_config *c, const bal_common *common, int argc, char **argv)
 {
     double start = bal_clock_seconds();
@@ -192,6 +244,9 @@ bal_status evaluate_rescore(const evaluate_config *c, const bal_common *common, 
     BAL_TRY(session_read_tasks(s));
     BAL_TRY(session_config(s, &config));
     own.resume = "never";
+    bool form = open_form(s);
+    if (!form)
+        bal_log_line(&common->log, BAL_LOG_WARN, "the prompts are not made again: %s", bal_error_message());
     BAL_TRY(session_open_run(s, bal_buf_cstr(&config), argc, argv));
     for (size_t k = 0; k < s->n_tasks; k++) {
         task_run *r = &s->tasks[k];
@@ -208,6 +263,8 @@ bal_status evaluate_rescore(const evaluate_config *c, const bal_common *common, 
         }
         if (r->task.scorer->judge_late != NULL)
             BAL_TRY(session_judge_late(s, r));
+        if (form)
+            BAL_TRY(make_prompts(s, r));
     }
     status = session_report(s, bal_buf_cstr(&config), bal_clock_seconds() - start);
 out:

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { FEWSHOT_SEED = 1234 }; /* the usual one is not written: runs of older programs are continued */
 static const size_t k_max_adapter = (size_t)4 << 30;
 
 /* ,"key": "text" or null */
@@ -46,6 +47,21 @@ out:
     return status;
 }
 
+/* ,"items": {filter: number}: how the answers of one item make its score (BAL_ITEM_SCORE). */
+static bal_status put_votes(bal_buf *out, const task *t)
+{
+    bal_status status;
+    if (t->scorer->votes == NULL || t->repeats == 1)
+        return BAL_OK;
+    BAL_TRY(bal_buf_text(out, ", \"items\": {"));
+    for (size_t f = 0; t->scorer->filter(t, f) != NULL; f++)
+        BAL_TRY(
+            bal_buf_printf(out, "%s\"%s\": %zu", f == 0 ? "" : ", ", t->scorer->filter(t, f), t->scorer->votes(t, f)));
+    status = bal_buf_text(out, "}");
+out:
+    return status;
+}
+
 /* "name": {"file": as --tasks has it, "data": hash, "task": hash}, or the reason it does not run. */
 static bal_status put_task(bal_buf *out, const char *given, const task_run *r)
 {
@@ -59,6 +75,7 @@ static bal_status put_task(bal_buf *out, const char *given, const task_run *r)
         BAL_TRY(bal_json_put(&text, r->task.json, false));
         bal_sha256_hex(bal_buf_cstr(&text), text.len, hex);
         BAL_TRY(bal_buf_printf(out, ", \"data_sha256\": \"%s\", \"task_sha256\": \"%s\"", r->task.test_sha256, hex));
+        BAL_TRY(put_votes(out, &r->task));
     }
     status = bal_buf_text(out, "}");
 out:
@@ -84,6 +101,8 @@ bal_status session_config(const session *s, bal_buf *out)
     BAL_TRY(put_text(out, "item_range", c->item_range));
     BAL_TRY(put_text(out, "shard", c->shard));
     BAL_TRY(put_text(out, "system_instruction", c->system_instruction));
+    if (c->fewshot_seed != FEWSHOT_SEED)
+        BAL_TRY(bal_buf_printf(out, ", \"fewshot_seed\": %lld", (long long)c->fewshot_seed));
     if (c->equivalence_command != NULL)
         BAL_TRY(put_text(out, "equivalence_command", c->equivalence_command));
     for (size_t i = 0; i < c->rescore.n; i++) {

@@ -211,7 +211,8 @@ static bal_status on_text(session *s, task_run *r, const request_of *of, const b
                                  .output_tokens = (int64_t)a->n_ids,
                                  .seconds = a->seconds,
                                  .finish_reason = a->finish_reason};
-    BAL_TRY(bal_buf_append(&output, a->text, a->n_text));
+    for (size_t i = 0; i < a->n_text; i++) /* the store's texts end at a NUL: U+FFFD stands for one */
+        BAL_TRY(a->text[i] == '\0' ? bal_buf_text(&output, "\xef\xbf\xbd") : bal_buf_append(&output, a->text + i, 1));
     BAL_TRY(session_store_output(s, r, of->item, of->part, bal_buf_cstr(&output), &about));
     s->done++;
 out:

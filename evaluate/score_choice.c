@@ -73,7 +73,7 @@ static bal_status choice_requests(const task *t, size_t i, const char *context, 
     for (size_t pass = 0; pass < (wants(t, "acc_mutual_info") ? 2U : 1U); pass++)
         for (size_t k = 0; k < n; k++) {
             bal_buf_clear(&choice);
-            BAL_TRY(bal_buf_text(&choice, chat ? "" : t->target_delimiter));
+            BAL_TRY(bal_buf_text(&choice, task_choice_delimiter(t, chat)));
             BAL_TRY(task_choice(t, row, k, &choice));
             BAL_TRY(pair_add(out, pass == 0 ? context : "", bal_buf_cstr(&choice)));
         }
@@ -203,9 +203,6 @@ static bal_status by_name(const task *t, const cJSON *row, const cJSON *by, char
         (void)snprintf(template, sizeof template, "{%.70s}", field->valuestring);
         BAL_TRY(task_render(template, row, t->name, &name, NULL));
     }
-    for (size_t i = 0; i < name.len; i++)
-        if (name.data[i] == ' ' || name.data[i] == ',')
-            name.data[i] = '_';
     (void)snprintf(out, n_out, "%s", bal_buf_cstr(&name));
 out:
     bal_buf_dispose(&name);

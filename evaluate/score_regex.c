@@ -6,6 +6,7 @@
 
 #include "lib/base/mem.h"
 #include "lib/text/pattern.h"
+#include "lib/text/spaces.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -70,6 +71,12 @@ static bal_status read_filter(const task *t, regex_state *s, const cJSON *spec)
     BAL_TRY(bal_json_bool(spec, where, "vote", &f->vote, NULL));
     if (f->name == NULL) {
         status = bal_fail(BAL_EFORMAT, "%s: key 'name' is missing", where);
+        goto out;
+    }
+    size_t n = strlen(f->name);
+    if (n == 0 || n > 31 || strcspn(f->name, " \"\\,|/\t\n") < n) { /* it stands in keys and tables */
+        status = bal_fail(BAL_EFORMAT,
+                          "%s: key 'name' must have 1 to 31 bytes, without spaces, quotes and any of \\,|/", where);
         goto out;
     }
     if (f->vote && (size_t)f->first > t->repeats) { /* a majority of fewer answers is not called by the larger number */
@@ -139,11 +146,18 @@ static bal_status normalise(const regex_state *s, const char *text, bal_buf *out
         *out = next;
         next = swap;
     }
+    if (s->ignore_case) {
+        bal_buf_clear(&next);
+        BAL_TRY(bal_lower(bal_buf_cstr(out), out->len, &next));
+        bal_buf swap = *out;
+        *out = next;
+        next = swap;
+    }
     for (size_t i = 0; i < out->len; i++) {
         unsigned char c = (unsigned char)out->data[i];
         if ((s->ignore_punctuation && c < 128 && ispunct(c)) || (s->ignore_digits && c >= '0' && c <= '9'))
             continue;
-        out->data[kept++] = (char)(s->ignore_case && c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+        out->data[kept++] = (char)c;
     }
     if (out->data != NULL)
         out->data[kept] = '\0';
@@ -177,13 +191,10 @@ static bal_status regex_judge(const task *t, size_t i, size_t f, const char *out
     v->found = true;
     if (filter->pattern == NULL) {
         BAL_TRY(bal_buf_text(extracted, output));
-    } else if (bal_pattern_select(filter->pattern, output, strlen(output), (int)filter->select, &m)) {
+    } else if (bal_pattern_select(filter->pattern, output, strlen(output), (int)filter->select, &m) && !m.all_empty) {
         const char *at = output + m.group_start;
         size_t n = m.group_end - m.group_start;
-        for (; n > 0 && isspace((unsigned char)*at) != 0; n--)
-            at++;
-        while (n > 0 && isspace((unsigned char)at[n - 1]) != 0)
-            n--;
+        bal_strip(&at, &n);
         BAL_TRY(bal_buf_append(extracted, at, n));
     } else {
         v->found = false;
@@ -232,6 +243,15 @@ static bal_status regex_measure(const task *t, size_t f, const record *r, size_t
     return status;
 }
 
+/* The first answer counts, or the one that most of the first `first` agree upon. */
+static size_t regex_votes(const task *t, size_t f)
+{
+    const regex_filter *filter = &((const regex_state *)t->state)->filters[f];
+    if (!filter->vote)
+        return 1;
+    return filter->first > 0 && (size_t)filter->first < t->repeats ? (size_t)filter->first : t->repeats;
+}
+
 static const char *const k_keys[] = {"filters", "ignore", "ignore_case", "ignore_punctuation", "ignore_digits", NULL};
 
 const scorer k_scorer_exact_match = {.name = "exact_match",
@@ -242,4 +262,5 @@ const scorer k_scorer_exact_match = {.name = "exact_match",
                                      .keys = k_keys,
                                      .filter = regex_filter_name,
                                      .judge = regex_judge,
+                                     .votes = regex_votes,
                                      .measure = regex_measure};

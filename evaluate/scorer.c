@@ -95,6 +95,21 @@ void mask_list_dispose(mask_list *list)
     *list = (mask_list){0};
 }
 
+/* A name that may hold a value of the data, as it can stand in JSON, in a table and in the store's "task/name,filter";
+ * cut between characters. */
+static void put_name(char *out, size_t n_out, const char *name)
+{
+    size_t n = strlen(name);
+    if (n >= n_out)
+        for (n = n_out - 1; n > 0 && ((unsigned char)name[n] & 0xc0U) == 0x80U;)
+            n--;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)name[i];
+        out[i] = (char)(c <= ' ' || c == 0x7f || strchr("\"\\,|/", c) != NULL ? '_' : c);
+    }
+    out[n] = '\0';
+}
+
 bal_status metric_add(metric_list *list, const char *name, const char *filter, size_t n, double value,
                       double stderr_value, int direction)
 {
@@ -114,8 +129,8 @@ bal_status metric_add(metric_list *list, const char *name, const char *filter, s
                   .higher_is_better = direction > 0,
                   .lower_is_better = direction < 0,
                   .n = n};
-    (void)snprintf(m->name, sizeof m->name, "%s", name);
-    (void)snprintf(m->filter, sizeof m->filter, "%s", filter);
+    put_name(m->name, sizeof m->name, name);
+    put_name(m->filter, sizeof m->filter, filter);
     return BAL_OK;
 }
 

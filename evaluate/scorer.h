@@ -97,6 +97,8 @@ typedef struct scorer {
     bal_status (*judge)(const task *t, size_t i, size_t f, const char *output, bal_buf *extracted, bal_verdict *v);
     /* Instead of judge, for slow verdicts: called when all outputs are there, with many at once. */
     bal_status (*judge_late)(const task *t, size_t f, late_item *items, size_t n);
+    /* An item with several answers: the first votes() of them vote on the one that counts; NULL: their mean counts. */
+    size_t (*votes)(const task *t, size_t f);
     /* Text for the column group of an item (category), or NULL; may be NULL. */
     const char *(*group)(const task *t, size_t i);
     /* Figures of the records of filter f, ordered by item and repeat. */

@@ -73,6 +73,8 @@ typedef struct session {
 
 /* tasks.c: the names of --tasks with groups replaced; reading them all (a missing data file: not_run). */
 bal_status session_read_tasks(session *s);
+/* The prompt, requests and hash of item i, for which task_draw() was called last. */
+bal_status session_make_prompt(session *s, task_run *r, size_t i);
 /* The chosen items and their prompts. */
 bal_status session_prepare(session *s, task_run *r);
 void session_dispose(session *s);

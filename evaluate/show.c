@@ -26,7 +26,7 @@ out:
 static bal_status list_task(const char *name, const char *data, bal_buf *out)
 {
     static const char *const kinds[] = {"generation", "likelihood", "rolling", "masked"};
-    const task_change change = {-1, 0, 0, 0, NULL};
+    const task_change change = {.num_fewshot = -1};
     task t;
     bal_status status = task_read(&t, name, &change);
     char note[128] = "";
@@ -154,8 +154,11 @@ bal_status evaluate_show(const evaluate_config *c, const bal_common *common)
             goto out;
         }
         BAL_TRY(bal_tokenizer_load(&s->tokenizer, path));
-        s->chat = (chat_form){s->tokenizer, c->system_instruction, c->fewshot_as_multiturn};
     }
+    s->chat = (chat_form){.plain = !c->apply_chat_template,
+                          .tokenizer = s->tokenizer,
+                          .system = c->system_instruction,
+                          .multiturn = c->fewshot_as_multiturn};
     BAL_TRY(session_read_tasks(s));
     if (s->n_tasks != 1) {
         status = bal_fail(BAL_EINVAL, "--show takes one task; '%s' is a group", c->show);

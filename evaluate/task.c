@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SHOT_SEED = 1234, MAX_SHOTS = 1000, MAX_STOPS = 64, MAX_REPEATS = 1024, MAX_KEYS = 96 };
+enum { MAX_SHOTS = 1000, MAX_STOPS = 64, MAX_REPEATS = 1024, MAX_KEYS = 96, MAX_NAME = 100 };
+static const char k_name_characters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
 static const size_t k_max_task = (size_t)16 << 20;
 
 static const char *const k_keys[] = {"task",        "version",         "note",    "scorer",       "data",
@@ -189,8 +190,14 @@ static bal_status read_fields(task *t)
                  {"sampler", &sampler}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         BAL_TRY(bal_json_text(t->json, t->name, texts[i].key, texts[i].at, NULL));
-    if (name != NULL)
+    if (name != NULL) { /* it stands in names of files, keys and tables */
+        size_t n = strlen(name);
+        if (n == 0 || n > MAX_NAME || strspn(name, k_name_characters) < n || *name == '.')
+            return wrong(t, "task", "must be of letters, digits, '_', '-' and '.', at most 100");
         t->name = name;
+    } else if (t->folder != NULL) {
+        return wrong(t, "task", "is missing: the name of the task");
+    }
     BAL_TRY(read_scorer(t));
     BAL_TRY(check_keys(t));
     BAL_TRY(bal_json_f64(t->json, t->name, "version", &t->version, NULL));
@@ -226,7 +233,12 @@ bal_status task_read(task *t, const char *name, const task_change *change)
     const char *text = find_text(name);
     bal_buf file = {0};
     bal_status status;
-    *t = (task){.name = name, .target_delimiter = " ", .fewshot_delimiter = "\n\n", .top_p = 1, .seed = change->seed};
+    *t = (task){.name = name,
+                .target_delimiter = " ",
+                .fewshot_delimiter = "\n\n",
+                .top_p = 1,
+                .seed = change->seed,
+                .shot_seed = change->shot_seed};
     if (bal_ends_with(name, ".json")) {
         BAL_TRY(bal_file_read(name, k_max_task, &file));
         t->folder = bal_path_dir(name);
@@ -278,9 +290,12 @@ bal_status task_read_data(task *t, const char *data)
     t->drawn = bal_alloc(need + 1, sizeof *t->drawn);
     t->shot_rows = bal_alloc(need + 1, sizeof *t->shot_rows);
     t->scratch = bal_alloc(t->train.n + 1, sizeof *t->scratch);
-    if (t->drawn == NULL || t->scratch == NULL || t->shot_rows == NULL)
+    t->pool = bal_alloc(t->train.n + 1, sizeof *t->pool);
+    if (t->drawn == NULL || t->scratch == NULL || t->shot_rows == NULL || t->pool == NULL)
         status = BAL_ENOMEM;
-    bal_mt_init(&t->shots, SHOT_SEED);
+    const cJSON *splits = bal_json_member(t->json, "data");
+    t->one_file = from_file && cJSON_Compare(bal_json_member(splits, "test"), bal_json_member(splits, "train"), true);
+    bal_mt_init(&t->shots, t->shot_seed);
 out:
     return status;
 }
@@ -295,6 +310,7 @@ void task_dispose(task *t)
     bal_free(t->drawn);
     bal_free(t->shot_rows);
     bal_free(t->scratch);
+    bal_free(t->pool);
     bal_free(t->folder);
     bal_buf_dispose(&t->missing);
     cJSON_Delete(t->json);

@@ -44,28 +44,32 @@ typedef struct task {
     const char **until;
     bool draws;      /* sampler "default" */
     bool same_split; /* shots are drawn as from the evaluated split: one more, the item itself left out */
+    bool one_file;   /* data.test and data.train are the same rows */
     rows test, train;
     char *folder;         /* data is looked for here too: the folder of the user's task file, or NULL */
     char test_sha256[65]; /* of the files */
     bal_buf missing;      /* files of a list that are not there, for a note */
-    uint32_t *drawn, *scratch;
+    uint32_t *drawn, *scratch, *pool;
     size_t *shot_rows, n_shots; /* rows of the item's examples */
     bal_mt19937 shots;
+    uint64_t shot_seed;
 } task;
 
 /* What --num-fewshot and the like change in a task. */
 typedef struct task_change {
     int64_t num_fewshot, max_gen_toks; /* < 0, 0: the task's own */
     int64_t repeats;                   /* 0: the task's own */
-    uint64_t seed;
+    uint64_t seed, shot_seed;
     struct equivalence *outside; /* for tasks judged by rules of mathematics; may be NULL */
 } task_change;
 
-/* The conversation form of a prompt; NULL where it is plain text. */
+/* The form of a prompt: plain text, or a conversation. */
 typedef struct chat_form {
-    const bal_tokenizer *tokenizer; /* NULL: the messages as JSON, for a served model */
+    bool plain;
+    const bal_tokenizer *tokenizer; /* of a conversation; NULL: the messages as JSON, for a served model */
     const char *system;             /* may be NULL */
     bool multiturn;                 /* worked examples are turns of their own */
+    bool *no_system; /* set when the template refuses the system's words, which are left out; may be NULL */
 } chat_form;
 
 /* The names that --tasks takes: those of the files, and of groups ("glue"), as their tasks.  Appends to names. */
@@ -79,7 +83,9 @@ void task_dispose(task *t);
 /* The examples of the next item are drawn; to be called for i = 0, 1, ... in order, since the draws go on. */
 bal_status task_draw(task *t, size_t i);
 /* Appends the prompt of item i, for which task_draw() was called last. */
-bal_status task_prompt(const task *t, size_t i, const chat_form *chat, bal_buf *out);
+bal_status task_prompt(const task *t, size_t i, const chat_form *form, bal_buf *out);
+/* What stands between the prompt and a choice. */
+const char *task_choice_delimiter(const task *t, bool chat);
 /* Appends what item i should be answered with; false in *found if the row has none. */
 bal_status task_target(const task *t, size_t i, bal_buf *out, bool *found);
 /* Multiple choice: the number of choices, choice k as text, and the right one (-1: none). */

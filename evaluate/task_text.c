@@ -3,9 +3,11 @@
 
 #include "lib/text/math_text.h"
 #include "lib/text/pattern.h"
+#include "lib/text/spaces.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <utf8proc.h>
 
 /* A step of a transform: a literal text, or a pattern, replaced everywhere. */
 typedef struct change {
@@ -91,47 +93,36 @@ out:
     return status;
 }
 
-static bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
-}
-
-static void strip(const char **text, size_t *n)
-{
-    while (*n > 0 && is_space((*text)[0])) {
-        (*text)++;
-        (*n)--;
-    }
-    while (*n > 0 && is_space((*text)[*n - 1]))
-        (*n)--;
-}
-
 static bal_status do_strip(const char *text, size_t n, bal_buf *out)
 {
-    strip(&text, &n);
+    bal_strip(&text, &n);
     return bal_buf_append(out, text, n);
 }
 
 /* Stripped, with a full stop at its end. */
 static bal_status do_sentence(const char *text, size_t n, bal_buf *out)
 {
-    strip(&text, &n);
+    bal_strip(&text, &n);
     bal_status status = bal_buf_append(out, text, n);
     return status == BAL_OK && (n == 0 || text[n - 1] != '.') ? bal_buf_text(out, ".") : status;
 }
 
-/* Python's str.capitalize() for ASCII letters. */
+/* Python's str.capitalize(), but for the few letters whose capital is two. */
 static bal_status do_capitalize(const char *text, size_t n, bal_buf *out)
 {
-    size_t at = out->len;
-    bal_status status = bal_buf_append(out, text, n);
-    for (size_t i = at; status == BAL_OK && i < out->len; i++) {
-        char *c = &out->data[i];
-        if (i == at && *c >= 'a' && *c <= 'z')
-            *c = (char)(*c - 'a' + 'A');
-        else if (i > at && *c >= 'A' && *c <= 'Z')
-            *c = (char)(*c - 'A' + 'a');
-    }
+    uint32_t c = 0;
+    unsigned char first[4];
+    bal_buf small = {0};
+    bal_status status;
+    size_t k = bal_utf8_decode((const unsigned char *)text, n, &c), head;
+    if (k == 0)
+        return bal_lower(text, n, out);
+    BAL_TRY(bal_lower(text, n, &small)); /* the whole: a sigma knows what stands before it */
+    head = bal_utf8_decode((const unsigned char *)small.data, small.len, &(uint32_t){0});
+    BAL_TRY(bal_buf_append(out, first, bal_utf8_encode((uint32_t)utf8proc_totitle((utf8proc_int32_t)c), first)));
+    status = bal_buf_append(out, small.data + head, small.len - head);
+out:
+    bal_buf_dispose(&small);
     return status;
 }
 
@@ -158,7 +149,7 @@ static bal_status do_detokenize(const char *text, size_t n, bal_buf *out)
 
 static bal_status do_hellaswag(const char *text, size_t n, bal_buf *out)
 {
-    strip(&text, &n);
+    bal_strip(&text, &n);
     return apply(k_hellaswag, COUNT(k_hellaswag), text, n, out);
 }
 

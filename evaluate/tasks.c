@@ -89,7 +89,12 @@ static void check_kind(const session *s, task_run *r)
 static bal_status read_task(session *s, const char *name, const char *data)
 {
     task_run *r = &s->tasks[s->n_tasks++];
-    const task_change change = {s->c->num_fewshot, s->c->max_gen_toks, s->c->repeats, (uint64_t)s->c->seed, s->outside};
+    const task_change change = {.num_fewshot = s->c->num_fewshot,
+                                .max_gen_toks = s->c->max_gen_toks,
+                                .repeats = s->c->repeats,
+                                .seed = (uint64_t)s->c->seed,
+                                .shot_seed = (uint64_t)s->c->fewshot_seed,
+                                .outside = s->outside};
     bal_status status;
     BAL_TRY(task_read(&r->task, name, &change));
     for (size_t i = 0; i + 1 < s->n_tasks; i++)
@@ -205,10 +210,22 @@ out:
     return status;
 }
 
+bal_status session_make_prompt(session *s, task_run *r, size_t i)
+{
+    item_run *it = &r->items[i];
+    bal_status status = BAL_OK;
+    if (r->task.scorer->kind != SCORER_ROLLING)
+        BAL_TRY(task_prompt(&r->task, i, &s->chat, &it->prompt));
+    if (r->task.scorer->kind != SCORER_GENERATE)
+        BAL_TRY(r->task.scorer->requests(&r->task, i, bal_buf_cstr(&it->prompt), !s->chat.plain, &it->pairs));
+    status = hash_item(it);
+out:
+    return status;
+}
+
 static bal_status prepare_item(session *s, task_run *r, size_t i)
 {
     item_run *it = &r->items[i];
-    const chat_form *chat = s->c->apply_chat_template ? &s->chat : NULL;
     bal_buf target = {0};
     bool found = false;
     bal_status status;
@@ -219,13 +236,8 @@ static bal_status prepare_item(session *s, task_run *r, size_t i)
     it->finished = bal_alloc(r->task.repeats, sizeof *it->finished);
     if (it->finished == NULL)
         status = BAL_ENOMEM;
-    if (!found || status != BAL_OK)
-        goto out;
-    if (r->task.scorer->kind != SCORER_ROLLING)
-        BAL_TRY(task_prompt(&r->task, i, chat, &it->prompt));
-    if (r->task.scorer->kind != SCORER_GENERATE)
-        BAL_TRY(r->task.scorer->requests(&r->task, i, bal_buf_cstr(&it->prompt), chat != NULL, &it->pairs));
-    status = hash_item(it);
+    if (found && status == BAL_OK)
+        status = session_make_prompt(s, r, i);
 out:
     bal_buf_dispose(&target);
     return status;
@@ -379,7 +391,12 @@ bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, co
     *s = (session){.c = c, .common = common, .bundle = b};
     if (!served_named(c))
         BAL_TRY(bal_bundle_need_tokenizer(b));
-    s->chat = (chat_form){served_named(c) ? NULL : b->tokenizer, c->system_instruction, c->fewshot_as_multiturn};
+    bool no_system = false;
+    s->chat = (chat_form){.plain = !c->apply_chat_template,
+                          .tokenizer = served_named(c) ? NULL : b->tokenizer,
+                          .system = c->system_instruction,
+                          .multiturn = c->fewshot_as_multiturn,
+                          .no_system = &no_system};
     BAL_TRY(session_read_tasks(s));
     if (served_named(c)) {
         BAL_TRY(served_check_tasks(s));
@@ -390,6 +407,9 @@ bal_status evaluate_tasks(const evaluate_config *c, const bal_common *common, co
     for (size_t i = 0; i < s->n_tasks; i++)
         if (s->tasks[i].not_run[0] == '\0')
             BAL_TRY(session_prepare(s, &s->tasks[i]));
+    if (no_system)
+        bal_log_line(&common->log, BAL_LOG_WARN,
+                     "the chat template refuses a system message: conversations go without it");
     BAL_TRY(session_config(s, &config));
     BAL_TRY(session_open_run(s, bal_buf_cstr(&config), argc, argv));
     for (size_t i = 0; i < s->n_tasks; i++) {

@@ -21,11 +21,13 @@ bal_status report_scores(report *r)
     bal_status status = BAL_OK;
     BAL_TRY(report_dat_open(r, &dat, "scores"));
     BAL_TRY(report_gp_open(r, &gp, "scores", 900, 480));
-    BAL_TRY(bal_store_prepare(r->store,
-                              "SELECT task, filter, count(*), sum(score), sum(score * score), min(score), max(score), "
-                              "sum(score NOT IN (0, 1)) FROM eval_item "
-                              "WHERE run_id = ?1 AND score IS NOT NULL GROUP BY task, filter ORDER BY task, filter",
-                              &q));
+    BAL_TRY(
+        bal_store_prepare(r->store,
+                          "SELECT task, filter, count(*), sum(score), sum(score * score), min(score), max(score), "
+                          "sum(score NOT IN (0, 1)) FROM (SELECT e.task AS task, e.filter AS filter, " BAL_ITEM_SCORE
+                          " AS score FROM eval_item AS e WHERE e.run_id = ?1 AND e.score IS NOT NULL "
+                          "GROUP BY e.task, e.filter, e.item) GROUP BY task, filter ORDER BY task, filter",
+                          &q));
     BAL_TRY(bal_writer_printf(
         &gp, "set xlabel 'score, with its 95 %% Wilson interval'\nset xrange [0:*<1]\nset ytics noenhanced\nunset "
              "key\nset yrange [] reverse\nset offsets 0,0,0.5,0.5\n"

@@ -173,6 +173,34 @@ static bal_status open_special(bal_writer *w)
     return status == BAL_ENOENT ? BAL_EIO : status;
 }
 
+/* A file without a name in the folder of path: of a process that is killed nothing stays behind.  NULL where the file
+ * system has none, or /proc, by which it gets its name, is not there. */
+static FILE *open_nameless(const char *path)
+{
+    char *folder = bal_path_dir(path);
+    int fd = folder == NULL || access("/proc/self/fd", X_OK) != 0
+                 ? -1
+                 : open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "wb");
+    if (fd >= 0 && file == NULL)
+        (void)close(fd);
+    bal_free(folder);
+    return file;
+}
+
+/* Gives a file without a name the temporary one. */
+static bool name_file(bal_writer *w)
+{
+    char link[64];
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fileno(w->file));
+    if (linkat(AT_FDCWD, link, AT_FDCWD, w->temporary, AT_SYMLINK_FOLLOW) != 0 &&
+        (errno != EEXIST || unlink(w->temporary) != 0 ||
+         linkat(AT_FDCWD, link, AT_FDCWD, w->temporary, AT_SYMLINK_FOLLOW) != 0))
+        return false;
+    w->nameless = false;
+    return true;
+}
+
 bal_status bal_writer_open(bal_writer *w, const char *path)
 {
     char target[PATH_MAX];
@@ -192,7 +220,10 @@ bal_status bal_writer_open(bal_writer *w, const char *path)
         return BAL_ENOMEM;
     }
     (void)snprintf(w->temporary, bytes, "%s.tmp%ld", path, (long)getpid());
-    w->file = fopen(w->temporary, "wbe");
+    w->file = open_nameless(path);
+    w->nameless = w->file != NULL;
+    if (w->file == NULL)
+        w->file = fopen(w->temporary, "wbe");
     if (w->file == NULL) {
         bal_status status = errno_fail("cannot write", path);
         bal_free(w->temporary);
@@ -234,6 +265,8 @@ bal_status bal_writer_commit(bal_writer *w)
     if (status == BAL_OK &&
         (fflush(w->file) != 0 || (w->temporary != NULL && fsync(fileno(w->file)) != 0 && errno != EINVAL)))
         status = errno_fail("cannot write", w->path);
+    if (status == BAL_OK && w->nameless && !name_file(w))
+        status = errno_fail("cannot write", w->path);
     if (fclose(w->file) != 0 && status == BAL_OK)
         status = errno_fail("cannot write", w->path);
     w->file = NULL;
@@ -251,7 +284,7 @@ void bal_writer_abort(bal_writer *w)
 {
     if (w->file != NULL)
         (void)fclose(w->file);
-    if (w->temporary != NULL)
+    if (w->temporary != NULL && !w->nameless)
         (void)unlink(w->temporary);
     bal_free(w->temporary);
     bal_free(w->path);

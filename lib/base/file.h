@@ -41,6 +41,8 @@ void bal_map_close(bal_map *m);
 typedef struct bal_writer {
     FILE *file;
     char *path, *temporary;
+    bool
+        nameless; /* until it is committed, where the file system can: a process that is killed leaves nothing behind */
     uint64_t bytes;
     bal_status failed;
 } bal_writer;

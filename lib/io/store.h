@@ -78,6 +78,19 @@ typedef struct bal_eval_item {
     const char *finish_reason;
 } bal_eval_item;
 bal_status bal_run_item(bal_store *s, int64_t run, const bal_eval_item *item);
+/* SQL: the score of an item under a filter, over rows of `eval_item AS e` that are grouped by task, filter and item.  It is
+ * the mean of its answers; where the run's configuration holds tasks.TASK.items.FILTER = k, the score of the answer that
+ * most of the first k give (of equally frequent ones the first). */
+#define BAL_ITEM_VOTES                                                                                                 \
+    "coalesce((SELECT CASE WHEN json_valid(config) THEN json_extract(config, '$.tasks.\"' || e.task || '\".items.\"'"  \
+    " || e.filter || '\"') END FROM run WHERE id = e.run_id), 0)"
+#define BAL_ITEM_SCORE                                                                                                 \
+    "CASE WHEN " BAL_ITEM_VOTES " > 0 THEN (SELECT v.score FROM eval_item AS v WHERE v.run_id = e.run_id AND v.task "  \
+    "= e.task AND v.filter = e.filter AND v.item = e.item AND v.extracted IS (SELECT x.extracted FROM eval_item AS x " \
+    "WHERE x.run_id = e.run_id AND x.task = e.task AND x.filter = e.filter AND x.item = e.item AND x.repeat "          \
+    "< " BAL_ITEM_VOTES                                                                                                \
+    " GROUP BY x.extracted ORDER BY count(*) DESC, min(x.repeat) LIMIT 1) ORDER BY v.repeat LIMIT 1) "                 \
+    "ELSE avg(e.score) END"
 
 typedef struct bal_matrix_stat {
     int64_t step;  /* checkpoint step, -1: final */

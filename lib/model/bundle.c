@@ -2,6 +2,7 @@
 #include "lib/model/bundle.h"
 
 #include "lib/model/pack.h"
+#include "lib/text/spaces.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -126,25 +127,6 @@ out:
     return status;
 }
 
-/* Python's str.isspace() for what texts hold: ASCII white space, the separators 0x1c..0x1f, NEL, NBSP and the Unicode
- * spaces.  Bytes of the last character of s[0..n) if it is one, else 0. */
-static size_t last_space(const char *s, size_t n)
-{
-    size_t start = n;
-    uint32_t cp = 0;
-    if (n == 0)
-        return 0;
-    do
-        start--;
-    while (start > 0 && n - start < 4 && ((unsigned char)s[start] & 0xc0U) == 0x80U);
-    if (bal_utf8_decode((const unsigned char *)s + start, n - start, &cp) != n - start)
-        return 0;
-    bool space = (cp >= 9 && cp <= 13) || (cp >= 0x1c && cp <= 0x20) || cp == 0x85 || cp == 0xa0 || cp == 0x1680 ||
-                 (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 || cp == 0x2029 || cp == 0x202f || cp == 0x205f ||
-                 cp == 0x3000;
-    return space ? n - start : 0;
-}
-
 static bal_status split_empty(const bal_bundle *b, const char *continuation, bal_ids *ids, size_t *n_context)
 {
     int32_t prefix = -1;
@@ -176,7 +158,7 @@ bal_status bal_bundle_split(const bal_bundle *b, const char *context, const char
     } else {
         BAL_TRY(bal_buf_text(&whole, context));
         BAL_TRY(bal_buf_text(&whole, continuation));
-        while ((space = last_space(context, n)) > 0)
+        while ((space = bal_space_last(context, n)) > 0)
             n -= space;
         bool specials = wants_specials(b, context, n);
         BAL_TRY(bal_tokenizer_encode(b->tokenizer, whole.data, whole.len, specials, ids));

@@ -2,6 +2,7 @@
 #include "lib/text/math_text.h"
 
 #include "lib/text/pattern.h"
+#include "lib/text/spaces.h"
 
 #include <string.h>
 
@@ -297,21 +298,6 @@ bal_status bal_math_extract_hendrycks(const char *output, bal_buf *out)
     return bal_buf_append(out, first + 1, (size_t)(last - first) - 1);
 }
 
-static bool is_space(char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
-}
-
-static void strip_ends(const char **text, size_t *n)
-{
-    while (*n > 0 && is_space((*text)[0])) {
-        (*text)++;
-        (*n)--;
-    }
-    while (*n > 0 && is_space((*text)[*n - 1]))
-        (*n)--;
-}
-
 bal_status bal_math_extract_pissa(const char *output, bal_buf *out, bool *found)
 {
     static const char mark[] = "The answer is: ";
@@ -324,10 +310,10 @@ bal_status bal_math_extract_pissa(const char *output, bal_buf *out, bool *found)
     const char *stop = strstr(at, ".\n");
     size_t n = stop == NULL ? strlen(at) : (size_t)(stop - at);
     *found = true;
-    strip_ends(&at, &n);
+    bal_strip(&at, &n);
     if (n > 0 && at[n - 1] == '.')
         n--;
-    strip_ends(&at, &n);
+    bal_strip(&at, &n);
     return bal_buf_append(out, at, n);
 }
 
@@ -346,7 +332,7 @@ bal_status bal_math_extract_minerva(const char *output, bal_buf *out)
     }
     const char *at = text.data + m.group_start;
     size_t n = m.group_end - m.group_start;
-    strip_ends(&at, &n);
+    bal_strip(&at, &n);
     status = bal_buf_append(out, at, n);
 out:
     bal_pattern_free(p);

@@ -15,20 +15,71 @@ struct bal_pattern {
 
 enum { MATCH_LIMIT = 2000000 }; /* steps of one match: a pattern of a user may be of the exploding kind */
 
+/* Appends the escape at p; Python's white space has the four separators of ASCII too. */
+static bal_status put_escape(const char *p, bool in_class, bal_buf *out)
+{
+    if (p[1] == 'Z' && !in_class)
+        return bal_buf_text(out, "\\z");
+    if (p[1] == 's')
+        return bal_buf_text(out, in_class ? "\\s\\x1c-\\x1f" : "[\\s\\x1c-\\x1f]");
+    if (p[1] == 'S' && !in_class)
+        return bal_buf_text(out, "[^\\s\\x1c-\\x1f]");
+    return bal_buf_append(out, p, 2);
+}
+
+/* What Python writes otherwise: \Z (the very end) is \z here, {,5} is {0,5}, and \s holds more. */
+static bal_status translate(const char *pattern, bal_buf *out)
+{
+    bool in_class = false;
+    bal_status status = bal_buf_text(out, "");
+    for (const char *p = pattern; *p != '\0'; p++) {
+        if (p[0] == '\\' && p[1] != '\0') {
+            BAL_TRY(put_escape(p, in_class, out));
+            p++;
+            continue;
+        }
+        if (in_class)
+            in_class = *p != ']';
+        else if (*p == '[') { /* a bracket that closes at once is a member */
+            size_t head = p[1] == '^' ? 2 : 1;
+            head += p[head] == ']';
+            BAL_TRY(bal_buf_append(out, p, head));
+            p += head - 1;
+            in_class = true;
+            continue;
+        }
+        size_t digits = !in_class && p[0] == '{' && p[1] == ',' ? strspn(p + 2, "0123456789") : 0;
+        BAL_TRY(bal_buf_append(out, p, 1));
+        if (digits > 0 && p[2 + digits] == '}')
+            BAL_TRY(bal_buf_text(out, "0"));
+    }
+out:
+    return status;
+}
+
 bal_status bal_pattern_compile(bal_pattern **out, const char *pattern, const char *where)
 {
     int code = 0;
     PCRE2_SIZE at = 0;
     PCRE2_UCHAR message[128] = "";
-    bal_pattern *p = bal_alloc(1, sizeof *p);
+    bal_buf text = {0};
     *out = NULL;
-    if (p == NULL)
+    if (translate(pattern, &text) != BAL_OK) {
+        bal_buf_dispose(&text);
         return BAL_ENOMEM;
+    }
+    bal_pattern *p = bal_alloc(1, sizeof *p);
+    if (p == NULL) {
+        bal_buf_dispose(&text);
+        return BAL_ENOMEM;
+    }
     pcre2_compile_context *c = pcre2_compile_context_create(NULL);
     if (c != NULL)
         (void)pcre2_set_newline(c, PCRE2_NEWLINE_LF);
-    p->code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, c);
+    p->code = pcre2_compile((PCRE2_SPTR)bal_buf_cstr(&text), text.len, PCRE2_UTF | PCRE2_UCP | PCRE2_ALT_CIRCUMFLEX,
+                            &code, &at, c);
     pcre2_compile_context_free(c);
+    bal_buf_dispose(&text);
     if (p->code == NULL) {
         (void)pcre2_get_error_message(code, message, sizeof message);
         bal_free(p);
@@ -56,36 +107,38 @@ void bal_pattern_free(bal_pattern *p)
     bal_free(p);
 }
 
-bool bal_pattern_next(const bal_pattern *p, const char *text, size_t n, size_t from, bal_match *m)
+/* The next match from byte `from` on; options: PCRE2_NOTEMPTY_ATSTART behind an empty match, which Python lets no other
+ * empty one follow in its place. */
+static bool find(const bal_pattern *p, const char *text, size_t n, size_t from, uint32_t options, bal_match *m)
 {
     if (from > n)
         return false;
-    int groups = pcre2_match(p->code, (PCRE2_SPTR)text, n, from, 0, p->data, p->limits);
+    int groups = pcre2_match(p->code, (PCRE2_SPTR)text, n, from, options, p->data, p->limits);
     if (groups <= 0)
         return false;
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(p->data);
-    *m = (bal_match){at[0], at[1], at[0], at[1]};
-    if (pcre2_get_ovector_count(p->data) > 1) {
+    uint32_t all = pcre2_get_ovector_count(p->data);
+    *m = (bal_match){at[0], at[1], at[0], at[1], all > 2};
+    if (all > 1) {
         m->group_start = m->group_end = at[0]; /* a group that took no part is empty */
         for (int g = groups - 1; g >= 1; g--)
             if (at[2 * g] != PCRE2_UNSET && at[2 * g + 1] > at[2 * g]) {
                 m->group_start = at[2 * g];
                 m->group_end = at[2 * g + 1];
+                m->all_empty = false;
             }
     }
     return true;
 }
 
-/* Where the search goes on behind a match: after an empty one, a character further. */
-static size_t after(const char *text, size_t n, const bal_match *m)
+bool bal_pattern_next(const bal_pattern *p, const char *text, size_t n, size_t from, bal_match *m)
 {
-    size_t next = m->end;
-    if (m->end > m->start)
-        return next;
-    next++;
-    while (next < n && ((unsigned char)text[next] & 0xc0U) == 0x80U)
-        next++;
-    return next;
+    return find(p, text, n, from, 0, m);
+}
+
+static bool find_after(const bal_pattern *p, const char *text, size_t n, const bal_match *before, bal_match *m)
+{
+    return find(p, text, n, before->end, before->end == before->start ? PCRE2_NOTEMPTY_ATSTART : 0, m);
 }
 
 bool bal_pattern_select(const bal_pattern *p, const char *text, size_t n, int select, bal_match *m)
@@ -94,7 +147,7 @@ bool bal_pattern_select(const bal_pattern *p, const char *text, size_t n, int se
     bool found = bal_pattern_next(p, text, n, 0, m);
     if (!found || select == 0)
         return found;
-    while (bal_pattern_next(p, text, n, after(text, n, m), &next))
+    while (find_after(p, text, n, m, &next))
         *m = next;
     return true;
 }
@@ -121,14 +174,13 @@ out:
 
 bal_status bal_pattern_replace(const bal_pattern *p, const char *text, size_t n, const char *replacement, bal_buf *out)
 {
-    size_t done = 0, from = 0;
+    size_t done = 0;
     bal_match m;
     bal_status status;
-    while (bal_pattern_next(p, text, n, from, &m)) {
+    for (bool found = bal_pattern_next(p, text, n, 0, &m); found; found = find_after(p, text, n, &m, &m)) {
         BAL_TRY(bal_buf_append(out, text + done, m.start - done));
         BAL_TRY(put_replacement(p, text, replacement, out));
         done = m.end;
-        from = after(text, n, &m);
     }
     status = bal_buf_append(out, text + done, n - done);
 out:

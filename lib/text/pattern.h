@@ -19,6 +19,7 @@ void bal_pattern_free(bal_pattern *p); /* accepts NULL */
 typedef struct bal_match {
     size_t start, end;             /* of the whole match, bytes */
     size_t group_start, group_end; /* of the first group that took part and is not empty; else of group 1, or all */
+    bool all_empty;                /* there are several groups, and none holds anything */
 } bal_match;
 
 /* The next match at or after byte `from`; false if there is none. */

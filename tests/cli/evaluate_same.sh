@@ -37,7 +37,7 @@ echo '{"task_id": 1, "output": "x"}' >one.jsonl
 mkdir -p humaneval && cp code/own.jsonl humaneval/HumanEval.jsonl
 balora score --task humaneval --input one.jsonl --data . >/dev/null 2>err && tasks=$tasks,own.json || { grep -q 'no sandbox' err || cat err; }
 run() { balora evaluate --model m --data . --tasks $tasks --max-gen-toks 12 --quiet --json --log-samples "$1" --name "$1" "${@:2}" >"$1.json"; }
-# (a file that was being written when it was killed stays behind as .tmp) what must be the same: everything but times, the name and what describes the call
+# (where the file system has no files without a name, one that was being written stays behind as .tmp) what must be the same: everything but times, the name and what describes the call
 same() {
     diff <(grep -vE '"(config|run_id|total_evaluation_time_seconds|date|model_name)"' base.json) \
         <(grep -vE '"(config|run_id|total_evaluation_time_seconds|date|model_name)"' "$1.json") >diff.txt && diff -r -x '*.tmp*' base "$1" >>diff.txt &&
@@ -50,8 +50,8 @@ run batch32 --batch-size 32 --threads 1 && same batch32
 run few-tokens --max-batch-tokens 600 && same few-tokens
 for i in 1 2 3; do run part-$i --shard $i/3; done
 balora evaluate --rescore part-3,part-1,part-2 --data . --quiet --json --name whole --log-samples whole >whole.json
-# the prompts are not in the store, so the merged sample lines lack them: figures only
-diff <(sed -n '/"results"/,/^}/p' base.json) <(sed -n '/"results"/,/^}/p' whole.json) >diff.txt && echo "shards: the same" || head -c 600 diff.txt
+diff <(sed -n '/"results"/,/^}/p' base.json) <(sed -n '/"results"/,/^}/p' whole.json) >diff.txt && diff -r base whole >>diff.txt &&
+    echo "shards: the same" || head -c 600 diff.txt
 # killed over and over until it is through
 for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     (exec balora evaluate --model m --data . --tasks $tasks --max-gen-toks 12 --quiet --json --log-samples killed --name killed --threads 1 --batch-size 2 >killed.json 2>killed.err) &

@@ -11,6 +11,7 @@
 #include "tools/runs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -301,6 +302,38 @@ static void write_for_ever(int told)
         if (bad || (step == 3 && write(told, "x", 1) != 1))
             _exit(2);
     }
+}
+
+/* A file in the making has no name where the file system can do that; where it cannot (NFS), one stays behind. */
+TEST(a_killed_writer_leaves_no_temporary_file)
+{
+    char folder[200], path[256];
+    (void)snprintf(folder, sizeof folder, "%s", path_of("killed"));
+    (void)snprintf(path, sizeof path, "%s/x.jsonl", folder);
+    CHECK_OK(bal_folder_make(folder));
+    int fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    if (fd < 0)
+        SKIP("the file system has no files without a name");
+    (void)close(fd);
+    pid_t child = fork();
+    if (child == 0) {
+        bal_writer w = {0};
+        if (bal_writer_open(&w, path) != BAL_OK || bal_writer_printf(&w, "%099999d", 1) != BAL_OK)
+            _exit(1);
+        (void)fflush(w.file);
+        (void)kill(getpid(), SIGKILL);
+    }
+    int how = 0;
+    CHECK(waitpid(child, &how, 0) == child && WIFSIGNALED(how));
+    CHECK(rmdir(folder) == 0); /* it is empty */
+    CHECK_OK(bal_folder_make(folder));
+    CHECK_OK(bal_file_replace(path, "ab", 2));
+    CHECK_OK(bal_file_replace(path, "abc", 3));
+    bal_buf b = {0};
+    CHECK_OK(bal_file_read(path, 10, &b));
+    CHECK_TEXT(bal_buf_cstr(&b), "abc");
+    bal_buf_dispose(&b);
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
 }
 
 TEST(a_killed_writer_leaves_whole_steps)

@@ -174,7 +174,7 @@ TEST(winobias_files)
     if (data == NULL)
         SKIP("../shared holds no data");
     for (size_t k = 0; k < 2; k++) {
-        const task_change change = {-1, 0, 0, 0, NULL};
+        const task_change change = {.num_fewshot = -1};
         task t;
         if (!CHECK_OK(task_read(&t, names[k], &change)) || !CHECK_OK(task_read_data(&t, data)))
             return;
@@ -204,7 +204,7 @@ TEST(votes)
     /* 4 right: first seen, then 7 and 4 tie among three (4 is seen first), then 7 has the majority of five */
     static const char *const texts[] = {"4", "7", "9", "7", "8"};
     char path[300], rows_path[300];
-    const task_change change = {-1, 0, 0, 0, NULL};
+    const task_change change = {.num_fewshot = -1};
     record r[5];
     metric_list out = {0};
     task t;
@@ -218,6 +218,7 @@ TEST(votes)
         return;
     CHECK(scorer_n_filters(&t) == 3); /* of five answers both longer votes are maj@5 */
     CHECK_TEXT(t.scorer->filter(&t, 2), "maj@5");
+    CHECK(t.scorer->votes(&t, 0) == 1 && t.scorer->votes(&t, 1) == 3 && t.scorer->votes(&t, 2) == 5);
     for (size_t i = 0; i < 5; i++)
         r[i] = (record){.repeat = i, .extracted = (char *)(uintptr_t)texts[i], .score = texts[i][0] == '4'};
     for (size_t k = 0; k < 3; k++)
@@ -227,4 +228,18 @@ TEST(votes)
     CHECK_NEAR(value_of(&out, "exact_match", "maj@5", NULL), 0, 0);
     metric_list_dispose(&out);
     task_dispose(&t);
+}
+
+/* A name that holds a value of the data must not break JSON, tables or the store's keys. */
+TEST(names_of_figures)
+{
+    char text[80] = "acc_";
+    metric_list out = {0};
+    for (size_t i = 4; i + 3 < sizeof text; i += 2)
+        memcpy(text + i, "\xc3\xa9", 3);
+    CHECK_OK(metric_add(&out, "acc_a \"b\",\\c|d/e\n", "none", 1, 0, 0, 1));
+    CHECK_OK(metric_add(&out, text, "none", 1, 0, 0, 1));
+    CHECK_TEXT(out.items[0].name, "acc_a__b___c_d_e_");
+    CHECK(strlen(out.items[1].name) == 62 && strncmp(out.items[1].name, text, 62) == 0); /* no half character */
+    metric_list_dispose(&out);
 }
