@@ -300,6 +300,7 @@ bal_status bal_tokenizer_decode(const bal_tokenizer *t, const int32_t *ids, size
                                 : bal_buf_append(&now.text, text, k->n));
         BAL_TRY(put(&now, begin));
     }
+    now.text.limit = next.text.limit = bal_most_text(now.text.len);
     for (size_t i = 0; i < t->decoders.n && now.n > 0; i++) {
         BAL_TRY(run_decoder(&t->decoders.items[i], &now, &next));
         bal_pieces swap = now;

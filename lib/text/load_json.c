@@ -10,12 +10,6 @@
 
 enum { JSON_MAX_BYTES = 256 << 20, CONFIG_MAX_BYTES = 16 << 20 };
 
-static bool flag_of(const cJSON *v, const char *key, bool otherwise)
-{
-    const cJSON *f = cJSON_GetObjectItemCaseSensitive(v, key);
-    return cJSON_IsBool(f) ? cJSON_IsTrue(f) != 0 : otherwise;
-}
-
 /* Adds the added tokens; ids: of each, -1 for one that does not count.  The reference takes an id from the model's
  * vocabulary, or the next free one: the ids that the file names are not used, and of equal texts the first counts. */
 static bal_status number_added(bal_tokenizer *t, const cJSON *added, int32_t next, int32_t *ids)
@@ -38,7 +32,7 @@ static bal_status number_added(bal_tokenizer *t, const cJSON *added, int32_t nex
         end = id >= end ? id + 1 : end;
         *ids = t->tokens[id].added ? -1 : id;
         t->tokens[id].added = true;
-        t->tokens[id].special |= flag_of(a, "special", false);
+        t->tokens[id].special |= bal_tokenizer_flag(a, "special", false);
     }
     while (t->n_tokens > 0 && t->tokens[t->n_tokens - 1].text == NULL)
         t->n_tokens--;
@@ -71,6 +65,12 @@ static bal_status read_vocab(bal_tokenizer *t, const cJSON *vocab, const cJSON *
         if (!(id->valuedouble >= 0 && id->valuedouble < BAL_MAX_VOCAB))
             return bal_fail(BAL_EFORMAT, "%s: added token '%.40s' has id %.17g, not in 0 .. %d", path, content,
                             id->valuedouble, BAL_MAX_VOCAB - 1);
+        if (strlen(content) > BAL_MAX_ADDED)
+            return bal_fail(BAL_ELIMIT, "%s: added token '%.40s...' has more than %d bytes", path, content,
+                            BAL_MAX_ADDED);
+        bal_status status = bal_tokenizer_check_flags(a, path);
+        if (status != BAL_OK)
+            return status;
         bytes += strlen(content) + 1;
         n_added++;
     }
@@ -88,6 +88,11 @@ static bal_status read_vocab(bal_tokenizer *t, const cJSON *vocab, const cJSON *
     }
     if (status == BAL_OK)
         status = bal_vocab_index(t);
+    for (size_t i = 0; i < t->n_tokens && status == BAL_OK && !list; i++) {
+        const bal_token *k = &t->tokens[i];
+        if (k->text != NULL && bal_vocab_find(t, k->text, k->n) != (int32_t)i)
+            status = bal_fail(BAL_EFORMAT, "token '%.40s' has two ids", k->text);
+    }
     if (status == BAL_OK)
         status = number_added(t, added, (int32_t)n_vocab, added_ids);
     return status == BAL_OK ? BAL_OK : bal_fail_note(status, "%s", path);
@@ -108,10 +113,10 @@ static bal_status read_added(bal_tokenizer *t, const cJSON *added, const int32_t
         bal_added x = {k->text,
                        k->n,
                        id,
-                       flag_of(a, "single_word", false),
-                       flag_of(a, "lstrip", false),
-                       flag_of(a, "rstrip", false),
-                       flag_of(a, "normalized", !k->special),
+                       bal_tokenizer_flag(a, "single_word", false),
+                       bal_tokenizer_flag(a, "lstrip", false),
+                       bal_tokenizer_flag(a, "rstrip", false),
+                       bal_tokenizer_flag(a, "normalized", !k->special),
                        NULL};
         bal_buf form = {0};
         if (x.normalized && t->normalizers.n > 0) { /* such a token is searched for as the normalizers leave it */
@@ -158,7 +163,7 @@ static bal_status read_merge(bal_tokenizer *t, const cJSON *m, uint32_t rank, co
         char *space = memchr(left, ' ', n);
         nl = space != NULL ? (size_t)(space - left) : 0;
         nr = space != NULL ? n - nl - 1 : 0;
-        right = space != NULL ? space + 1 : NULL;
+        right = space != NULL && memchr(space + 1, ' ', nr) == NULL ? space + 1 : NULL;
     } else if (cJSON_IsArray(m) && m->child != NULL && m->child->next != NULL) {
         left = cJSON_GetStringValue(m->child);
         right = cJSON_GetStringValue(m->child->next);
@@ -214,12 +219,12 @@ static bal_status read_bpe(bal_tokenizer *t, const cJSON *model, const char *pat
     if (status != BAL_OK)
         return status;
     const cJSON *dropout = bal_json_member(model, "dropout");
-    if (dropout != NULL && dropout->valuedouble != 0)
+    if (dropout != NULL && (!cJSON_IsNumber(dropout) || dropout->valuedouble != 0))
         return bal_tokenizer_unknown(path, "model option", "dropout");
     t->kind = "BPE";
-    t->fuse_unk = flag_of(model, "fuse_unk", false);
-    t->byte_fallback = flag_of(model, "byte_fallback", false);
-    t->ignore_merges = flag_of(model, "ignore_merges", false);
+    t->fuse_unk = bal_tokenizer_flag(model, "fuse_unk", false);
+    t->byte_fallback = bal_tokenizer_flag(model, "byte_fallback", false);
+    t->ignore_merges = bal_tokenizer_flag(model, "ignore_merges", false);
     find_unknown(t, model);
     bal_vocab_find_bytes(t);
     status = bal_merges_reserve(t, (size_t)(merges != NULL ? cJSON_GetArraySize(merges) : 0));
@@ -296,7 +301,7 @@ static bal_status read_unigram(bal_tokenizer *t, const cJSON *model, const char 
     t->kind = "Unigram";
     t->model = BAL_MODEL_UNIGRAM;
     t->unk = (int32_t)unk;
-    t->byte_fallback = flag_of(model, "byte_fallback", false);
+    t->byte_fallback = bal_tokenizer_flag(model, "byte_fallback", false);
     bal_vocab_find_bytes(t);
     t->scores = bal_alloc(t->n_tokens, sizeof *t->scores);
     if (t->scores == NULL)
@@ -405,6 +410,7 @@ bal_status bal_tokenizer_read_json(bal_tokenizer *t, const cJSON *json, const ch
     if (strcmp(type, "BPE") != 0 && strcmp(type, "WordPiece") != 0 && strcmp(type, "Unigram") != 0 &&
         strcmp(type, "WordLevel") != 0)
         BAL_TRY(bal_tokenizer_unknown(path, "model", type));
+    BAL_TRY(bal_tokenizer_check_flags(model, path));
     if (cJSON_IsArray(vocab) != (strcmp(type, "Unigram") == 0))
         BAL_TRY(bal_fail(BAL_EFORMAT, "%s: the vocabulary of a %s model is %s", path, type,
                          cJSON_IsArray(vocab) ? "a list" : "no list"));

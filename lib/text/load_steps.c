@@ -17,10 +17,31 @@ static const char *type_of(const cJSON *v)
     return type != NULL ? type : "(without a type)";
 }
 
-static bool flag_of(const cJSON *v, const char *key, bool otherwise)
+bool bal_tokenizer_flag(const cJSON *v, const char *key, bool otherwise)
 {
     const cJSON *f = cJSON_GetObjectItemCaseSensitive(v, key);
     return cJSON_IsBool(f) ? cJSON_IsTrue(f) != 0 : otherwise;
+}
+
+bal_status bal_tokenizer_check_flags(const cJSON *v, const char *path)
+{
+    static const char *const flags[] = {"clean_text",    "handle_chinese_chars",
+                                        "strip_accents", "lowercase",
+                                        "strip_left",    "strip_right",
+                                        "use_regex",     "add_prefix_space",
+                                        "trim_offsets",  "individual_digits",
+                                        "invert",        "split",
+                                        "cleanup",       "single_word",
+                                        "lstrip",        "rstrip",
+                                        "normalized",    "special",
+                                        "fuse_unk",      "byte_fallback",
+                                        "ignore_merges", NULL};
+    for (size_t i = 0; flags[i] != NULL; i++) {
+        const cJSON *f = bal_json_member(v, flags[i]);
+        if (f != NULL && !cJSON_IsBool(f))
+            return bal_fail(BAL_EFORMAT, "%s: '%s' must be true or false", path, flags[i]);
+    }
+    return BAL_OK;
 }
 
 static bal_status copy_text(char **out, const cJSON *v, const char *key, const char *path)
@@ -33,6 +54,18 @@ static bal_status copy_text(char **out, const cJSON *v, const char *key, const c
                         type_of(v));
     *out = bal_strdup(text);
     return *out == NULL ? BAL_ENOMEM : BAL_OK;
+}
+
+/* copy_text() of what is one character in the reference. */
+static bal_status copy_character(char **out, const cJSON *v, const char *key, const char *path)
+{
+    uint32_t cp;
+    bal_status status = copy_text(out, v, key, path);
+    size_t n = status == BAL_OK ? strlen(*out) : 0;
+    if (status == BAL_OK && (n == 0 || bal_utf8_decode((const unsigned char *)*out, n, &cp) != n))
+        return bal_fail(BAL_EFORMAT, "%s: '%s' of component %s must be one character, not '%.20s'", path, key,
+                        type_of(v), *out);
+    return status;
 }
 
 static bal_status read_pattern(bal_step *s, const cJSON *v, const char *path)
@@ -59,21 +92,28 @@ static bal_status read_behavior(bal_step *s, const cJSON *v, const char *path)
     return bal_tokenizer_unknown(path, "split behaviour", name != NULL ? name : "(none)");
 }
 
-static int prepend_scheme(const cJSON *v)
+static bal_status read_prepend_scheme(const cJSON *v, int *out, const char *path)
 {
-    const char *scheme = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(v, "prepend_scheme"));
-    if (scheme == NULL)
-        return flag_of(v, "add_prefix_space", true) ? 2 : 0;
-    return strcmp(scheme, "always") == 0 ? 2 : strcmp(scheme, "first") == 0 ? 1 : 0;
+    static const char *const names[] = {"never", "first", "always"};
+    const char *scheme = cJSON_GetStringValue(bal_json_member(v, "prepend_scheme"));
+    *out = bal_tokenizer_flag(v, "add_prefix_space", true) ? 2 : 0;
+    for (int i = 0; i < 3 && scheme != NULL; i++)
+        if (strcmp(scheme, names[i]) == 0) {
+            *out = i;
+            return BAL_OK;
+        }
+    return scheme == NULL && bal_json_member(v, "prepend_scheme") == NULL
+               ? BAL_OK
+               : bal_tokenizer_unknown(path, "prepend_scheme", scheme != NULL ? scheme : "(no text)");
 }
 
 static bal_status read_metaspace(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path)
 {
     s->kind = BAL_STEP_METASPACE;
-    s->prepend = prepend_scheme(v);
+    bal_status status = read_prepend_scheme(v, &s->prepend, path);
     t->first_is_marked |= s->prepend == 1;
-    s->split = flag_of(v, "split", true);
-    return copy_text(&s->content, v, "replacement", path);
+    s->split = bal_tokenizer_flag(v, "split", true);
+    return status == BAL_OK ? copy_character(&s->content, v, "replacement", path) : status;
 }
 
 static bal_status read_normalizer(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path)
@@ -107,10 +147,10 @@ static bal_status read_normalizer(bal_tokenizer *t, bal_step *s, const cJSON *v,
     }
     if (strcmp(type, "BertNormalizer") == 0) {
         s->kind = BAL_STEP_BERT;
-        s->clean_text = flag_of(v, "clean_text", true);
-        s->handle_cjk = flag_of(v, "handle_chinese_chars", true);
-        s->lowercase = flag_of(v, "lowercase", true);
-        s->strip_accents = flag_of(v, "strip_accents", s->lowercase);
+        s->clean_text = bal_tokenizer_flag(v, "clean_text", true);
+        s->handle_cjk = bal_tokenizer_flag(v, "handle_chinese_chars", true);
+        s->lowercase = bal_tokenizer_flag(v, "lowercase", true);
+        s->strip_accents = bal_tokenizer_flag(v, "strip_accents", s->lowercase);
         return BAL_OK;
     }
     if (strcmp(type, "Precompiled") == 0) {
@@ -123,8 +163,8 @@ static bal_status read_normalizer(bal_tokenizer *t, bal_step *s, const cJSON *v,
     }
     if (strcmp(type, "Strip") == 0) {
         s->kind = BAL_STEP_STRIP;
-        s->left = flag_of(v, "strip_left", true);
-        s->right = flag_of(v, "strip_right", true);
+        s->left = bal_tokenizer_flag(v, "strip_left", true);
+        s->right = bal_tokenizer_flag(v, "strip_right", true);
         return BAL_OK;
     }
     return bal_tokenizer_unknown(path, "normalizer", type);
@@ -132,25 +172,25 @@ static bal_status read_normalizer(bal_tokenizer *t, bal_step *s, const cJSON *v,
 
 static bal_status read_pre_tokenizer(bal_tokenizer *t, bal_step *s, const cJSON *v, const char *path)
 {
-    const char *type = type_of(v), *delimiter;
+    const char *type = type_of(v);
     bal_status status;
     s->kind = BAL_STEP_SPLIT;
     if (strcmp(type, "ByteLevel") == 0) {
         s->kind = BAL_STEP_BYTE_LEVEL;
-        s->add_prefix_space = flag_of(v, "add_prefix_space", true);
-        s->use_regex = flag_of(v, "use_regex", true);
+        s->add_prefix_space = bal_tokenizer_flag(v, "add_prefix_space", true);
+        s->use_regex = bal_tokenizer_flag(v, "use_regex", true);
         s->behavior = BAL_SPLIT_ISOLATED;
         return BAL_OK;
     }
     if (strcmp(type, "Metaspace") == 0)
         return read_metaspace(t, s, v, path);
     if (strcmp(type, "Split") == 0) {
-        s->invert = flag_of(v, "invert", false);
+        s->invert = bal_tokenizer_flag(v, "invert", false);
         status = read_pattern(s, v, path);
         return status == BAL_OK ? read_behavior(s, v, path) : status;
     }
     if (strcmp(type, "Digits") == 0) {
-        s->behavior = flag_of(v, "individual_digits", false) ? BAL_SPLIT_ISOLATED : BAL_SPLIT_CONTIGUOUS;
+        s->behavior = bal_tokenizer_flag(v, "individual_digits", false) ? BAL_SPLIT_ISOLATED : BAL_SPLIT_CONTIGUOUS;
         s->is_in = bal_is_numeric;
         return BAL_OK;
     }
@@ -171,10 +211,7 @@ static bal_status read_pre_tokenizer(bal_tokenizer *t, bal_step *s, const cJSON 
     }
     if (strcmp(type, "CharDelimiterSplit") == 0) {
         s->behavior = BAL_SPLIT_REMOVED;
-        delimiter = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(v, "delimiter"));
-        if (delimiter == NULL || delimiter[0] == '\0')
-            return bal_fail(BAL_EFORMAT, "%s: CharDelimiterSplit lacks its delimiter", path);
-        return copy_text(&s->literal, v, "delimiter", path);
+        return copy_character(&s->literal, v, "delimiter", path);
     }
     if (strcmp(type, "FixedLength") == 0) { /* so many characters, and what is left */
         int64_t length = 5;
@@ -213,7 +250,7 @@ static bal_status read_decoder(bal_tokenizer *t, bal_step *s, const cJSON *v, co
         return read_metaspace(t, s, v, path);
     if (strcmp(type, "WordPiece") == 0) {
         s->kind = BAL_STEP_WORDPIECE;
-        s->cleanup = flag_of(v, "cleanup", true);
+        s->cleanup = bal_tokenizer_flag(v, "cleanup", true);
         return copy_text(&s->content, v, "prefix", path);
     }
     if (strcmp(type, "BPEDecoder") == 0) {
@@ -222,7 +259,7 @@ static bal_status read_decoder(bal_tokenizer *t, bal_step *s, const cJSON *v, co
     }
     if (strcmp(type, "CTC") == 0) {
         s->kind = BAL_STEP_CTC;
-        s->cleanup = flag_of(v, "cleanup", true);
+        s->cleanup = bal_tokenizer_flag(v, "cleanup", true);
         bal_status status = copy_text(&s->literal, v, "pad_token", path);
         return status == BAL_OK ? copy_text(&s->content, v, "word_delimiter_token", path) : status;
     }
@@ -239,7 +276,7 @@ static bal_status read_decoder(bal_tokenizer *t, bal_step *s, const cJSON *v, co
             status = bal_json_i64(v, path, "stop", 0, 1000, &stop, NULL);
         s->start = (int)start;
         s->stop = (int)stop;
-        return status == BAL_OK ? copy_text(&s->content, v, "content", path) : status;
+        return status == BAL_OK ? copy_character(&s->content, v, "content", path) : status;
     }
     return bal_tokenizer_unknown(path, "decoder", type);
 }
@@ -254,6 +291,9 @@ static bal_status read_steps(bal_tokenizer *t, bal_steps *steps, const cJSON *v,
     bal_status status = BAL_OK;
     if (v == NULL)
         return BAL_OK;
+    status = bal_tokenizer_check_flags(v, path);
+    if (status != BAL_OK)
+        return status;
     if (strcmp(type_of(v), "Sequence") == 0) {
         const cJSON *items = cJSON_GetObjectItemCaseSensitive(v, list);
         if (!cJSON_IsArray(items))
@@ -267,11 +307,13 @@ static bal_status read_steps(bal_tokenizer *t, bal_steps *steps, const cJSON *v,
     return reader(t, &steps->items[steps->n++], v, path);
 }
 
-static bal_status add_affix(int32_t *list, size_t *n, double id, const bal_tokenizer *t, const char *path)
+static bal_status add_affix(int32_t *list, size_t *n, const cJSON *v, const bal_tokenizer *t, const char *path)
 {
-    if (*n == 16 || !(id >= 0 && id < (double)t->n_tokens))
-        return bal_fail(BAL_EFORMAT, "%s: post_processor names id %.17g, outside the vocabulary, or too many ids", path,
-                        id);
+    double id = cJSON_IsNumber(v) ? v->valuedouble : -1;
+    if (*n == 16 || !(id >= 0 && id < (double)t->n_tokens) || id != (double)(int32_t)id)
+        return bal_fail(BAL_EFORMAT,
+                        "%s: post_processor names more than 16 ids, or one that is no whole number in 0 .. %zu", path,
+                        t->n_tokens - 1);
     list[(*n)++] = (int32_t)id;
     return BAL_OK;
 }
@@ -299,8 +341,8 @@ static bal_status read_template(bal_tokenizer *t, const cJSON *v, const char *pa
             return bal_fail(BAL_EFORMAT, "%s: post_processor names the special token '%.60s' without ids", path,
                             name != NULL ? name : "");
         for (const cJSON *id = ids->child; id != NULL; id = id->next) {
-            bal_status status = after ? add_affix(t->suffix, &t->n_suffix, id->valuedouble, t, path)
-                                      : add_affix(t->prefix, &t->n_prefix, id->valuedouble, t, path);
+            bal_status status = after ? add_affix(t->suffix, &t->n_suffix, id, t, path)
+                                      : add_affix(t->prefix, &t->n_prefix, id, t, path);
             if (status != BAL_OK)
                 return status;
         }
@@ -321,9 +363,8 @@ static bal_status read_post_processor(bal_tokenizer *t, const cJSON *v, const ch
     if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0) {
         const cJSON *cls = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(v, "cls"), 1);
         const cJSON *sep = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(v, "sep"), 1);
-        bal_status status = add_affix(t->prefix, &t->n_prefix, cls != NULL ? cls->valuedouble : -1, t, path);
-        return status == BAL_OK ? add_affix(t->suffix, &t->n_suffix, sep != NULL ? sep->valuedouble : -1, t, path)
-                                : status;
+        bal_status status = add_affix(t->prefix, &t->n_prefix, cls, t, path);
+        return status == BAL_OK ? add_affix(t->suffix, &t->n_suffix, sep, t, path) : status;
     }
     if (strcmp(type, "Sequence") == 0) {
         const cJSON *list = cJSON_GetObjectItemCaseSensitive(v, "processors");

@@ -309,8 +309,9 @@ static bal_status cuts(const bal_step *s, const char *text, size_t n, bal_buf *s
 
 bal_status bal_normalize(const bal_tokenizer *t, const char *text, size_t n, bal_buf *out, bool *cut)
 {
-    bal_buf other = {0};
+    bal_buf other = {.limit = bal_most_text(n)};
     bal_buf_clear(out);
+    out->limit = other.limit;
     bal_status status = bal_buf_append(out, text, n);
     for (size_t i = 0; i < t->normalizers.n && status == BAL_OK; i++) {
         const bal_step *s = &t->normalizers.items[i];

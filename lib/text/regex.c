@@ -384,11 +384,17 @@ bal_status bal_regex_compile(pcre2_code **out, const char *pattern, const char *
     bal_buf text = {0};
     *out = NULL;
     bal_status status = translate(pattern, &text);
+    pcre2_compile_context *c = pcre2_compile_context_create(NULL);
+    if (c != NULL) { /* whatever PCRE2 was built with */
+        (void)pcre2_set_newline(c, PCRE2_NEWLINE_LF);
+        (void)pcre2_set_bsr(c, PCRE2_BSR_UNICODE);
+    }
     if (status != BAL_OK)
         (void)bal_fail_note(status, "%s: pattern '%.80s'", where, pattern);
     else
         *out = pcre2_compile((PCRE2_SPTR)bal_buf_cstr(&text), text.len, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error,
-                             &at, NULL);
+                             &at, c);
+    pcre2_compile_context_free(c);
     bal_buf_dispose(&text);
     if (status == BAL_OK && *out == NULL) {
         PCRE2_UCHAR message[128] = {0};

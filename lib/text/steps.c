@@ -287,6 +287,7 @@ bal_status bal_pre_tokenize(const bal_tokenizer *t, const char *text, size_t n, 
     bal_status status = BAL_OK;
     bal_buf_clear(&out->text);
     out->n = 0;
+    out->text.limit = next.text.limit = bal_most_text(n);
     BAL_TRY(bal_buf_append(&out->text, text, n));
     BAL_TRY(piece_add(out, 0, n));
     out->at_zero = true;

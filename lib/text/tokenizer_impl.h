@@ -12,7 +12,13 @@
 
 #include <pcre2.h>
 
-enum { BAL_MAX_VOCAB = 1 << 24, BAL_MAX_TOKEN_BYTES = 1 << 16, BAL_MAX_STEPS = 64, BAL_MAX_AFFIX = 64 };
+enum {
+    BAL_MAX_VOCAB = 1 << 24,
+    BAL_MAX_TOKEN_BYTES = 1 << 16,
+    BAL_MAX_STEPS = 64,
+    BAL_MAX_AFFIX = 64,
+    BAL_MAX_ADDED = 1024
+};
 
 /* ---- hash tables (open addressing, filled at loading only) ---- */
 
@@ -221,6 +227,13 @@ bool bal_is_cjk(uint32_t cp);
 bool bal_has_no_normal_form(uint32_t cp);                /* newer than the reference's tables */
 size_t bal_put_lower(uint32_t cp, unsigned char out[8]); /* the small letter in UTF-8, its bytes */
 
+/* The most that normalizers, pre-tokenizers or decoders may make of a text of n bytes: a file may name 64 steps that
+ * each double it. */
+static inline size_t bal_most_text(size_t n)
+{
+    return ((size_t)1 << 20) + 256 * n;
+}
+
 /* steps.c: a list of pieces in one text buffer. */
 typedef struct bal_piece {
     size_t begin, n;
@@ -251,6 +264,10 @@ bal_status bal_utf8_lossy(const char *text, size_t n, bal_buf *out);
 bal_status bal_tokenizer_read_components(bal_tokenizer *t, const cJSON *json, const char *path);
 /* "path: what 'type' is not supported" */
 bal_status bal_tokenizer_unknown(const char *path, const char *what, const char *type);
+
+/* An option of a component that is true or false; otherwise: when it is not there. */
+bool bal_tokenizer_flag(const cJSON *v, const char *key, bool otherwise);
+bal_status bal_tokenizer_check_flags(const cJSON *v, const char *path); /* refuses an option that is neither */
 
 /* load_json.c, load_gguf.c */
 bal_status bal_tokenizer_load_json(bal_tokenizer *t, const char *path);

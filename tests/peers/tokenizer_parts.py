@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Every component that a tokenizer.json may name, beside the tokenizers library: files are made from each kind and
 option, random and nasty texts are encoded, random ids decoded, and both must be equal or be refused with a sentence.
-usage: tests/peers/tokenizer_parts.py BALORA [NAME_PART]   SEED=1 for other texts.  Says "skipped" without the library.
+usage: tests/peers/tokenizer_parts.py BALORA [NAME_PART]   SEED=1 for other texts, MIXED=200 for more files that are drawn,
+BALORA_SHARED=../shared for the tokenizers of models ("model ...").  Says "skipped" without the library.
 SPDX-License-Identifier: Apache-2.0"""
 import json
 import os
@@ -285,12 +286,26 @@ for shared in ("t5", "xlnet"):
         maps += [n for n in [tree, *tree.get("normalizers", [])] if n["type"] == "Precompiled"]
 for n in maps:
     case("normalizer Precompiled of a model", words(n), normalizer=n)
-for k in range(60):
+def any_model():
+    """A model of any kind, its options drawn."""
+    kind = rng.choice(["BPE", "BPE", "Unigram", "WordPiece", "WordLevel"])
+    if kind == "BPE":
+        return bpe(fuse_unk=rng.random() < 0.5, byte_fallback=rng.random() < 0.4, ignore_merges=rng.random() < 0.3, unk_token=rng.choice([UNK, None]), more=rng.choice([(), BYTES, BYTES[:220]]))
+    if kind == "Unigram":
+        return unigram(0, rng.random() < 0.5, rng.choice([(), BYTES]), rng.choice([lambda: -rng.random() * 12, lambda: -float(rng.randrange(1, 4))]))
+    vocab = {UNK: 0}
+    for x in substrings(300):
+        vocab.setdefault(x, len(vocab))
+        vocab.setdefault("##" + x, len(vocab))
+    return {"type": kind, "unk_token": UNK, "vocab": vocab, **({"continuing_subword_prefix": "##", "max_input_chars_per_word": rng.choice([6, 100])} if kind == "WordPiece" else {})}
+
+
+for k in range(int(os.environ.get("MIXED", "60"))):
     n = S(*rng.sample(NORMALIZERS + maps, rng.randrange(0, 4)), key="normalizers")
     p = S(*rng.sample([x for x in PRE if x["type"] not in ("UnicodeScripts",) and part("pre_tokenizer", x)], rng.randrange(0, 3)), key="pretokenizers")
     added = [special(950 + i, c, lstrip=rng.random() < 0.3, normalized=rng.random() < 0.5, special=rng.random() < 0.5) for i, c in enumerate(rng.sample(CONTENTS, 2))]
     brief = lambda x: [{**y, "precompiled_charsmap": "..."} if y["type"] == "Precompiled" else y for y in next(iter(v for v in x.values() if isinstance(v, list)))]
-    case(f"mixed {k} {json.dumps(brief(n))} {json.dumps(brief(p))} {[a['content'] for a in added]}", bpe(), normalizer=n, pre_tokenizer=p, added_tokens=added, decoder=rng.choice(DECODERS))
+    case(f"mixed {k} {json.dumps(brief(n))} {json.dumps(brief(p))} {[a['content'] for a in added]}", any_model(), TEXTS + [text() for _ in range(20)], normalizer=n, pre_tokenizer=p, added_tokens=added, decoder=rng.choice(DECODERS))
 # ---- what classes of patterns and characters mean, over all of Unicode ----
 ASSIGNED = [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in ("Cs", "Co") and (unicodedata.category(c) != "Cn" or 0x870 <= ord(c) < 0x323B0)]
 EVERY = ["a".join(ASSIGNED[i:i + 5000]) for i in range(0, len(ASSIGNED), 5000)]
@@ -362,10 +377,11 @@ with tempfile.TemporaryDirectory() as folder:
         with open(path, "w", encoding="utf-8") as f:
             json.dump(tree, f, ensure_ascii=False)
         status, _, message = run(path, [{"text": ""}])
-        t = safely(lambda: Tokenizer.from_str(json.dumps(tree)))
-        if t is None or t is BREAKS:
+        try:
+            t = Tokenizer.from_str(json.dumps(tree))
+        except BaseException as e:
             if status == 0:
-                print(f"note  tokenizers refuses {name:.200}, balora does not")
+                print(f"note  tokenizers refuses {name:.200}, balora does not: {e}")
             continue
         if status == 3:
             refused += 1
@@ -387,6 +403,24 @@ with tempfile.TemporaryDirectory() as folder:
             compare(name, None, path, "text", [{"ids": x} for x in lists], [safely(lambda: t.decode(x, skip_special_tokens=skip)) for x in lists], "--decode", *words_)
         if count[0] > 3:
             print(f"      ... {count[0]} differences in this file")
+# ---- the tokenizers of models: texts drawn, with their own added tokens among them ----
+models_at = os.path.join(os.environ.get("BALORA_SHARED", "../shared"), "tokenizers")
+for name in sorted(os.listdir(models_at)) if os.path.isdir(models_at) else []:
+    path = os.path.join(models_at, name)
+    if not os.path.exists(os.path.join(path, "tokenizer.json")) or only not in f"model {name}":
+        continue
+    t = Tokenizer.from_file(os.path.join(path, "tokenizer.json"))
+    t.no_truncation()
+    t.no_padding()
+    count = [0]
+    own = [x.content for x in t.get_added_tokens_decoder().values()]
+    texts = TEXTS + [text() for _ in range(300)] + ["".join(rng.choice([rng.choice(own), text(), " ", "\n"]) for _ in range(rng.randrange(1, 6))) for _ in range(150) if own]
+    for words_, special_ in (((), True), (("--no-special-tokens",), False)):
+        compare(f"model {name}", t, path, "ids", [{"text": x} for x in texts], [safely(lambda: t.encode(x, add_special_tokens=special_).ids) for x in texts], *words_)
+    known_ids = sorted(t.get_vocab(with_added_tokens=True).values())
+    lists = [[rng.choice(known_ids) for _ in range(rng.randrange(0, 12))] for _ in range(300)]
+    for words_, skip in (((), False), (("--skip-special-tokens",), True)):
+        compare(f"model {name}", None, path, "text", [{"ids": x} for x in lists], [safely(lambda: t.decode(x, skip_special_tokens=skip)) for x in lists], "--decode", *words_)
 for message in sorted(sentences):
     print(f"refused ({len(sentences[message])} files): {message}")
 print(f"tokenizers {tokenizers.__version__}: {equal} answers equal, {differ} different, {broken} at which the library breaks, {refused} of {len(cases)} files refused")

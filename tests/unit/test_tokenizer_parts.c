@@ -250,6 +250,82 @@ TEST(cuts_change_no_ids)
     bal_tokenizer_free(t);
 }
 
+/* What the reference library refuses, too, or what would be read otherwise than it is meant. */
+TEST(wrong_options_are_refused)
+{
+    static const struct {
+        parts p;
+        const char *says;
+    } cases[] = {
+        {{.pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"sometimes\"}"},
+         "prepend_scheme 'sometimes' is not supported"},
+        {{.pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":3}"}, "prepend_scheme"},
+        {{.pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"ab\"}"}, "must be one character, not 'ab'"},
+        {{.pre_tokenizer = "{\"type\":\"CharDelimiterSplit\",\"delimiter\":\"\"}"}, "must be one character"},
+        {{.pre_tokenizer = "{\"type\":\"ByteLevel\",\"use_regex\":\"false\"}"}, "'use_regex' must be true or false"},
+        {{.decoder = "{\"type\":\"Strip\",\"content\":\"xy\",\"start\":1,\"stop\":0}"}, "must be one character"},
+        {{.added = "{\"id\":9,\"content\":\"x\",\"special\":1}"}, "'special' must be true or false"},
+        {{.model = "{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":\"0.5\"}"}, "dropout"},
+        {{.model = "{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b c\":1,\"ab c\":2},\"merges\":[\"a b c\"]}"}, "is no pair"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bal_tokenizer *t = NULL;
+        CHECK_MSG(parse(&t, cases[i].p) != BAL_OK && strstr(bal_error_message(), cases[i].says) != NULL, "%s: %s",
+                  cases[i].says, t != NULL ? "read" : bal_error_message());
+        bal_tokenizer_free(t);
+    }
+}
+
+static bal_status parse_processor(const char *processor)
+{
+    char text[600];
+    bal_tokenizer *t = NULL;
+    (void)snprintf(text, sizeof text, "{\"model\":%s,\"post_processor\":%s}", LETTERS, processor);
+    bal_status status = bal_tokenizer_parse(&t, text, strlen(text), "handmade");
+    bal_tokenizer_free(t);
+    return status;
+}
+
+TEST(ids_of_post_processors)
+{
+#define TEMPLATE(IDS)                                                                                                  \
+    "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"a\"}},{\"Sequence\":{\"id\":\"A\"}}],"   \
+    "\"special_tokens\":{\"a\":{\"ids\":" IDS "}}}"
+    CHECK_OK(parse_processor(TEMPLATE("[1]")));
+    CHECK_STATUS(parse_processor(TEMPLATE("[\"x\"]")), BAL_EFORMAT);
+    CHECK_STATUS(parse_processor(TEMPLATE("[1.5]")), BAL_EFORMAT);
+    CHECK_STATUS(parse_processor(TEMPLATE("[6]")), BAL_EFORMAT);
+    CHECK_OK(parse_processor("{\"type\":\"BertProcessing\",\"cls\":[\"a\",0],\"sep\":[\"b\",1]}"));
+    CHECK_STATUS(parse_processor("{\"type\":\"BertProcessing\",\"cls\":[\"a\",\"0\"],\"sep\":[\"b\",1]}"), BAL_EFORMAT);
+}
+
+/* 64 steps that each double the text: an end, not 2^64 bytes. */
+TEST(steps_that_grow)
+{
+    char steps[64 * 80] = "";
+    size_t n = 0;
+    static const char one[] = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aa\"}";
+    for (int i = 0; i < 64; i++)
+        n += (size_t)snprintf(steps + n, sizeof steps - n, "%s%s", i > 0 ? "," : "", one);
+    for (int decoding = 0; decoding < 2; decoding++) {
+        char list[sizeof steps + 60];
+        (void)snprintf(list, sizeof list, "{\"type\":\"Sequence\",\"%s\":[%s]}", decoding ? "decoders" : "normalizers",
+                       steps);
+        bal_tokenizer *t = NULL;
+        bal_ids ids = {0};
+        bal_buf text = {0};
+        static const int32_t a = 0;
+        if (CHECK_OK(parse(&t, decoding ? (parts){.decoder = list} : (parts){.normalizer = list})))
+            CHECK_STATUS(decoding ? bal_tokenizer_decode(t, &a, 1, false, &text)
+                                  : bal_tokenizer_encode(t, "a", 1, false, &ids),
+                         BAL_ELIMIT);
+        CHECK(text.cap < (size_t)1 << 24);
+        bal_ids_dispose(&ids);
+        bal_buf_dispose(&text);
+        bal_tokenizer_free(t);
+    }
+}
+
 /* A key of a message that says null counts as absent, as in transformers. */
 TEST(null_in_a_message)
 {
