@@ -185,7 +185,8 @@ static bal_status check_rope_form(const bal_family *f, const cJSON *json, const 
         return BAL_OK;
     bool nested = bal_json_member(parameters, "full_attention") != NULL ||
                   bal_json_member(parameters, "sliding_attention") != NULL;
-    if (bal_json_member(json, "rope_scaling") != NULL)
+    const cJSON *scaling = bal_json_member(json, "rope_scaling");
+    if (scaling != NULL && scaling->child != NULL)
         return bal_fail(BAL_EUNSUPPORTED, "%s: rope_parameters and rope_scaling are both given; leave one of them",
                         where);
     if (nested != (f->local_theta > 0))
@@ -371,8 +372,10 @@ bal_status bal_config_from_json(bal_model_config *c, const bal_family **family, 
     c->n_kv_heads = c->n_heads;
     if ((*family)->kv_heads != 0 && cJSON_GetObjectItemCaseSensitive(json, "num_key_value_heads") == NULL)
         c->n_kv_heads = (*family)->kv_heads;
-    BAL_TRY(maybe_size(json, where, "num_key_value_heads", BAL_CONFIG_MAX_HEADS, &c->n_kv_heads));
-    BAL_TRY(maybe_size(json, where, "head_dim", BAL_CONFIG_MAX_HEAD_DIM, &c->head_dim));
+    if (c->rope.kind != BAL_ROPE_NONE) { /* others do not know these keys */
+        BAL_TRY(maybe_size(json, where, "num_key_value_heads", BAL_CONFIG_MAX_HEADS, &c->n_kv_heads));
+        BAL_TRY(maybe_size(json, where, "head_dim", BAL_CONFIG_MAX_HEAD_DIM, &c->head_dim));
+    }
     if (c->head_dim == 0 && cJSON_GetObjectItemCaseSensitive(json, "head_dim") == NULL)
         c->head_dim = (*family)->head_dim;
     if (c->head_dim == 0 && c->hidden % c->n_heads != 0) {

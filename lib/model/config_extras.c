@@ -52,28 +52,23 @@ static bal_status sliding_from_json(bal_model_config *c, const bal_family *f, co
     const cJSON *window = cJSON_GetObjectItemCaseSensitive(json, "sliding_window");
     if (f->sliding == BAL_SLIDING_NONE)
         return BAL_OK;
+    if (f->sliding == BAL_SLIDING_FROM_LAYER || f->sliding == BAL_SLIDING_UNROTATED) {
+        BAL_TRY(bal_json_bool(json, where, "use_sliding_window", &use, NULL));
+        if (!use && (types == NULL || f->sliding == BAL_SLIDING_FROM_LAYER)) /* else layer_types go first */
+            return BAL_OK;
+    }
     c->window = cJSON_IsNull(window) ? 0 : f->default_window;
     BAL_TRY(size_of(json, where, "sliding_window", 1, &c->window, NULL));
-    if (f->sliding == BAL_SLIDING_FROM_LAYER) {
-        BAL_TRY(bal_json_bool(json, where, "use_sliding_window", &use, NULL));
-        BAL_TRY(size_of(json, where, "max_window_layers", 0, &from, NULL));
-        if (!use)
-            c->window = 0;
-    }
-    if (f->sliding == BAL_SLIDING_UNROTATED) {
-        BAL_TRY(bal_json_bool(json, where, "use_sliding_window", &use, NULL));
-        if (!use && types == NULL) /* layer_types go first */
-            c->window = 0;
+    BAL_TRY(size_of(json, where, "max_window_layers", 0, &from, NULL));
+    if (f->sliding == BAL_SLIDING_UNROTATED)
         c->sliding = c->unrotated;
-    }
     if (c->window == 0)
         goto out;
-    if (types != NULL) {
+    if (types != NULL && !f->longrope_alias) { /* Phi-3 does not read them */
         BAL_TRY(read_layer_types(c, types, where));
     } else if (f->sliding == BAL_SLIDING_EVEN) {
         bal_config_slide_by_period(c, 2);
     } else if (f->sliding == BAL_SLIDING_PATTERN) {
-        BAL_TRY(size_of(json, where, "_sliding_window_pattern", 1, &pattern, NULL));
         BAL_TRY(size_of(json, where, "sliding_window_pattern", 1, &pattern, NULL));
         bal_config_slide_by_period(c, pattern);
     } else if (f->sliding != BAL_SLIDING_UNROTATED) {
@@ -168,11 +163,11 @@ static bal_status unrotated_from_json(bal_model_config *c, const cJSON *json, co
     }
     cJSON_ArrayForEach(item, list)
     {
-        if (i >= c->n_layers || !cJSON_IsNumber(item))
+        if (i == c->n_layers || !cJSON_IsNumber(item)) /* it may be of a deeper model */
             break;
         bal_layer_put(&c->unrotated, i++, item->valuedouble == 0);
     }
-    if (item != NULL || i != c->n_layers)
+    if (i != c->n_layers)
         return bal_fail(BAL_EFORMAT, "%s: no_rope_layers must be %zu numbers, 0 or 1, one a layer", where, c->n_layers);
     return BAL_OK;
 }

@@ -59,7 +59,7 @@ typedef struct bal_model_config {
     bool tied_head, attention_bias, mlp_bias;
     double embed_scale;   /* 1: none */
     double logit_softcap; /* 0: none */
-    int32_t bos, eos[8];  /* bos -1: none */
+    int32_t bos, eos[32]; /* bos -1: none */
     size_t n_eos;
     double initializer_range;
     bool masked;           /* an encoder: attention goes both ways, and the head says what a masked token was */

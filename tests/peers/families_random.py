@@ -36,7 +36,7 @@ STRAY = dict(sliding_window=3, query_pre_attn_scalar=9, final_logit_softcapping=
              word_embed_proj_dim=4, do_layer_norm_before=False, enable_bias=False, num_key_value_heads=1,
              embedding_multiplier=3.0, logits_scaling=2.0, residual_multiplier=0.5, layer_norm_eps=0.1, rms_norm_eps=0.1,
              layer_norm_epsilon=0.1, rope_local_base_freq=10.0, sliding_window_pattern=2, type_vocab_size=9,
-             embedding_size=3, n_inner=3, partial_rotary_factor=0.5, layer_types=["sliding_attention"],
+             embedding_size=3, n_inner=3, partial_rotary_factor=0.5,
              no_rope_layers=[0], original_max_position_embeddings=11, is_decoder=True, summary_activation="tanh")
 # What may be left out whatever the weights are.
 MAY_GO = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "hidden_act", "hidden_activation", "activation_function",

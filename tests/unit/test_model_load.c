@@ -101,6 +101,25 @@ TEST(keys_of_other_families)
     CHECK(c.act == BAL_ACT_GELU);
     CHECK_OK(parse("{\"model_type\": \"gemma3_text\", " SIZES ", \"hidden_activation\": \"gelu\"}", &c));
     CHECK(c.act == BAL_ACT_GELU);
+    CHECK_OK(parse("{\"model_type\": \"bert\", " SIZES ", \"num_key_value_heads\": 1, \"head_dim\": 2}", &c));
+    CHECK(c.n_kv_heads == 4 && c.head_dim == 8);
+    CHECK_OK(parse("{\"model_type\": \"phi3\", " SIZES ", \"sliding_window\": 3, \"layer_types\": "
+                   "[\"full_attention\", \"full_attention\"]}",
+                   &c));
+    CHECK(c.window == 3 && bal_layer_in(&c.sliding, 0) && bal_layer_in(&c.sliding, 1));
+    /* a window that is not used may be anything */
+    CHECK_OK(parse("{\"model_type\": \"qwen2\", " SIZES ", \"num_key_value_heads\": 4, \"sliding_window\": 0}", &c));
+    CHECK(c.window == 0);
+    /* transformers writes it and does not read it */
+    CHECK_OK(parse("{\"model_type\": \"gemma3_text\", " SIZES ", \"_sliding_window_pattern\": 2}", &c));
+    CHECK(bal_layer_in(&c.sliding, 0) && bal_layer_in(&c.sliding, 1));
+    CHECK_OK(parse("{\"model_type\": \"llama\", " SIZES
+                   ", \"rope_parameters\": {\"rope_theta\": 7}, \"rope_scaling\": {}, "
+                   "\"eos_token_id\": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]}",
+                   &c));
+    CHECK(c.rope.theta == 7 && c.n_eos == 11);
+    CHECK_OK(parse("{\"model_type\": \"smollm3\", " SIZES ", \"no_rope_layers\": [0, 1, 0]}", &c));
+    CHECK(bal_layer_in(&c.unrotated, 0) && !bal_layer_in(&c.unrotated, 1));
     /* layer_types of SmolLM3 count without use_sliding_window */
     CHECK_OK(parse("{\"model_type\": \"smollm3\", " SIZES ", \"use_sliding_window\": false, \"sliding_window\": 5, "
                    "\"layer_types\": [\"sliding_attention\", \"full_attention\"]}",
