@@ -319,7 +319,7 @@ static const bal_scorer k_scorers[] = {
     {"math_hendrycks", &bal_filter_math_hendrycks, 1},
     {"math_pissa", &bal_filter_math_pissa, 1},
     {"math_numeric", &bal_filter_math_numeric, 1},
-    {"math_minerva", &bal_filter_math_minerva, 1},
+    {"math_minerva", bal_filter_math_minerva, 2},
 };
 enum { N_SCORERS = sizeof k_scorers / sizeof k_scorers[0] };
 

@@ -54,14 +54,15 @@ out:
     return status;
 }
 
-static bal_status judge_minerva(const char *output, const char *gold, bal_buf *extracted, bal_verdict *v)
+static bal_status compare_minerva(bal_status (*normalize)(const char *text, bal_buf *out), const char *output,
+                                  const char *gold, bal_buf *extracted, bal_verdict *v)
 {
     bal_buf right = {0}, raw = {0}, normal = {0};
     bal_status status;
     BAL_TRY(bare_gold(gold, &right));
-    BAL_TRY(bal_math_normalize_minerva(bal_buf_cstr(&right), &normal));
+    BAL_TRY(normalize(bal_buf_cstr(&right), &normal));
     BAL_TRY(bal_math_extract_minerva(output, &raw));
-    BAL_TRY(bal_math_normalize_minerva(bal_buf_cstr(&raw), extracted));
+    BAL_TRY(normalize(bal_buf_cstr(&raw), extracted));
     v->found = strcmp(bal_buf_cstr(&raw), "[invalidanswer]") != 0;
     v->score = v->found && strcmp(bal_buf_cstr(extracted), bal_buf_cstr(&normal)) == 0 ? 1 : 0;
 out:
@@ -69,6 +70,16 @@ out:
     bal_buf_dispose(&raw);
     bal_buf_dispose(&normal);
     return status;
+}
+
+static bal_status judge_minerva(const char *output, const char *gold, bal_buf *extracted, bal_verdict *v)
+{
+    return compare_minerva(bal_math_normalize_minerva, output, gold, extracted, v);
+}
+
+static bal_status judge_minerva_31(const char *output, const char *gold, bal_buf *extracted, bal_verdict *v)
+{
+    return compare_minerva(bal_math_normalize_minerva_31, output, gold, extracted, v);
 }
 
 static bool is_space(char c)
@@ -151,5 +162,5 @@ out:
 
 const bal_filter bal_filter_math_hendrycks = {"none", judge_hendrycks};
 const bal_filter bal_filter_math_pissa = {"none", judge_pissa};
-const bal_filter bal_filter_math_minerva = {"none", judge_minerva};
+const bal_filter bal_filter_math_minerva[2] = {{"none", judge_minerva}, {"v3.1", judge_minerva_31}};
 const bal_filter bal_filter_math_numeric = {"none", judge_numeric};

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/text/math_text.h"
 
-#include "lib/text/pattern.h"
 #include "lib/text/spaces.h"
 
 #include <string.h>
@@ -315,96 +314,4 @@ bal_status bal_math_extract_pissa(const char *output, bal_buf *out, bool *found)
         n--;
     bal_strip(&at, &n);
     return bal_buf_append(out, at, n);
-}
-
-bal_status bal_math_extract_minerva(const char *output, bal_buf *out)
-{
-    static const char pattern[] = "Final Answer: The final answer is(.*?). I hope it is correct.";
-    bal_pattern *p = NULL;
-    bal_buf text = {0};
-    bal_match m;
-    bal_status status;
-    BAL_TRY(bal_pattern_compile(&p, pattern, "minerva"));
-    BAL_TRY(bal_buf_printf(&text, "%sI hope it is correct.", output));
-    if (!bal_pattern_next(p, text.data, text.len, 0, &m)) {
-        status = bal_buf_text(out, "[invalidanswer]");
-        goto out;
-    }
-    const char *at = text.data + m.group_start;
-    size_t n = m.group_end - m.group_start;
-    bal_strip(&at, &n);
-    status = bal_buf_append(out, at, n);
-out:
-    bal_pattern_free(p);
-    bal_buf_dispose(&text);
-    return status;
-}
-
-static const char *const k_minerva_changes[][2] = {
-    {"an ", ""}, {"a ", ""},       {".$", "$"},           {"\\$", ""},          {"\\ ", ""},
-    {" ", ""},   {"mbox", "text"}, {",\\text{and}", ","}, {"\\text{and}", ","}, {"\\text{m}", "\\text{}"}};
-static const char *const k_minerva_removed[] = {"square",       "ways",
-                                                "integers",     "dollars",
-                                                "mph",          "inches",
-                                                "ft",           "hours",
-                                                "km",           "units",
-                                                "\\ldots",      "sue",
-                                                "points",       "feet",
-                                                "minutes",      "digits",
-                                                "cents",        "degrees",
-                                                "cm",           "gm",
-                                                "pounds",       "meters",
-                                                "meals",        "edges",
-                                                "students",     "childrentickets",
-                                                "multiples",    "\\text{s}",
-                                                "\\text{.}",    "\\text{\ns}",
-                                                "\\text{}^2",   "\\text{}^3",
-                                                "\\text{\n}",   "\\text{}",
-                                                "\\mathrm{th}", "^\\circ",
-                                                "^{\\circ}",    "\\;",
-                                                ",\\!",         "{,}",
-                                                "\"",           "\\dots"};
-static const char *const k_minerva_patterns[][2] = {{"(.*?)(\\$)(.*?)(\\$)(.*)", "$$$3$$"},
-                                                    {"(\\\\text\\{)(.*?)(\\})", "$2"},
-                                                    {"(\\\\textbf\\{)(.*?)(\\})", "$2"},
-                                                    {"(\\\\overline\\{)(.*?)(\\})", "$2"},
-                                                    {"(\\\\boxed\\{)(.*)(\\})", "$2"},
-                                                    {"(frac)([^{])(.)", "frac{$2}{$3}"},
-                                                    {"(sqrt)([^{])", "sqrt{$2}"}};
-
-bal_status bal_math_normalize_minerva(const char *text, bal_buf *out)
-{
-    bal_buf b = {0}, next = {0};
-    bal_pattern *p = NULL;
-    const char *sign = strrchr(text, '=');
-    bal_status status;
-    BAL_TRY(bal_buf_text(&b, sign == NULL ? text : sign + 1));
-    for (size_t i = 0; i < sizeof k_minerva_changes / sizeof k_minerva_changes[0]; i++)
-        BAL_TRY(swap_text(&b, k_minerva_changes[i][0], k_minerva_changes[i][1]));
-    for (size_t i = 0; i < sizeof k_minerva_removed / sizeof k_minerva_removed[0]; i++)
-        BAL_TRY(swap_text(&b, k_minerva_removed[i], ""));
-    for (size_t i = 0; i < sizeof k_minerva_patterns / sizeof k_minerva_patterns[0]; i++) {
-        BAL_TRY(bal_pattern_compile(&p, k_minerva_patterns[i][0], "minerva"));
-        bal_buf_clear(&next);
-        BAL_TRY(bal_pattern_replace(p, bal_buf_cstr(&b), b.len, k_minerva_patterns[i][1], &next));
-        bal_pattern_free(p);
-        p = NULL;
-        bal_buf old = b;
-        b = next;
-        next = old;
-    }
-    BAL_TRY(swap_text(&b, "$", ""));
-    size_t digits = 0, commas = 0;
-    for (const char *c = bal_buf_cstr(&b); *c != '\0'; c++) {
-        digits += *c >= '0' && *c <= '9';
-        commas += *c == ',';
-    }
-    if (digits > 0 && digits + commas == b.len)
-        BAL_TRY(swap_text(&b, ",", ""));
-    status = bal_buf_text(out, bal_buf_cstr(&b));
-out:
-    bal_pattern_free(p);
-    bal_buf_dispose(&b);
-    bal_buf_dispose(&next);
-    return status;
 }

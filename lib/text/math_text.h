@@ -31,7 +31,9 @@ bal_status bal_math_extract_hendrycks(const char *output, bal_buf *out);
 bal_status bal_math_extract_pissa(const char *output, bal_buf *out, bool *found);
 /* Behind "Final Answer: The final answer is", before "I hope it is correct."; "[invalidanswer]" if there is none. */
 bal_status bal_math_extract_minerva(const char *output, bal_buf *out);
-/* Minerva's normal form (lm-evaluation-harness's minerva_math 3). */
+/* Minerva's normal form (lm-evaluation-harness's minerva_math 3.0; _31: its version 3.1, which leaves the names of LaTeX's
+ * commands, roots of a degree and tuples of digits as they are). */
 bal_status bal_math_normalize_minerva(const char *text, bal_buf *out);
+bal_status bal_math_normalize_minerva_31(const char *text, bal_buf *out);
 
 #endif

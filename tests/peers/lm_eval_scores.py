@@ -214,6 +214,47 @@ def part_hendrycks(balora, folder, n, r):
     note("math_hendrycks", len(rows), wrong)
 
 
+def minerva_utils():
+    """lm-eval's module, which also asks for packages that only its comparison by sympy needs."""
+    import importlib.metadata
+    import types
+    for name in ("antlr4", "math_verify"):
+        if name not in sys.modules:
+            sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].parse = sys.modules[name].verify = None
+    own, importlib.metadata.version = importlib.metadata.version, lambda name: "4.11"
+    try:
+        return load("minerva_math/utils.py")
+    finally:
+        importlib.metadata.version = own
+
+
+def part_minerva(balora, folder, n, r):
+    """The normal form of minerva_math 3.1, and equality of texts."""
+    theirs = minerva_utils()
+    parts = LATEX + ["ways", "ft", "cm", " cm", "a ", "an ", "square", "\\sqrt[3]", "\\sqrt[n]8", "1,000", "12,34", ",", "\\text{and}", "\\mbox{x}", "\\infty",
+                     "\\left(", "degrees", "\\textbf{b}", "\\overline{c}", "\\mathrm{th}", ",\\!", "{,}", "\"", "_", "é", "\u00a0", "children", "pounds"]
+    rows = []
+    for _ in range(n):
+        gold = "".join(r.choice(parts) for _ in range(r.randrange(1, 6))).replace("\\boxed", "").replace("\\fbox", "")
+        if gold.count("{") != gold.count("}"):
+            gold = "\\frac%d%d" % (r.randrange(1, 9), r.randrange(1, 9))
+        body = r.choice([gold, gold.replace(" ", ""), "x=" + gold, "".join(r.choice(parts) for _ in range(5))])
+        rows.append(("So.\nFinal Answer: The final answer is %s. I hope it is correct." % r.choice(["$%s$", "%s"]) % body, "It is $\\boxed{%s}$" % gold))
+    ours, wrong = score(balora, "math_minerva", rows, folder)["v3.1"], []
+    for i, (output, gold) in enumerate(rows):
+        try:
+            right = theirs.normalize_final_answer(theirs.remove_boxed(theirs.last_boxed_only_string(gold)))
+        except (AssertionError, TypeError):
+            continue
+        raw = theirs.get_unnormalized_answer(output)
+        want = theirs.normalize_final_answer(raw)
+        pair = (want, float(want == right and raw != "[invalidanswer]"))
+        if ours[i] != pair:
+            wrong.append("%r gold %r: lm-eval %r, balora %r" % (output, gold, pair, ours[i]))
+    note("math_minerva,v3.1", len(rows), wrong)
+
+
 PATTERNS = ["(\\d+)", "(-?[0-9.,]+)", "answer is (.*?)[.\\n]", "(?i)(yes|no)", "\\((\\w)\\)", "([A-Z])|(\\d)", "(a*)|(b*)", "(x*)", "\\s(\\S+)\\s",
             "(.*)\\Z", "^(.*)$", "(?m)^(.*)$", "(\\w+)\\W*\\Z", "(?s)A(.*)", "(\\d{,3})$", "[^]\\[]+", "(?P<n>\\d)(?P<m>\\D)?", "\\b(\\w+)\\b", "()|(.)", "é|(ß)",
             "(\\S+)$", "\\w{2,}", "(?<=is )(\\S+)", "([^\\s.]+)\\.?\\s*$"]
@@ -471,6 +512,7 @@ def main():
     runs, start = Runs(balora, folder), time.time()
     part_rules(balora, folder, n, r)
     part_hendrycks(balora, folder, n, r)
+    part_minerva(balora, folder, n, r)
     part_exact(runs, n, r)
     part_votes(runs, r)
     part_choices(runs, min(n, 600), r)

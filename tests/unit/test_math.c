@@ -344,3 +344,55 @@ TEST(golds)
     CHECK_MSG(pissa == 1, "%zu golds are refused by math_pissa", pissa);  /* one ends in a full stop */
     CHECK_MSG(read >= 4100, "only %zu of %zu golds are read as values", read, n);
 }
+
+/* Values of lm-evaluation-harness 0.4.13, whose minerva_math is 3.1. */
+TEST(minerva_31)
+{
+    static const char *const cases[][2] = {
+        {"\\left[2, 5\\right)", "\\left[2,5\\right)"},
+        {"(-\\infty, 3)", "(-\\infty,3)"},
+        {"2\\pi cm", "2\\pi"},
+        {"12 ft", "12"},
+        {"12ft", "12"},
+        {"\\sqrt[3]2", "\\sqrt[3]{2}"},
+        {"\\sqrt[3]{8}", "\\sqrt[3]{8}"},
+        {"\\sqrt2", "\\sqrt{2}"},
+        {"0,1", "0,1"},
+        {"1,000", "1000"},
+        {"12,345,678", "12345678"},
+        {"1234,567", "1234,567"},
+        {"-1,000", "-1000"},
+        {"1,00", "1,00"},
+        {"\\frac12", "\\frac{1}{2}"},
+        {"x = 5 \\text{ square units}", "5"},
+        {"3 ways", "3"},
+        {"always 3", "al3"},
+        {"\\cm 3", "\\cm3"},
+        {"10\\text{m}^2", "10"},
+        {"\\mbox{10 students}", "10"},
+        {"5^\\circ", "5"},
+        {"$\\boxed{7}$", "7"},
+        {"a 2 an 3", "23"},
+        {"\\textbf{4} degrees", "4"},
+    };
+    bal_buf out = {0};
+    bal_verdict v = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bal_buf_clear(&out);
+        CHECK_OK(bal_math_normalize_minerva_31(cases[i][0], &out));
+        CHECK_TEXT(bal_buf_cstr(&out), cases[i][1]);
+    }
+    const bal_scorer *s = bal_scorer_find("math_minerva");
+    static const char answer[] = "Final Answer: The final answer is $0,1$. I hope it is correct.";
+    bool both = s != NULL && s->n_filters == 2;
+    if (CHECK(both)) { /* 3.0 makes the number 01 of the pair */
+        bal_buf_clear(&out);
+        CHECK_OK(s->filters[0].judge(answer, "\\boxed{01}", &out, &v));
+        CHECK(v.score == 1);
+        bal_buf_clear(&out);
+        CHECK_OK(s->filters[1].judge(answer, "\\boxed{01}", &out, &v));
+        CHECK(v.score == 0);
+        CHECK_TEXT(s->filters[1].name, "v3.1");
+    }
+    bal_buf_dispose(&out);
+}
