@@ -352,6 +352,7 @@ TEST(minerva_31)
         {"\\left[2, 5\\right)", "\\left[2,5\\right)"},
         {"(-\\infty, 3)", "(-\\infty,3)"},
         {"2\\pi cm", "2\\pi"},
+        {"\\pi cmx", "\\picmx"},
         {"12 ft", "12"},
         {"12ft", "12"},
         {"\\sqrt[3]2", "\\sqrt[3]{2}"},
