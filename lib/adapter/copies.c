@@ -169,8 +169,8 @@ bal_copy_name bal_copies_name(const bal_adapter_config *c, const char *rest, con
             return BAL_COPY_TENSOR;
         if (saved && all && (strcmp(tail, ".modules_to_save.bias") == 0 || strcmp(tail, ".original_module.bias") == 0))
             return BAL_COPY_AGAIN;
-        if (c->ensure_weight_tying && modules[i].is_head &&
-            strcmp(tail, WEIGHT) == 0) /* named by the embedding alone */
+        bool of_pair = modules[i].is_head || modules[i].kind == BAL_MODULE_EMBEDDING;
+        if (c->ensure_weight_tying && of_pair && strcmp(tail, WEIGHT) == 0) /* the other one is named */
             return BAL_COPY_TENSOR;
         if (any && (strcmp(tail, BIAS) == 0 || strcmp(tail, ".base_layer.bias") == 0))
             return BAL_COPY_TENSOR;

@@ -408,23 +408,26 @@ class Place:
 
 def main(draws, first):
     with tempfile.TemporaryDirectory() as folder:
-        place, tried = Place(folder), 0
+        place, tried, skipped = Place(folder), 0, {}
         warnings.simplefilter("ignore")
         for seed in range(first, first + draws):
             d = Draw(seed)
             try:
                 why = place.from_peft(d)
                 if why:
+                    skipped[why[:100]] = skipped.get(why[:100], 0) + 1
                     continue
                 tried += 1
                 place.to_peft(d)
-            except AssertionError as e:
+            except (AssertionError, Refused, RuntimeError, OSError) as e:
                 place.failed += 1
-                print(f"FAIL  {d.text()}\n      {e}", flush=True)
+                print(f"FAIL  {d.text()}\n      {type(e).__name__}: {str(e)[:300]}", flush=True)
         for key in sorted(place.worst):
             print(f"{key[0]:8} {key[1]:46} {place.counts[key]:4} compared, worst {place.worst[key]:.2g}")
         for text, seen in sorted(place.refused.items()):
             print(f"refused {len(seen):3}  ({seen[0][0]}; {seen[0][1].split(':')[0]}) {text}")
+        for why, n in sorted(skipped.items()):
+            print(f"peft itself refuses {n:3}: {why}")
         print(f"{tried} configurations, {place.failed} failures")
         return place.failed
 

@@ -208,6 +208,38 @@ TEST(tied_models)
     check_tie(saved_as_one, true);
 }
 
+/* The pair is written under both names, whichever of them was given. */
+TEST(a_tied_pair_is_read_again)
+{
+    char dir[512], target[] = "c_attn", head[] = "lm_head", wte[] = "wte", note[256];
+    char *names[] = {head, wte};
+    for (int i = 0; i < 2; i++) {
+        static char *one[1];
+        bal_model *m = NULL;
+        bal_adapter *a = NULL, *back = NULL;
+        bal_adapter_config c = {.r = 2,
+                                .lora_alpha = 2,
+                                .target_modules = (char *[]){target},
+                                .n_target_modules = 1,
+                                .modules_to_save = one,
+                                .n_modules_to_save = 1,
+                                .ensure_weight_tying = true,
+                                .init = "lora"};
+        one[0] = names[i];
+        (void)snprintf(dir, sizeof dir, "%s/pair%d", test_folder(), i);
+        if (CHECK_OK(bal_model_load(&m, DATA "gpt2")) &&
+            CHECK_OK(bal_adapter_new(&a, &c, m->modules, m->n_modules, 1, true))) {
+            a->copies[0].v[3] += 1;
+            if (CHECK_OK(bal_adapter_save(a, dir)) && CHECK_OK(load(&back, m, dir, note)))
+                CHECK(back->n_copies == 1 && back->copies[0].twin != NULL &&
+                      (double)back->copies[0].v[3] == (double)a->copies[0].v[3]);
+        }
+        bal_adapter_free(a);
+        bal_adapter_free(back);
+        bal_model_free(m);
+    }
+}
+
 /* A residual start: its folder for anybody, its pair, and the start itself. */
 static void check_converted(const char *base, char *target, void (*more)(bal_adapter_config *c))
 {
