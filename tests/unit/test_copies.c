@@ -240,6 +240,38 @@ TEST(a_tied_pair_is_read_again)
     }
 }
 
+/* peft ties no "wte", and writes no head then: the copy is the embedding's alone, whatever the key says. */
+TEST(a_pair_that_peft_has_not_tied)
+{
+    char dir[512], path[600], target[] = "c_attn", wte[] = "wte", note[256], *one[] = {wte};
+    bal_model *m = NULL;
+    bal_adapter *a = NULL, *back = NULL;
+    bal_buf text = {0};
+    bal_adapter_config c = {.r = 2,
+                            .lora_alpha = 2,
+                            .target_modules = (char *[]){target},
+                            .n_target_modules = 1,
+                            .modules_to_save = one,
+                            .n_modules_to_save = 1,
+                            .init = "lora"};
+    (void)snprintf(dir, sizeof dir, "%s/untied", test_folder());
+    (void)snprintf(path, sizeof path, "%s/adapter_config.json", dir);
+    if (CHECK_OK(bal_model_load(&m, DATA "gpt2")) &&
+        CHECK_OK(bal_adapter_new(&a, &c, m->modules, m->n_modules, 1, true)) && CHECK_OK(bal_adapter_save(a, dir)) &&
+        CHECK_OK(bal_file_read(path, 100000, &text))) {
+        bal_buf tied = {0};
+        CHECK_OK(bal_buf_printf(&tied, "{\"ensure_weight_tying\": true,%s", strchr(bal_buf_cstr(&text), '{') + 1));
+        CHECK_OK(bal_file_replace(path, tied.data, tied.len));
+        if (CHECK_OK(load(&back, m, dir, note)))
+            CHECK(back->n_copies == 1 && back->copies[0].twin == NULL);
+        bal_buf_dispose(&tied);
+    }
+    bal_buf_dispose(&text);
+    bal_adapter_free(a);
+    bal_adapter_free(back);
+    bal_model_free(m);
+}
+
 /* A residual start: its folder for anybody, its pair, and the start itself. */
 static void check_converted(const char *base, char *target, void (*more)(bal_adapter_config *c))
 {
