@@ -79,9 +79,13 @@ static const char metrics_sql[] =
     "metric_last.min_step AS min_step, metric_last.max AS max, metric_last.max_step AS max_step, metric_last.n AS n, "
     "CASE metric_last.kind WHEN 0 THEN 'ok' WHEN 1 THEN 'nan' WHEN 2 THEN 'inf' ELSE '-inf' END AS kind "
     "FROM metric_last JOIN metric_key ON metric_key.id = metric_last.key_id WHERE run_id = ?1 ORDER BY name";
-static const char items_sql[] = "SELECT task, filter, count(*) AS items, sum(correct) AS correct, avg(score) AS score, "
-                                "avg(output_tokens) AS output_tokens, sum(seconds) AS seconds FROM eval_item "
-                                "WHERE run_id = ?1 GROUP BY task, filter ORDER BY task, filter";
+static const char items_sql[] =
+    "SELECT task, filter, count(*) AS items, sum(CASE WHEN score IN (0, 1) THEN CAST(score AS INTEGER) END) AS "
+    "correct, "
+    "avg(score) AS score, avg(output_tokens) AS output_tokens, sum(seconds) AS seconds FROM (SELECT e.task AS task, "
+    "e.filter AS filter, " BAL_ITEM_SCORE " AS score, avg(e.output_tokens) AS output_tokens, sum(e.seconds) AS seconds "
+    "FROM eval_item AS e WHERE e.run_id = ?1 GROUP BY e.task, e.filter, e.item) GROUP BY task, filter ORDER BY task, "
+    "filter";
 static const char artifacts_sql[] =
     "SELECT role, path, bytes, sha256 FROM artifact WHERE run_id = ?1 ORDER BY role, path";
 static const char matrices_sql[] =

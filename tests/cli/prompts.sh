@@ -57,6 +57,8 @@ balora evaluate --data . --rescore one --json --log-samples other 2>&1 >/dev/nul
 grep -c '"arguments": {"gen_args_0": {"arg_0": "",' other/samples_votes.jsonl
 figure() { grep -o "\"exact_match,$2\": [0-9.]*" "$1.figures" | sed 's/.*: //'; }
 balora evaluate --compare one two --json >compare.json
+balora runs show one --json >show.json
 for f in first maj@3 maj@6; do
+    grep -o "\"filter\": *\"$f\"[^}]*" show.json | grep -oE "\"items\": *10|\"score\": *$(figure one $f)[,}]?" | tr -d "\n" | sed "s/[0-9.]*,\$/.../"; echo " in runs show, $f"
     grep -q "\"filter\": \"$f\".*\"mean_a\": $(figure one $f), \"mean_b\": $(figure two $f)," compare.json && echo "$f: as the runs" || echo "$f: not as the runs"
 done
