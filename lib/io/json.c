@@ -384,6 +384,8 @@ bal_status bal_json_put_f64(bal_buf *b, double value)
     char text[40];
     if (!isfinite(value))
         return bal_buf_text(b, "null");
+    if (fabs(value) < 0x1p53 && value == floor(value)) /* 1e+06 is no whole number to typed readers */
+        return bal_buf_printf(b, "%.0f", value);
     for (int digits = 6; digits <= 17; digits++) {
         (void)snprintf(text, sizeof text, "%.*g", digits, value);
         if (strtod(text, NULL) == value)

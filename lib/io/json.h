@@ -38,8 +38,8 @@ bal_status bal_json_i64(const cJSON *object, const char *where, const char *key,
 bal_status bal_json_bool(const cJSON *object, const char *where, const char *key, bool *out, bool *found);
 bal_status bal_json_text(const cJSON *object, const char *where, const char *key, const char **out, bool *found);
 
-/* Writing: appends to a buffer.  A number keeps 17 significant digits (as few as round-trip); NaN and infinities
- * become null. */
+/* Writing: appends to a buffer.  A number keeps 17 significant digits (as few as round-trip; whole ones up to 2^53 have no
+ * exponent); NaN and infinities become null. */
 bal_status bal_json_put_text(bal_buf *b, const char *text); /* quoted and escaped; invalid UTF-8 -> U+FFFD */
 bal_status bal_json_put_textn(bal_buf *b, const char *text, size_t n);
 bal_status bal_json_put_f64(bal_buf *b, double value);

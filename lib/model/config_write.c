@@ -20,12 +20,10 @@ static const char *act_name(bal_act_kind kind)
     return "silu";
 }
 
-/* ,"key":value; a count without an exponent, which would make it no whole number. */
+/* ,"key":value */
 static bal_status put_number(bal_buf *out, const char *key, double value)
 {
     bal_status status;
-    if (value == floor(value) && fabs(value) < 1e15)
-        return bal_buf_printf(out, ",\n  \"%s\": %.0f", key, value);
     BAL_TRY(bal_buf_printf(out, ",\n  \"%s\": ", key));
     BAL_TRY(bal_json_put_f64(out, value));
 out:

@@ -130,6 +130,9 @@ TEST(writing_round_trips)
     CHECK_OK(bal_json_put_key(&b, "l", &first));
     CHECK_OK(bal_json_put_f64(&b, (double)NAN));
     CHECK_TEXT(bal_buf_cstr(&b), "\"k\": 0.1, \"l\": null");
+    bal_buf_clear(&b);
+    CHECK_OK(bal_json_put_f64(&b, 3123456700)); /* a seed, to readers that tell 3.1e+09 from a whole number */
+    CHECK_TEXT(bal_buf_cstr(&b), "3123456700");
     static const double values[] = {0.1 + 0.2, 1e-320, 1.0 / 3, 5e22, -0.0, 123456789.125};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         double back = 1;

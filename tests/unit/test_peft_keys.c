@@ -90,6 +90,17 @@ TEST(keys_that_a_method_has_not_are_dropped)
     bal_free(dir);
 }
 
+/* peft wants a whole number, and 3.1e+09 is none in Python. */
+TEST(seeds_are_whole_numbers)
+{
+    char *q[] = {g_q};
+    bal_adapter_config c = config_for("vera", q, 1);
+    c.keys[1].number = 3123456700;
+    char *dir = saved(&c);
+    CHECK(config_has(dir, "\"projection_prng_key\": 3123456700,"));
+    bal_free(dir);
+}
+
 TEST(an_absent_rank_is_the_methods_own)
 {
     char *q[] = {g_q};
