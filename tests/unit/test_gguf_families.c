@@ -192,6 +192,8 @@ TEST(what_the_file_holds)
             CHECK_OK(bal_gguf_f64(g, "gpt2.attention.layer_norm_epsilon", &value, NULL));
             CHECK_NEAR(value, 0.001, 1e-9);
         }
+        if (m->config.rope.kind == BAL_ROPE_LONGROPE) /* without it llama.cpp reads the divisors in phi3 files alone */
+            CHECK_TEXT(bal_gguf_text_of(g, "phi3.rope.scaling.type"), "longrope");
         if (strcmp(type, "gemma2") == 0) {
             CHECK_NEAR(element(g, "blk.0.post_ffw_norm.weight", 1, 32, 5),
                        (double)m->blocks[0].norm[BAL_NORM_MLP_OUT].w[5] + 1, 1e-6);
