@@ -138,28 +138,33 @@ bal_jvalue bal_j_item(bal_jinja *r, bal_jvalue v, bal_jvalue key)
 }
 
 /* Start, stop and step of a slice as Python takes them. */
-static bool slice_bound(bal_jinja *r, const bal_jnode *e, int64_t *out)
+static bool slice_bound(bal_jinja *r, const bal_jnode *e, int64_t *out, bool *whole)
 {
     if (e == NULL)
         return false;
     bal_jvalue v = bal_j_eval(r, e);
     if (v.kind == BAL_J_NONE)
         return false;
-    if (v.kind != BAL_J_INT && v.kind != BAL_J_BOOL)
-        bal_j_fail(r, BAL_EFORMAT, "a slice asks for whole numbers, not %s", bal_j_type(v));
-    *out = v.kind == BAL_J_INT ? v.u.i : v.u.b;
+    *whole &= v.kind == BAL_J_INT || v.kind == BAL_J_BOOL;
+    *out = v.kind == BAL_J_INT ? v.u.i : v.kind == BAL_J_BOOL ? v.u.b : 1;
     return r->status == BAL_OK;
 }
 
 static bal_jvalue slice(bal_jinja *r, const bal_jnode *e, bal_jvalue v)
 {
     int64_t start = 0, stop = 0, step = 1;
-    bool has_start = slice_bound(r, e->b, &start), has_stop = slice_bound(r, e->c, &stop);
-    (void)slice_bound(r, e->d, &step);
+    bool whole = true;
+    bool has_start = slice_bound(r, e->b, &start, &whole), has_stop = slice_bound(r, e->c, &stop, &whole);
+    (void)slice_bound(r, e->d, &step, &whole);
     if (v.kind == BAL_J_UNDEFINED)
         return undefined_use(r, v);
-    if (step == 0 || step == INT64_MIN || (v.kind != BAL_J_TEXT && !bal_j_has_places(v))) {
-        bal_j_fail(r, BAL_EFORMAT, step == 0 ? "the step of a slice of %s is 0" : "%s has no slices", bal_j_type(v));
+    bool has_places = v.kind == BAL_J_TEXT || bal_j_has_places(v);
+    if (!has_places || !whole || step == 0 || step == INT64_MIN) {
+        bal_j_fail(r, BAL_EFORMAT,
+                   !has_places ? "%s has no slices"
+                   : !whole    ? "a slice of %s asks for whole numbers"
+                               : "the step of a slice of %s is 0 or out of range",
+                   bal_j_type(v));
         return v;
     }
     bool part = v.kind == BAL_J_TEXT && step == 1; /* a stretch of the text, not its characters one by one */

@@ -258,7 +258,7 @@ static bal_jnode *parse_tag(bal_jparser *p) // NOLINT(misc-no-recursion)
     if (bal_j_named(w, word.n, "break") || bal_j_named(w, word.n, "continue"))
         return parse_jump(p, w[0] == 'b' ? BAL_JN_BREAK : BAL_JN_CONTINUE);
     if (bal_j_named(w, word.n, "generation")) {
-        e->body = body_until(p, "endgeneration");
+        macro_body(p, e, "endgeneration"); /* Jinja makes it a call */
         return e;
     }
     bool stray = word.n > 3 && memcmp(w, "end", 3) == 0;

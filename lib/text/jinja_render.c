@@ -166,9 +166,16 @@ static const bal_jlist *chosen(bal_jinja *r, const bal_jnode *e, const bal_jlist
         if (own == NULL)
             break;
         r->frame = own;
-        bal_j_assign(r, e->a, items->items[i]);
+        bal_jvalue item = items->items[i];
+        bal_j_assign(r, e->a, item);
+        if (r->status == BAL_OK && e->a->kind == BAL_JN_LIST) { /* Jinja's filter puts the names together again */
+            const bal_jlist *parts = bal_j_items(r, item);
+            item = bal_j_list(r, BAL_J_TUPLE);
+            for (size_t k = 0; parts != NULL && k < parts->n; k++)
+                bal_j_push(r, item.u.list, parts->items[k]);
+        }
         if (bal_j_truth(bal_j_eval(r, e->c)))
-            bal_j_push(r, kept, items->items[i]);
+            bal_j_push(r, kept, item);
     }
     r->frame = outside;
     return kept;
@@ -251,7 +258,14 @@ static bal_jvalue through_filters(bal_jinja *r, const bal_jnode *filters, bal_jv
 static void run_generation(bal_jinja *r, const bal_jnode *e) // NOLINT(misc-no-recursion)
 {
     size_t begin = r->out->len;
-    run_scoped(r, e->body, NULL);
+    const bal_jargs nothing = {.n = 0};
+    bal_jframe *outside = r->frame, *own = open_frame(r, outside);
+    if (own == NULL)
+        return;
+    r->frame = own;
+    bind_rest(r, &nothing, NULL, e->op);
+    bal_j_run(r, e->body);
+    r->frame = outside;
     if (r->generation != NULL && r->out == r->main_out && r->status == BAL_OK)
         r->status = bal_stretches_add(r->generation, begin, r->out->len);
 }

@@ -97,12 +97,13 @@ CASES = [
     (M, "{{ '{:>5}|{:05d}|{:.2f}|{:,}|{:*^7}|{:x}|{:#b}|{:+}|{:%}|{:e}'.format('é', 42, 1.5, 1234567, 'x', 255, 5, 3, 0.5, 12345.678) }}{{ '{{}}{n}{0}'.format(1, n=2) }}"),
     (M, "{{ strftime_now('%z%Z') }}|{{ 'Hello'.center(9, '*') }}{{ 'abab'.rindex('b') }}{{ 'é'.isascii() }}{{ ''.isascii() }}{{ '%' ~ 'é'[0:1] }}{{ 'héllo'[1:3] }}{{ 'héllo'[-2:] }}{{ 'héllo'[9:] }}{{ 'é' | first }}"),
     (M, "{% macro f(a, b=2) %}{{ a }}{{ b }}{% endmacro %}{% macro g() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ f(1, b=3) }}{{ g(1, 2, x=3) }}{% macro h(caller=none) %}{{ caller is none }}{% endmacro %}{{ h() }}{% call h() %}c{% endcall %}"),
+    (M, "{% for a, b in [['x', 1], ['y', 2]] if b > 0 %}{{ loop.nextitem }}{{ loop.previtem }}{% endfor %}{% generation %}{{ varargs }}{{ kwargs }}{{ caller is defined }}{% endgeneration %}"),
 ]
 ERRORS = ["{% if %}", "{{ 1 + }}", "{% for x in y %}", "{{ a.b.c }}", "{{ raise_exception('No!') }}", "{{ 'a' + 1 }}", "{{ xs.append(1) }}", "{{ xs | nosuch }}",
           "{{ 1 / 0 }}", "{% endfor %}", "{{ d | tojson(indent=x.y) }}", "{{ 'a' | int.b }}", "{{ [1, 2 }}", "{{ 'abc }}", "{% set q %}", "{{ x() }}", "{{ range(10 ** 9) }}", "{% set d.k = 1 %}", "{{ 1 < 'a' }}", "{{ 'x' in 3 }}", "{{ none | length }}", "{{ 'a' in x.y }}", "{% include 'f' %}", "{% break %}", "{{ x is nosuchtest }}", "{{ x | int }}", "{% macro f(a) %}{% endmacro %}{{ f(1, 2) }}", "{% macro f(a) %}{% endmacro %}{{ f(b=1) }}", "{% macro f(a) %}{% endmacro %}{{ f(1, a=1) }}", "{% macro f(a) %}{% endmacro %}{% call f(1) %}{% endcall %}", "{% macro f(a=1, b) %}{% endmacro %}",
           "{{ x is defined(1) }}", "{{ x is defined is true }}", "{{ 1 is defined if x }}", "{{ xs | join(',', foo=1) }}", "{{ 'a' | upper(1) }}", "{% set true = 1 %}", "{% for loop in xs %}{% endfor %}", "{{ 'a'.startswith(['a']) }}", "{{ '}'.format(1) }}", "{{ '{} {0}'.format(1) }}", "{{ d.get('a', default=2) }}",
           "{{ ws | map('upper') | last }}", "{{ d.keys() + ['a'] }}", "{{ d.keys() | tojson }}", "{{ range(3) + [1] }}", "{% raw +%}{% endraw %}", "{{ namespace(_x=1).y }}", "{{ [1] in {} }}", "{{ (1,) < [1] }}", "{{ d | dictsort(by='q') }}", "{{ 2.5 | round(1, 'up') }}", "{{ 'a'.ljust(3, '**') }}", "{{ dict([], []) }}",
-          "{{ '%x' % 1.5 }}", "{{ 5 | indent }}", "{{ x | dictsort }}", "{{ range(3, stop=4) }}", "{{ 'a'.removeprefix(1) }}", "{{ f(a=1, a=2) }}",
+          "{% for i in xs %}{% generation %}{% break %}{% endgeneration %}{% endfor %}", "{{ x[:2] }}", "{{ d[:1] }}", "{{ s['a':] }}", "{{ xs[::0] }}", "{{ '%x' % 1.5 }}", "{{ 5 | indent }}", "{{ x | dictsort }}", "{{ range(3, stop=4) }}", "{{ 'a'.removeprefix(1) }}", "{{ f(a=1, a=2) }}",
           "{{ x | float(1) }}", "{{ '\\N{NOWHERE}' }}"]
 
 # Small expressions of all of Jinja: equal, or refused here; never another text.
