@@ -102,6 +102,7 @@ static affine refit(const float *x, int n, const unsigned char *q, bool offset, 
     return (affine){d, (sx - d * sq) / (float)n};
 }
 
+/* From several steps about that of the range, each refitted: the best of them. */
 static affine best_affine(const float *x, int n, int levels, bool negative_only, bool halves, unsigned char *q)
 {
     float low = x[0], high = x[0];
@@ -114,22 +115,27 @@ static affine best_affine(const float *x, int n, int levels, bool negative_only,
         low = 0;
     affine a = {(high - low) / (float)levels, low}, best = a;
     float least = INFINITY;
-    for (int round = 0; round <= ROUNDS; round++) {
-        if (halves)
-            a = (affine){through_half(a.d), through_half(a.m)};
-        float error = affine_error(x, n, levels, a, trial);
-        if (error < least) {
-            least = error;
-            best = a;
-            memcpy(q, trial, (size_t)n);
-        } else {
-            break;
+    for (int start = -2; start <= 2; start++) {
+        float last = INFINITY;
+        a = (affine){(high - low) / ((float)levels + 0.5F * (float)start), low};
+        for (int round = 0; round <= ROUNDS; round++) {
+            if (halves)
+                a = (affine){through_half(a.d), through_half(a.m)};
+            float error = affine_error(x, n, levels, a, trial);
+            if (error < least) {
+                least = error;
+                best = a;
+                memcpy(q, trial, (size_t)n);
+            }
+            if (!(error < last))
+                break;
+            last = error;
+            a = refit(x, n, trial, true, a);
+            if (negative_only && a.m > 0)
+                a = refit(x, n, trial, false, a);
+            if (!(a.d > 0))
+                break;
         }
-        a = refit(x, n, trial, true, a);
-        if (negative_only && a.m > 0)
-            a = refit(x, n, trial, false, a);
-        if (!(a.d > 0))
-            break;
     }
     return best;
 }
