@@ -316,9 +316,12 @@ class Place:
                     p.add_(0.1 * torch.randn(p.shape, generator=g))
         folder = self.path("theirs")
         subprocess.run(["rm", "-rf", folder])
-        z = logits(model)
-        model.save_pretrained(folder)
-        return folder, z
+        model.save_pretrained(folder)  # sorts patterns, of which the first counts: what it reads again is compared
+        try:
+            again, _ = self.loaded(d, folder)
+        except ValueError as e:
+            return "reads not what it wrote: " + str(e)
+        return folder, logits(again)
 
     def steps(self, d, folder):
         """step(); a ReLU may lie between the two at one rate, hardly at another."""
@@ -335,10 +338,7 @@ class Place:
             "--overwrite", *(["--method", d.method] if d.method != "lora" else []))
         pair = os.path.join(out, "pissa")
         mine = load_file(os.path.join(pair if os.path.isdir(pair) else out, "adapter_model.safetensors"))
-        try:
-            model = peft.PeftModel.from_pretrained(self.base(d), folder, is_trainable=True)
-        except ValueError as e:
-            raise Refused("peft: reads not what it wrote: " + str(e)) from e
+        model = peft.PeftModel.from_pretrained(self.base(d), folder, is_trainable=True)
         model.eval()
         params = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(params, lr=lr, eps=1.0, weight_decay=0)
@@ -363,12 +363,12 @@ class Place:
             raise AssertionError(f"nothing moved ({moved})")
         return worst
 
-    def merged(self, d, folder, z, what):
+    def merged(self, d, folder, z, what, bound):
         out = self.path("merged")
         run("merge", "--model", self.path(d.family), "--adapter", folder, "--dtype", "f32", "--out", out, "--overwrite")
-        self.note(d, what + ", merged here", difference(self.ours(d, None, out), z), 2e-5)
+        self.note(d, what + ", merged here", difference(self.ours(d, None, out), z), bound)
         again = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
-        self.note(d, what + ", merged here, in transformers", difference(logits(again), z), 2e-5)
+        self.note(d, what + ", merged here, in transformers", difference(logits(again), z), bound)
 
     def from_peft(self, d):
         result = self.theirs(d)
@@ -383,7 +383,7 @@ class Place:
             self.refuse(d, "forward", e)
             return ""
         try:
-            self.merged(d, folder, z, "written by peft")
+            self.merged(d, folder, z, "written by peft", 2 * bound)
         except Refused as e:
             self.refuse(d, "merge", e)
         if d.method == "adalora":
