@@ -39,6 +39,12 @@ static double norm_of(const real_t *row, size_t n)
     return sqrt((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
+/* A row of zeros (the padding token's of a tied head) has no direction, and stays 0. */
+static double inverse(double n)
+{
+    return n == 0 ? 0 : 1 / n;
+}
+
 typedef struct norm_job {
     const real_t *rows;
     const bal_site *s;
@@ -53,8 +59,8 @@ static void norm_range(void *context, size_t begin, size_t end, size_t thread)
     for (size_t i = begin; i < end; i++) {
         double n = norm_of(j->rows + i * s->in, s->in);
         size_t o = j->row0 + i;
-        s->state[o] = (real_t)((double)s->tensor[2].v[o] / n);
-        s->state[s->out + o] = (real_t)(1 / n);
+        s->state[o] = (real_t)((double)s->tensor[2].v[o] * inverse(n));
+        s->state[s->out + o] = (real_t)inverse(n);
     }
 }
 
@@ -187,7 +193,7 @@ static void effective(const bal_site *s, size_t row0, size_t n_rows, real_t *out
     }
     bal_lora_add_delta(s->lora, row0, n_rows, out, ld);
     for (size_t i = 0; i < n_rows; i++) {
-        double f = (double)s->tensor[2].v[row0 + i] / norm_of(out + i * ld, s->in);
+        double f = (double)s->tensor[2].v[row0 + i] * inverse(norm_of(out + i * ld, s->in));
         for (size_t k = 0; k < s->in; k++)
             out[i * ld + k] = (real_t)((double)out[i * ld + k] * f);
     }
@@ -212,14 +218,14 @@ static void rows_back(const bal_site *s, const bal_view *w, size_t M, const real
         bal_lora_add_delta(l, row0 + first, rows, V, in);
         bal_gemm(true, false, rows, in, M, 1, dZ + first, ldz, X, in, 0, G, in);
         for (size_t i = 0; i < rows; i++) {
-            double norm = norm_of(V + i * in, in), dot = 0;
+            double part = inverse(norm_of(V + i * in, in)), dot = 0;
             size_t o = row0 + first + i;
             for (size_t k = 0; k < in; k++) {
                 dot += (double)V[i * in + k] * (double)G[i * in + k];
-                G[i * in + k] = (real_t)((double)G[i * in + k] * (double)s->tensor[2].v[o] / norm);
+                G[i * in + k] = (real_t)((double)G[i * in + k] * (double)s->tensor[2].v[o] * part);
             }
             if (s->tensor[2].d != NULL)
-                s->tensor[2].d[o] += (real_t)(dot / norm);
+                s->tensor[2].d[o] += (real_t)(dot * part);
         }
         if (l->db != NULL)
             bal_gemm(false, true, rows, l->r, in, (real_t)l->scale, G, in, l->a, in, 1, l->db + (row0 + first) * l->r,

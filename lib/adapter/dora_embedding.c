@@ -70,9 +70,9 @@ void bal_dora_embed_prepare(const bal_site *s, const bal_view *w, real_t *scratc
 {
     norms(s, w, scratch);
     for (size_t o = 0; o < s->out; o++) {
-        double n = (double)s->state[o];
-        s->state[o] = (real_t)((double)s->tensor[DORA_MAGNITUDE].v[o] / n);
-        s->state[s->out + o] = (real_t)(1 / n);
+        double n = (double)s->state[o], inverse = n == 0 ? 0 : 1 / n;
+        s->state[o] = (real_t)((double)s->tensor[DORA_MAGNITUDE].v[o] * inverse);
+        s->state[s->out + o] = (real_t)inverse;
     }
 }
 

@@ -98,7 +98,8 @@ static bal_status not_of_method(const bal_tensor *t, const bal_adapter_config *c
 }
 
 /* Keys of the method's tensors: as a site of the first module has them. */
-static bal_status describe_probe(bal_site *probe, bal_adapter *of, const bal_adapter_config *c, const bal_module *m)
+static bal_status describe_probe(bal_site *probe, bal_adapter *of, const bal_adapter_config *c,
+                                 const bal_selector *ranks, const bal_module *m)
 {
     of->config = *c;
     *probe = (bal_site){.method = bal_method_of(c),
@@ -107,15 +108,15 @@ static bal_status describe_probe(bal_site *probe, bal_adapter *of, const bal_ada
                         .out = m->kind == BAL_MODULE_EMBEDDING ? m->w->cols : m->w->rows,
                         .in = m->kind == BAL_MODULE_EMBEDDING ? m->w->rows : m->w->cols,
                         .embedding = m->kind == BAL_MODULE_EMBEDDING,
-                        .r = c->r,
+                        .r = bal_selector_rank(ranks, m->name),
                         .scale = 1};
     return probe->method->describe(probe);
 }
 
 /* The module whose name a tensor's name begins with, and which of the tensors of its own site it is: sites of a method
  * may consist of other tensors for other shapes. */
-static bal_status find_place(const char *name, bal_adapter *of, const bal_adapter_config *c, const bal_module *modules,
-                             size_t n, size_t *m, size_t *which, bool *found)
+static bal_status find_place(const char *name, bal_adapter *of, const bal_adapter_config *c, const bal_selector *ranks,
+                             const bal_module *modules, size_t n, size_t *m, size_t *which, bool *found)
 {
     *found = false;
     if (!bal_starts_with(name, PREFIX))
@@ -126,7 +127,7 @@ static bal_status find_place(const char *name, bal_adapter *of, const bal_adapte
         bal_site site;
         if (strncmp(rest, modules[i].name, len) != 0 || rest[len] != '.' || !bal_module_adaptable(c, &modules[i]))
             continue;
-        bal_status status = describe_probe(&site, of, c, &modules[i]);
+        bal_status status = describe_probe(&site, of, c, ranks, &modules[i]);
         if (status != BAL_OK)
             return status;
         for (size_t k = 0; k < site.n_tensors; k++)
@@ -175,7 +176,7 @@ out:
 
 /* peft also writes the base weight of an adapted embedding or head: it is the model's own, or the adapter is of another
  * base (a vocabulary that was enlarged, weights that were trained).  *is: it is such a tensor. */
-static bal_status check_base(const bal_tensor *t, const bal_module *modules, size_t n, bool *is)
+static bal_status check_base(const bal_tensor *t, const bal_module *modules, size_t n, bool residual, bool *is)
 {
     static const char tail[] = ".base_layer.weight";
     const bal_module *m = NULL;
@@ -196,7 +197,10 @@ static bal_status check_base(const bal_tensor *t, const bal_module *modules, siz
                         "'%s' in %s is the base weight that the adapter was trained on, and of another shape than "
                         "the model's '%s' (%zu x %zu): it is the adapter of another base model",
                         t->name, t->file, m->name, m->w->rows, m->w->cols);
-    return turned ? BAL_OK : compare_base(t, m);
+    bool shared = false; /* what a residual start has taken out of a head is missing in the embedding, too */
+    for (size_t i = 0; i < n; i++)
+        shared = shared || (&modules[i] != m && modules[i].w->data == m->w->data);
+    return turned || (residual && !shared) ? BAL_OK : compare_base(t, m);
 }
 
 /* A tensor of the model that the adapter has a copy of; these are read by read_copies(). */
@@ -207,15 +211,18 @@ static bool is_copy(const char *name, const bal_adapter_config *c, const bal_mod
 
 /* found[i]: the tensors of modules[i], found[n] the shared ones (checked later).  Every tensor must belong to a
  * module. */
-static bal_status collect(const bal_safetensors *file, const bal_adapter_config *c, const bal_module *modules, size_t n,
-                          found_tensors *found)
+static bal_status collect(const bal_safetensors *file, const char *dir, const peft_config *p, const bal_module *modules,
+                          size_t n, found_tensors *found)
 {
+    const bal_adapter_config *c = &p->config;
     bal_adapter of = {0};
+    bal_selector *ranks = NULL;
     bal_site probe;
     bal_status status = BAL_OK;
     if (n == 0)
         return bal_fail(BAL_EINVAL, "the model has no module that an adapter could be on");
-    BAL_TRY(describe_probe(&probe, &of, c, &modules[0]));
+    BAL_TRY(bal_selector_new(&ranks, c));
+    BAL_TRY(describe_probe(&probe, &of, c, ranks, &modules[0]));
     bool without_base = modules[0].w->data == NULL && (c->n_modules_to_save > 0 || c->bias != BAL_BIAS_NONE);
     of.sites = &probe;
     of.n_sites = 1;
@@ -236,10 +243,10 @@ static bal_status collect(const bal_safetensors *file, const bal_adapter_config 
         bool base = false;
         if (is_copy(t->name, c, modules, n))
             continue;
-        BAL_TRY(check_base(t, modules, n, &base));
+        BAL_TRY(check_base(t, modules, n, p->residual, &base));
         if (base)
             continue;
-        BAL_TRY(find_place(t->name, &of, c, modules, n, &m, &which, &there));
+        BAL_TRY(find_place(t->name, &of, c, ranks, modules, n, &m, &which, &there));
         if (!there && without_base && (bal_ends_with(t->name, ".weight") || bal_ends_with(t->name, ".bias")) &&
             !split_name(t->name, &probe, &module, &len, &which))
             continue;
@@ -253,7 +260,8 @@ static bal_status collect(const bal_safetensors *file, const bal_adapter_config 
         found[m].t[which] = t;
     }
 out:
-    return status;
+    bal_selector_free(ranks);
+    return status == BAL_EINVAL ? bal_fail_note(BAL_EFORMAT, "%s", dir) : status;
 }
 
 static bool any_found(const found_tensors *f)
@@ -445,7 +453,7 @@ static bal_status load_pair(bal_adapter **out, peft_config *c, const char *dir, 
     BAL_TRY(bal_peft_config_read(c, dir));
     BAL_TRY(open_tensors(&file, dir));
     forget_tying(&c->config, file, modules, n);
-    BAL_TRY(collect(file, &c->config, modules, n, found));
+    BAL_TRY(collect(file, dir, c, modules, n, found));
     BAL_TRY(pick(c, dir, modules, n, found, picked, &k));
     BAL_TRY(name_targets(c, modules, picked, k));
     BAL_TRY(bal_copies_choose(&copies, &c->config, modules, n, picked, k, train));

@@ -195,6 +195,25 @@ TEST(mutations_are_noticed)
     }
 }
 
+/* A row of zeros has no norm: it stays 0 and is no NaN. */
+TEST(rows_of_zeros)
+{
+    set_up("lora", false);
+    for (size_t i = 0; i < IN; i++)
+        g.values[2 * IN + i] = 0;
+    for (size_t k = 0; k < R; k++)
+        g.a->loras[0].b[2 * R + k] = 0;
+    run();
+    for (size_t i = 0; i < M * OUT; i++)
+        CHECK(isfinite(g.y[i]) && (i % OUT != 2 || (double)g.y[i] == 0));
+    for (size_t i = 0; i < g.a->params.n; i++)
+        CHECK(isfinite(g.a->params.grads[i]));
+    g.a->sites[0].method->effective(&g.a->sites[0], 2, 1, g.values + 2 * IN, IN);
+    for (size_t i = 0; i < IN; i++)
+        CHECK((double)g.values[2 * IN + i] == 0);
+    bal_adapter_free(g.a);
+}
+
 /* The start changes nothing, and the merged weight computes what the adapter does. */
 TEST(start_and_merge)
 {

@@ -90,6 +90,23 @@ TEST(keys_that_a_method_has_not_are_dropped)
     bal_free(dir);
 }
 
+/* Which tensors a module has depends on its own rank. */
+TEST(ranks_of_lokr)
+{
+    char *both[] = {g_q, g_down};
+    bal_pattern_value rank = {g_q, 1};
+    bal_adapter_config c = config_for("lokr", both, 2);
+    bal_adapter *a = NULL;
+    c.r = 5;
+    c.rank_pattern = &rank;
+    c.n_rank_pattern = 1;
+    char *dir = saved(&c);
+    if (CHECK_OK(bal_adapter_load(&a, dir, NULL, g_modules, 3, false, NULL, 0)))
+        CHECK(a->sites[0].n_tensors == 3 && a->sites[1].n_tensors == 2);
+    bal_adapter_free(a);
+    bal_free(dir);
+}
+
 /* peft wants a whole number, and 3.1e+09 is none in Python. */
 TEST(seeds_are_whole_numbers)
 {
