@@ -232,7 +232,7 @@ TEST(a_tied_pair_is_read_again)
             a->copies[0].v[3] += 1;
             if (CHECK_OK(bal_adapter_save(a, dir)) && CHECK_OK(load(&back, m, dir, note)))
                 CHECK(back->n_copies == 1 && back->copies[0].twin != NULL &&
-                      (double)back->copies[0].v[3] == (double)a->copies[0].v[3]);
+                      (float)back->copies[0].v[3] == (float)a->copies[0].v[3]);
         }
         bal_adapter_free(a);
         bal_adapter_free(back);
