@@ -26,23 +26,6 @@ static size_t find(const char *s, size_t n, size_t from, const char *what)
     return at == NULL ? n : (size_t)(at - s);
 }
 
-/* Appends s without any `what`. */
-static bal_status without(const char *s, size_t n, const char *what, const char *instead, bal_buf *out)
-{
-    size_t at = 0;
-    bal_status status = BAL_OK;
-    for (;;) {
-        size_t next = find(s, n, at, what);
-        BAL_TRY(bal_buf_append(out, s + at, next - at));
-        if (next == n)
-            break;
-        BAL_TRY(bal_buf_text(out, instead));
-        at = next + strlen(what);
-    }
-out:
-    return status;
-}
-
 bal_status code_cut(const char *text, size_t n, const char *const *stops, bal_buf *out)
 {
     for (size_t i = 0; stops != NULL && stops[i] != NULL; i++)
@@ -92,14 +75,14 @@ bal_status code_rule_pissa(const char *text, size_t n, bal_buf *out)
 {
     bal_buf plain = {0}, body = {0};
     bal_status status;
-    BAL_TRY(without(text, n, "\r", "", &plain));
+    BAL_TRY(bal_buf_put_replaced(&plain, text, n, "\r", ""));
     const char *s = bal_buf_cstr(&plain);
     size_t left = plain.len, fence = find(s, left, 0, "```python");
     if (fence < left) {
         s += fence;
         left -= fence;
         bal_strip_right(s, &left);
-        BAL_TRY(without(s, left, "```python", "", &body));
+        BAL_TRY(bal_buf_put_replaced(&body, s, left, "```python", ""));
         s = bal_buf_cstr(&body);
         left = body.len;
         cut_and_strip(&s, &left, "\n```");
@@ -183,8 +166,8 @@ bal_status code_rule_balora(const char *text, size_t n, bal_buf *out)
     line *lines = NULL;
     size_t count = 0, base = 0;
     bal_status status;
-    BAL_TRY(without(text, n, "```", "", &plain));
-    BAL_TRY(without(bal_buf_cstr(&plain), plain.len, "\t", "    ", &spaces));
+    BAL_TRY(bal_buf_put_replaced(&plain, text, n, "```", ""));
+    BAL_TRY(bal_buf_put_replaced(&spaces, bal_buf_cstr(&plain), plain.len, "\t", "    "));
     BAL_TRY(without_docstrings(bal_buf_cstr(&spaces), spaces.len, &bare));
     const char *s = bal_buf_cstr(&bare);
     lines = bal_alloc(bare.len + 1, sizeof *lines);

@@ -50,21 +50,6 @@ static const change k_tabs[] = {{"    ", "\t", false}};
 
 #define COUNT(LIST) (sizeof(LIST) / sizeof(LIST)[0])
 
-static bal_status replace_text(const char *text, size_t n, const char *from, const char *to, bal_buf *out)
-{
-    size_t skip = strlen(from);
-    const char *end = text + n, *p = text, *hit;
-    bal_status status;
-    while ((hit = memmem(p, (size_t)(end - p), from, skip)) != NULL) {
-        BAL_TRY(bal_buf_append(out, p, (size_t)(hit - p)));
-        BAL_TRY(bal_buf_text(out, to));
-        p = hit + skip;
-    }
-    status = bal_buf_append(out, p, (size_t)(end - p));
-out:
-    return status;
-}
-
 static bal_status apply(const change *list, size_t n_list, const char *text, size_t n, bal_buf *out)
 {
     bal_buf a = {0}, b = {0};
@@ -79,7 +64,7 @@ static bal_status apply(const change *list, size_t n_list, const char *text, siz
             bal_pattern_free(pattern);
             pattern = NULL;
         } else {
-            BAL_TRY(replace_text(bal_buf_cstr(&a), a.len, list[i].from, list[i].to, &b));
+            BAL_TRY(bal_buf_put_replaced(&b, bal_buf_cstr(&a), a.len, list[i].from, list[i].to));
         }
         bal_buf swap = a;
         a = b;

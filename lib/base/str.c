@@ -45,6 +45,36 @@ bal_status bal_buf_text(bal_buf *b, const char *text)
     return bal_buf_append(b, text, strlen(text));
 }
 
+bal_status bal_buf_put_replaced(bal_buf *b, const char *text, size_t n, const char *from, const char *to)
+{
+    size_t skip = strlen(from);
+    const char *end = text + n, *hit;
+    bal_status status;
+    while ((hit = memmem(text, (size_t)(end - text), from, skip)) != NULL) {
+        BAL_TRY(bal_buf_append(b, text, (size_t)(hit - text)));
+        BAL_TRY(bal_buf_text(b, to));
+        text = hit + skip;
+    }
+    status = bal_buf_append(b, text, (size_t)(end - text));
+out:
+    return status;
+}
+
+bal_status bal_buf_replace(bal_buf *b, const char *from, const char *to)
+{
+    bal_buf next = {.limit = b->limit};
+    if (strstr(bal_buf_cstr(b), from) == NULL)
+        return BAL_OK;
+    bal_status status = bal_buf_put_replaced(&next, b->data, b->len, from, to);
+    if (status == BAL_OK) {
+        bal_buf old = *b;
+        *b = next;
+        next = old;
+    }
+    bal_buf_dispose(&next);
+    return status;
+}
+
 bal_status bal_buf_printf(bal_buf *b, const char *format, ...)
 {
     va_list args, again;

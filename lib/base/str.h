@@ -18,6 +18,10 @@ typedef struct bal_buf {
 bal_status bal_buf_append(bal_buf *b, const void *bytes, size_t n_bytes);
 bal_status bal_buf_text(bal_buf *b, const char *text);
 bal_status bal_buf_printf(bal_buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Appends text[0..n) with `to` in the place of every `from` (not empty), found from left to right. */
+bal_status bal_buf_put_replaced(bal_buf *b, const char *text, size_t n, const char *from, const char *to);
+/* The same with the content itself. */
+bal_status bal_buf_replace(bal_buf *b, const char *from, const char *to);
 void bal_buf_clear(bal_buf *b);   /* keeps the memory */
 void bal_buf_dispose(bal_buf *b); /* frees it */
 /* The content, "" when empty; valid until the next change. */

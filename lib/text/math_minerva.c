@@ -8,29 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Replaces every `from` of b. */
-static bal_status swap_text(bal_buf *b, const char *from, const char *to)
-{
-    bal_buf out = {0};
-    size_t skip = strlen(from);
-    const char *p = bal_buf_cstr(b), *hit;
-    bal_status status;
-    if (strstr(p, from) == NULL)
-        return BAL_OK;
-    while ((hit = strstr(p, from)) != NULL) {
-        BAL_TRY(bal_buf_append(&out, p, (size_t)(hit - p)));
-        BAL_TRY(bal_buf_text(&out, to));
-        p = hit + skip;
-    }
-    BAL_TRY(bal_buf_text(&out, p));
-    bal_buf old = *b;
-    *b = out;
-    out = old;
-out:
-    bal_buf_dispose(&out);
-    return status;
-}
-
 bal_status bal_math_extract_minerva(const char *output, bal_buf *out)
 {
     static const char pattern[] = "Final Answer: The final answer is(.*?). I hope it is correct.";
@@ -78,18 +55,13 @@ static const char *const k_removed[] = {"square",       "ways",
                                         "^{\\circ}",    "\\;",
                                         ",\\!",         "{,}",
                                         "\"",           "\\dots"};
-static const char *const k_patterns_3[][2] = {{"(.*?)(\\$)(.*?)(\\$)(.*)", "$$$3$$"},
-                                              {"(\\\\text\\{)(.*?)(\\})", "$2"},
-                                              {"(\\\\textbf\\{)(.*?)(\\})", "$2"},
-                                              {"(\\\\overline\\{)(.*?)(\\})", "$2"},
-                                              {"(\\\\boxed\\{)(.*)(\\})", "$2"},
-                                              {"(frac)([^{])(.)", "frac{$2}{$3}"},
-                                              {"(sqrt)([^{])", "sqrt{$2}"}};
-
-static const char *const k_patterns_31[][2] = {
-    {"(.*?)(\\$)(.*?)(\\$)(.*)", "$$$3$$"},     {"(\\\\text\\{)(.*?)(\\})", "$2"},  {"(\\\\textbf\\{)(.*?)(\\})", "$2"},
-    {"(\\\\overline\\{)(.*?)(\\})", "$2"},      {"(\\\\boxed\\{)(.*)(\\})", "$2"},  {"(frac)([^{])(.)", "frac{$2}{$3}"},
-    {"(sqrt)(\\[[^\\]]*\\])(\\w)", "$1$2{$3}"}, {"(sqrt)(?!\\[)([^{])", "sqrt{$2}"}};
+static const char *const k_patterns[][2] = {
+    {"(.*?)(\\$)(.*?)(\\$)(.*)", "$$$3$$"}, {"(\\\\text\\{)(.*?)(\\})", "$2"}, {"(\\\\textbf\\{)(.*?)(\\})", "$2"},
+    {"(\\\\overline\\{)(.*?)(\\})", "$2"},  {"(\\\\boxed\\{)(.*)(\\})", "$2"}, {"(frac)([^{])(.)", "frac{$2}{$3}"}};
+/* The same with sqrt, whose degree 3.1 keeps apart. */
+static const char *const k_root[2] = {"(sqrt)([^{])", "sqrt{$2}"};
+static const char *const k_roots_31[][2] = {{"(sqrt)(\\[[^\\]]*\\])(\\w)", "$1$2{$3}"},
+                                            {"(sqrt)(?!\\[)([^{])", "sqrt{$2}"}};
 
 #define COUNT(LIST) (sizeof(LIST) / sizeof(LIST)[0])
 
@@ -163,10 +135,10 @@ static bal_status remove_units(bal_buf *b, bool now)
             BAL_TRY(replace(b, pattern, ""));
         }
     for (size_t i = 0; i < COUNT(k_changes); i++)
-        BAL_TRY(swap_text(b, k_changes[i][0], k_changes[i][1]));
+        BAL_TRY(bal_buf_replace(b, k_changes[i][0], k_changes[i][1]));
     for (size_t i = 0; i < COUNT(k_removed); i++)
         BAL_TRY(now && is_word(k_removed[i]) ? remove_outside_commands(b, k_removed[i])
-                                             : swap_text(b, k_removed[i], ""));
+                                             : bal_buf_replace(b, k_removed[i], ""));
 out:
     return status;
 }
@@ -175,21 +147,23 @@ static bal_status normalize(const char *text, bool now, bal_buf *out)
 {
     bal_buf b = {0};
     const char *sign = strrchr(text, '=');
-    size_t n = now ? COUNT(k_patterns_31) : COUNT(k_patterns_3);
     bal_status status;
     BAL_TRY(bal_buf_text(&b, sign == NULL ? text : sign + 1));
     BAL_TRY(remove_units(&b, now));
-    for (size_t i = 0; i < n; i++)
-        BAL_TRY(now ? replace(&b, k_patterns_31[i][0], k_patterns_31[i][1])
-                    : replace(&b, k_patterns_3[i][0], k_patterns_3[i][1]));
-    BAL_TRY(swap_text(&b, "$", ""));
+    for (size_t i = 0; i < COUNT(k_patterns); i++)
+        BAL_TRY(replace(&b, k_patterns[i][0], k_patterns[i][1]));
+    for (size_t i = 0; i < COUNT(k_roots_31) && now; i++)
+        BAL_TRY(replace(&b, k_roots_31[i][0], k_roots_31[i][1]));
+    if (!now)
+        BAL_TRY(replace(&b, k_root[0], k_root[1]));
+    BAL_TRY(bal_buf_replace(&b, "$", ""));
     size_t digits = 0, commas = 0;
     for (const char *c = bal_buf_cstr(&b); *c != '\0'; c++) {
         digits += *c >= '0' && *c <= '9';
         commas += *c == ',';
     }
     if (now ? is_grouped(bal_buf_cstr(&b)) : digits > 0 && digits + commas == b.len)
-        BAL_TRY(swap_text(&b, ",", ""));
+        BAL_TRY(bal_buf_replace(&b, ",", ""));
     status = bal_buf_text(out, bal_buf_cstr(&b));
 out:
     bal_buf_dispose(&b);

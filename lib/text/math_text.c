@@ -5,29 +5,6 @@
 
 #include <string.h>
 
-/* Replaces every `from` of b. */
-static bal_status swap_text(bal_buf *b, const char *from, const char *to)
-{
-    bal_buf out = {0};
-    size_t skip = strlen(from);
-    const char *p = bal_buf_cstr(b), *hit;
-    bal_status status;
-    if (strstr(p, from) == NULL)
-        return BAL_OK;
-    while ((hit = strstr(p, from)) != NULL) {
-        BAL_TRY(bal_buf_append(&out, p, (size_t)(hit - p)));
-        BAL_TRY(bal_buf_text(&out, to));
-        p = hit + skip;
-    }
-    BAL_TRY(bal_buf_text(&out, p));
-    bal_buf old = *b;
-    *b = out;
-    out = old;
-out:
-    bal_buf_dispose(&out);
-    return status;
-}
-
 static size_t occurrences(const char *text, const char *part)
 {
     size_t n = 0;
@@ -193,7 +170,7 @@ bal_status bal_math_strip(const char *text, bal_math_form form, bal_buf *out, bo
     *raised = false;
     BAL_TRY(bal_buf_text(&b, text));
     for (size_t i = 0; i < sizeof first / sizeof first[0]; i++)
-        BAL_TRY(swap_text(&b, first[i][0], first[i][1]));
+        BAL_TRY(bal_buf_replace(&b, first[i][0], first[i][1]));
     size_t units = occurrences(bal_buf_cstr(&b), unit);
     if (units > 1) {
         *raised = true;
@@ -204,9 +181,9 @@ bal_status bal_math_strip(const char *text, bal_math_form form, bal_buf *out, bo
         b.len = (size_t)(at - b.data);
         *at = '\0';
     }
-    BAL_TRY(swap_text(&b, "\\%", ""));
-    BAL_TRY(swap_text(&b, " .", " 0."));
-    BAL_TRY(swap_text(&b, "{.", "{0."));
+    BAL_TRY(bal_buf_replace(&b, "\\%", ""));
+    BAL_TRY(bal_buf_replace(&b, " .", " 0."));
+    BAL_TRY(bal_buf_replace(&b, "{.", "{0."));
     if (b.len == 0)
         goto out;
     if (b.data[0] == '.') {
@@ -219,12 +196,12 @@ bal_status bal_math_strip(const char *text, bal_math_form form, bal_buf *out, bo
     BAL_TRY(fix_sqrt(&b, raised));
     if (*raised)
         goto out;
-    BAL_TRY(swap_text(&b, " ", ""));
+    BAL_TRY(bal_buf_replace(&b, " ", ""));
     BAL_TRY(fix_fracs(&b, raised));
     if (*raised)
         goto out;
     if (strcmp(bal_buf_cstr(&b), "0.5") == 0)
-        BAL_TRY(swap_text(&b, "0.5", "\\frac{1}{2}"));
+        BAL_TRY(bal_buf_replace(&b, "0.5", "\\frac{1}{2}"));
     BAL_TRY(fix_slash(&b, form, raised));
     if (!*raised)
         status = bal_buf_text(out, bal_buf_cstr(&b));

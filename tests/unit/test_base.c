@@ -42,6 +42,25 @@ TEST(nearest_name)
     CHECK(bal_nearest("xyz", names, 3) == NULL);
 }
 
+TEST(texts_are_replaced_from_left_to_right)
+{
+    static const char *const cases[][4] = {{"aaa", "aa", "b", "ba"},
+                                           {"a-b-", "-", "--", "a--b--"},
+                                           {"x", "y", "z", "x"},
+                                           {"", "y", "z", ""},
+                                           {"yy", "y", "", ""}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bal_buf b = {0}, out = {0};
+        CHECK_OK(bal_buf_text(&b, cases[i][0]));
+        CHECK_OK(bal_buf_put_replaced(&out, cases[i][0], strlen(cases[i][0]), cases[i][1], cases[i][2]));
+        CHECK_OK(bal_buf_replace(&b, cases[i][1], cases[i][2]));
+        CHECK_MSG(strcmp(bal_buf_cstr(&b), cases[i][3]) == 0 && strcmp(bal_buf_cstr(&out), cases[i][3]) == 0,
+                  "%s: %s, %s", cases[i][0], bal_buf_cstr(&b), bal_buf_cstr(&out));
+        bal_buf_dispose(&b);
+        bal_buf_dispose(&out);
+    }
+}
+
 TEST(numbers_are_parsed_whole)
 {
     int64_t i;
